@@ -1,0 +1,119 @@
+// Groups of rows, one row to a lane: where they lie, how they are numbered, and what stands around a row's program.
+#pragma once
+
+#include <type_traits>
+
+#include "../row/backward.h"
+#include "../row/nearest.h"
+#include "memory.h"
+
+namespace fqvae {
+namespace {
+
+// Computes the code blocks' side of Philox, unless it is there already.
+inline const PhiloxCode *code_keys(Scratch &scratch, int codes, uint32_t n_high, const PhiloxKeys &keys) {
+    if (!scratch.keys_ready || scratch.keys_for != n_high) {
+        for (int block = 0; 4 * block < codes; ++block)
+            scratch.code_keys[block] = PhiloxCode(static_cast<uint32_t>(block), n_high, keys);
+        scratch.keys_for = n_high;
+        scratch.keys_ready = true;
+    }
+    return scratch.code_keys;
+}
+
+// Splits the rows of one codebook into groups: body(rows, number of the first row). A group ends where the high word of the
+// row numbers changes, since its lanes share that word.
+template <class L, class Body>
+void each_group(Range range, int64_t codebooks, int64_t codebook, uint64_t row_offset, Body body) {
+    for (int64_t position = range.begin; position < range.end;) {
+        const int64_t first = position * codebooks + codebook;
+        const uint64_t number = row_offset + static_cast<uint64_t>(first);
+        int64_t count = range.end - position < L::width ? range.end - position : L::width;
+        const uint64_t stride = static_cast<uint64_t>(codebooks), last = number + (L::width - 1) * stride;
+        if (last >> 32 != number >> 32) {
+            const auto same_high = static_cast<int64_t>((0xffffffffu - (number & 0xffffffffu)) / stride + 1);
+            count = same_high < count ? same_high : count;
+        }
+        body(Rows{first, codebooks, static_cast<int>(count)}, number);
+        position += count;
+    }
+}
+
+// A row's reference point, in the codebook's own units, and whether the row can be used at all.
+template <class L> struct Reference {
+    typename L::F point;
+    typename L::M usable;
+};
+
+template <class L> FQVAE_INLINE typename L::F clamp(typename L::F x, typename L::F low, typename L::F high) {
+    return L::max(L::min(x, high), low);
+}
+
+// The largest of each row's given logits and its code; a row with NaN, +inf or nothing but -inf is not usable.
+template <class L> struct LargestLogit {
+    typename L::F logit, code;
+    typename L::M usable;
+};
+
+template <class L>
+LargestLogit<L> largest_logit(const Problem &problem, const typename L::Real *codes, const Rows &rows, Tile<L> &tile) {
+    const auto infinity = L::set(static_cast<typename L::Real>(__builtin_inf()));
+    LargestLogit<L> found{L::set(0) - infinity, L::set(codes[0]), L::less(L::set(0), infinity)};
+    for (int first = 0; first < problem.codes; first += kTileCodes) {
+        const int count = problem.codes - first < kTileCodes ? problem.codes - first : kTileCodes;
+        Memory<L>::load_tile(problem.input, problem.dtype, rows, problem.codes, first, count, tile.given);
+        for (int k = 0; k < count; ++k) {
+            const auto x = L::load(tile.given + k * L::width);
+            found.usable = found.usable & L::less(x, infinity);
+            found.code = L::select(L::less(found.logit, x), L::set(codes[first + k]), found.code);
+            found.logit = L::max(x, found.logit);
+        }
+    }
+    found.usable = found.usable & L::less(L::set(0) - infinity, found.logit);
+    return found;
+}
+
+// Chooses the scorer of a group and calls run(scorer, reference, load_tile). Rows that are not usable are scored as if their
+// z were 0, so that everything stays finite.
+template <class L, class Run>
+FQVAE_INLINE void with_scorer(const Problem &problem, const Plan &plan, const Codebook &codebook, const Rows &rows,
+                              Tile<L> &tile, Run run) {
+    using Real = typename L::Real;
+    auto real = [](double x) { return L::set(static_cast<Real>(x)); };
+    const auto far = L::set(static_cast<Real>(kFar)), scale = L::set(static_cast<Real>(kLengthScale));
+    const auto zero = L::set(0), two = L::set(2);
+    const auto no_tile = [](int, int) {};
+    const auto *given = static_cast<const Real *>(codebook.given);
+
+    if (problem.is_logits) {
+        const auto largest = largest_logit<L>(problem, given, rows, tile);
+        LogitScorer<L> scorer{given, largest.logit, largest.code, tile.given};
+        run(scorer, Reference<L>{largest.code, largest.usable}, [&](int first, int count) {
+            Memory<L>::load_tile(problem.input, problem.dtype, rows, problem.codes, first, count, tile.given);
+            scorer.first = first;
+        });
+        return;
+    }
+
+    auto z = Memory<L>::load(problem.input, problem.dtype, rows);
+    const auto usable = L::less(L::max(z, zero - z), real(__builtin_inf()));
+    z = L::select(usable, z, zero);
+    const auto inside = clamp<L>(z, real(codebook.lowest), real(codebook.highest));
+    if (codebook.bounded) {
+        const auto *codes = static_cast<const Real *>(codebook.scaled);
+        const auto centred = (z - real(codebook.centre)) * scale;
+        const auto reference = clamp<L>(centred, real(codebook.scaled_lowest), real(codebook.scaled_highest));
+        const auto excess = clamp<L>(centred - reference, zero - far, far);
+        if (!L::any(L::less(zero, L::max(excess, zero - excess))))
+            run(BoundedScorer<L, true>{codes, reference, zero}, Reference<L>{inside, usable}, no_tile);
+        else
+            run(BoundedScorer<L, false>{codes, reference, excess * two}, Reference<L>{inside, usable}, no_tile);
+    } else {
+        const auto nearest = nearest_row<L>(given, plan.numbers, problem.codes, inside);
+        const auto excess = clamp<L>((z - nearest.code) * scale, zero - far, far);
+        run(ExactScorer<L>{given, nearest.code, excess * two}, Reference<L>{nearest.code, usable}, no_tile);
+    }
+}
+
+} // namespace
+} // namespace fqvae

@@ -1,0 +1,189 @@
+// The loops over rows, around the programs of csrc/row/: compiled once for each instruction set and compute type.
+#pragma once
+
+#include "denormals.h"
+#include "groups.h"
+#include "row_io.h"
+
+namespace fqvae {
+namespace {
+
+template <class L> class Loops {
+    using Real = typename L::Real;
+    using F = typename L::F;
+    using M = typename L::M;
+    using IO = RowIO<L>;
+    static constexpr int width = L::width;
+    static constexpr DType kReal = sizeof(Real) == 8 ? DType::kFloat64 : DType::kFloat32;
+    static constexpr int kGroupsBetweenFlushes = 256; // of the codebook's float sums: keeps their rounding down
+
+  public:
+    static Kernels table() { return {width, forward, backward, nearest, noise, noise_from_words, words, floor}; }
+
+  private:
+    static void forward(const Problem &problem, const Plan &plan, const ForwardOutputs &out, Range range,
+                        Scratch &scratch) {
+        const FlushDenormals flush;
+        const PhiloxKeys keys(problem.seed);
+        Tile<L> tile;
+        for (int64_t j = 0; j < problem.codebooks; ++j) {
+            const Codebook codebook = plan.codebooks[j];
+            const auto call = IO::constants(problem, plan, codebook);
+            each_group<L>(range, problem.codebooks, j, problem.row_offset, [&](const Rows &rows, uint64_t number) {
+                const PhiloxRow<L> row(static_cast<uint32_t>(number), static_cast<uint32_t>(rows.stride), keys);
+                const auto *code = code_keys(scratch, problem.codes, static_cast<uint32_t>(number >> 32), keys);
+                with_scorer<L>(problem, plan, codebook, rows, tile, [&](auto &&scorer, const auto &z, auto load_tile) {
+                    const auto sums = forward_row<L>(call, scorer, row, code, keys, tile, load_tile);
+                    IO::store_row(problem, codebook, out, rows, z, scorer.kOffsetScale, sums);
+                    if (out.weights && !problem.hard)
+                        weights_row<L>(call, scorer, sums, row, code, keys, tile, load_tile, [&](int first, int count) {
+                            IO::mask_tile(tile.noise, count, z.usable, __builtin_nan(""));
+                            Memory<L>::store_tile(out.weights, problem.dtype, rows, problem.codes, first, count,
+                                                  tile.noise);
+                        });
+                });
+            });
+        }
+    }
+
+    static void backward(const Problem &problem, const Plan &plan, const BackwardArguments &args, Range range,
+                         Scratch &scratch, double *codebook_gradient, double *temperature_gradient) {
+        const FlushDenormals flush;
+        const PhiloxKeys keys(problem.seed);
+        Tile<L> tile;
+        auto *code_sums = static_cast<Real *>(scratch.codebook_sums);
+        memset(codebook_gradient, 0, sizeof(double) * static_cast<size_t>(problem.codebooks * problem.codes));
+        memset(code_sums, 0, sizeof(Real) * static_cast<size_t>(problem.codes) * width);
+        *temperature_gradient = 0;
+        for (int64_t j = 0; j < problem.codebooks; ++j) {
+            const Codebook codebook = plan.codebooks[j];
+            const auto call = IO::constants(problem, plan, codebook);
+            int groups = 0;
+            each_group<L>(range, problem.codebooks, j, problem.row_offset, [&](const Rows &rows, uint64_t number) {
+                const PhiloxRow<L> row(static_cast<uint32_t>(number), static_cast<uint32_t>(rows.stride), keys);
+                const auto *code = code_keys(scratch, problem.codes, static_cast<uint32_t>(number >> 32), keys);
+                with_scorer<L>(problem, plan, codebook, rows, tile, [&](auto &&scorer, const auto &z, auto load_tile) {
+                    const auto sums = IO::load_sums(args, problem, rows);
+                    const auto up = IO::load_upstream(args, problem, rows, z.usable);
+                    const auto load_both = [&](int first, int count) {
+                        load_tile(first, count);
+                        if (!up.weights)
+                            return;
+                        Memory<L>::load_tile(args.grad_weights, problem.dtype, rows, problem.codes, first, count,
+                                             tile.grad_weights);
+                        IO::mask_tile(tile.grad_weights, count, z.usable, 0);
+                    };
+                    const auto store_tile = [&](int first, int count) {
+                        if (args.grad_input)
+                            Memory<L>::store_tile(args.grad_input, problem.dtype, rows, problem.codes, first, count,
+                                                  tile.given);
+                    };
+                    const auto gradient =
+                        up.weights || up.temperature
+                            ? backward_row<L, true>(call, scorer, sums, up, code_sums, row, code, keys, tile, load_both,
+                                                    store_tile)
+                            : backward_row<L, false>(call, scorer, sums, up, code_sums, row, code, keys, tile, load_both,
+                                                     store_tile);
+                    if (problem.hard)
+                        IO::add_one_hot(args, rows, up.quantized, code_sums);
+                    if (args.grad_input && !problem.is_logits)
+                        Memory<L>::store(args.grad_input, problem.dtype, rows, gradient.input);
+                    if (up.temperature)
+                        *temperature_gradient += L::sum(gradient.temperature);
+                });
+                if (++groups % kGroupsBetweenFlushes == 0)
+                    IO::move_lanes(code_sums, problem.codes, codebook_gradient + j * problem.codes);
+            });
+            IO::move_lanes(code_sums, problem.codes, codebook_gradient + j * problem.codes);
+        }
+    }
+
+    static void nearest(const Problem &problem, const Plan &plan, const NearestOutputs &out, Range range) {
+        const FlushDenormals flush;
+        for (int64_t j = 0; j < problem.codebooks; ++j) {
+            const Codebook codebook = plan.codebooks[j];
+            each_group<L>(range, problem.codebooks, j, 0, [&](const Rows &rows, uint64_t) {
+                auto z = Memory<L>::load(problem.input, problem.dtype, rows);
+                const M usable = L::less(L::max(z, L::set(0) - z), L::set(static_cast<Real>(__builtin_inf())));
+                z = clamp<L>(L::select(usable, z, L::set(0)), L::set(static_cast<Real>(codebook.lowest)),
+                             L::set(static_cast<Real>(codebook.highest)));
+                const auto found = nearest_row<L>(static_cast<const Real *>(codebook.given), plan.numbers,
+                                                  problem.codes, z);
+                IO::store_indices(out.indices, rows, found.index);
+                IO::store_codes(problem, codebook, out.quantized, out.indices, rows, usable);
+            });
+        }
+    }
+
+    // Noise and words need no tile of scores: eight rows' worth of buffers would do, but the tile is at hand.
+    static void noise(uint64_t seed, uint64_t first_row, int64_t rows, int codes, void *out, Scratch &scratch) {
+        const FlushDenormals flush;
+        const PhiloxKeys keys(seed);
+        Tile<L> tile;
+        each_group<L>({0, rows}, 1, 0, first_row, [&](const Rows &group, uint64_t number) {
+            const PhiloxRow<L> row(static_cast<uint32_t>(number), 1, keys);
+            const auto *code = code_keys(scratch, codes, static_cast<uint32_t>(number >> 32), keys);
+            for (int first = 0; first < codes; first += kTileCodes) {
+                const int count = codes - first < kTileCodes ? codes - first : kTileCodes;
+                draw_noise<L>(row, code + first / 4, keys, count, tile.noise);
+                for (int k = 0; k < count; ++k)
+                    L::store(tile.noise + k * width, IO::gumbel(L::load(tile.noise + k * width)));
+                Memory<L>::store_tile(out, kReal, group, codes, first, count, tile.noise);
+            }
+        });
+    }
+
+    static void noise_from_words(const uint32_t *words, int64_t count, void *out) {
+        const FlushDenormals flush;
+        for (int64_t i = 0; i < count; i += width) {
+            const int lanes = count - i < width ? static_cast<int>(count - i) : width;
+            uint32_t padded[width] = {};
+            memcpy(padded, words + i, sizeof(uint32_t) * static_cast<size_t>(lanes));
+            Memory<L>::store(out, kReal, Rows{i, 1, lanes},
+                             IO::gumbel(L::log2_uniform(L::uniform(L::load_word(padded)))));
+        }
+    }
+
+    static void words(uint64_t seed, uint64_t first_row, int64_t rows, int codes, uint32_t *out, Scratch &scratch) {
+        const PhiloxKeys keys(seed);
+        each_group<L>({0, rows}, 1, 0, first_row, [&](const Rows &group, uint64_t number) {
+            const PhiloxRow<L> row(static_cast<uint32_t>(number), 1, keys);
+            const auto *code = code_keys(scratch, codes, static_cast<uint32_t>(number >> 32), keys);
+            for (int k = 0; k < codes; k += 4) {
+                typename L::U four[4];
+                philox_words<L, 1>(row, code + k / 4, keys, four);
+                for (int j = 0; j < 4 && k + j < codes; ++j) {
+                    uint32_t lanes[width];
+                    L::store_word(lanes, four[j]);
+                    for (int i = 0; i < group.count; ++i)
+                        out[(group.first + i) * codes + k + j] = lanes[i];
+                }
+            }
+        });
+    }
+
+    // Draws every word and keeps none beyond the first-level cache: what no kernel with this noise can beat.
+    static uint32_t floor(uint64_t seed, uint64_t first_row, int64_t rows, int codes, Scratch &scratch) {
+        const PhiloxKeys keys(seed);
+        alignas(64) uint32_t tile[16 * width] = {};
+        each_group<L>({0, rows}, 1, 0, first_row, [&](const Rows &, uint64_t number) {
+            const PhiloxRow<L> row(static_cast<uint32_t>(number), 1, keys);
+            const auto *code = code_keys(scratch, codes, static_cast<uint32_t>(number >> 32), keys);
+            for (int k = 0; k + 16 <= codes; k += 16) {
+                typename L::U words[16];
+                philox_words<L, 4>(row, code + k / 4, keys, words);
+                FQVAE_UNROLL
+                for (int j = 0; j < 16; ++j)
+                    L::store_word(tile + j * width, words[j]);
+                asm volatile("" ::: "memory"); // the stores count as used
+            }
+        });
+        uint32_t last = 0;
+        for (uint32_t word : tile)
+            last ^= word;
+        return last;
+    }
+};
+
+} // namespace
+} // namespace fqvae

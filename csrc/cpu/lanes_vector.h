@@ -1,0 +1,105 @@
+// Float lanes in the vector extensions of GCC and Clang: FQVAE_LANES of them, eight for AVX2, four elsewhere (SSE2, NEON).
+// The operations follow row/scalar_lanes.h, where they are described.
+#pragma once
+
+#include <cstdint>
+#include <cstring>
+
+#if defined(__SSE2__)
+#include <immintrin.h>
+#endif
+
+#include "../row/math.h"
+
+namespace fqvae {
+namespace {
+
+struct VectorLanes {
+    typedef float F __attribute__((vector_size(4 * FQVAE_LANES)));
+    typedef int32_t M __attribute__((vector_size(4 * FQVAE_LANES)));
+    typedef uint32_t U __attribute__((vector_size(4 * FQVAE_LANES)));
+    typedef uint64_t Wide __attribute__((vector_size(4 * FQVAE_LANES)));
+    using Real = float;
+    static constexpr int width = FQVAE_LANES;
+    static constexpr int halves = 2; // rows 0, 2, 4 ... and rows 1, 3, 5 ...
+
+    FQVAE_INLINE static F set(Real x) { return x - F{}; }
+    FQVAE_INLINE static F load(const Real *p) { return copy<F>(p); }
+    FQVAE_INLINE static void store(Real *p, F x) { memcpy(p, &x, sizeof x); }
+    FQVAE_INLINE static F fma(F a, F b, F c) { return a * b + c; }
+    FQVAE_INLINE static F max(F a, F b) { return a > b ? a : b; }
+    FQVAE_INLINE static F min(F a, F b) { return a < b ? a : b; }
+    FQVAE_INLINE static M less(F a, F b) { return a < b; }
+    FQVAE_INLINE static F select(M m, F a, F b) { return m ? a : b; }
+    FQVAE_INLINE static double sum(F x) {
+        double sum = 0;
+        for (int i = 0; i < width; ++i)
+            sum += static_cast<double>(x[i]);
+        return sum;
+    }
+    FQVAE_INLINE static bool any(M m) {
+        int32_t any = 0;
+        for (int i = 0; i < width; ++i)
+            any |= m[i];
+        return any != 0;
+    }
+    FQVAE_INLINE static bool all(M m) { return !any(~m); }
+    FQVAE_INLINE static bool get(M m, int lane) { return m[lane] != 0; }
+
+    FQVAE_INLINE static U set_word(uint32_t x) { return x + U{}; }
+    FQVAE_INLINE static U select(M m, U a, U b) { return m ? a : b; }
+    FQVAE_INLINE static void store_word(uint32_t *p, U x) { memcpy(p, &x, sizeof x); }
+    FQVAE_INLINE static U load_word(const uint32_t *p) { return copy<U>(p); }
+    FQVAE_INLINE static void store_indices(int64_t *p, U x) {
+        for (int i = 0; i < width; ++i)
+            p[i] = x[i];
+    }
+
+    FQVAE_INLINE static Wide row_numbers(uint32_t first, uint32_t stride, int half) {
+        Wide numbers{};
+        for (int i = 0; i < width / 2; ++i)
+            numbers[i] = first + static_cast<uint64_t>(2 * i + half) * stride;
+        return numbers;
+    }
+    // GCC does not see that a 64-bit product of two 32-bit numbers is one instruction, so it is named.
+    FQVAE_INLINE static Wide multiply(Wide a, uint32_t b) {
+#if defined(__AVX2__) && FQVAE_LANES == 8
+        return (Wide)_mm256_mul_epu32((__m256i)a, _mm256_set1_epi32(static_cast<int>(b)));
+#elif defined(__SSE2__) && FQVAE_LANES == 4
+        return (Wide)_mm_mul_epu32((__m128i)a, _mm_set1_epi32(static_cast<int>(b)));
+#else
+        return (a & 0xffffffffull) * static_cast<uint64_t>(b);
+#endif
+    }
+    FQVAE_INLINE static Wide high(Wide a) { return a >> 32; }
+    FQVAE_INLINE static Wide xor_word(Wide a, uint32_t b) { return (Wide)((U)a ^ b); }
+    FQVAE_INLINE static Wide xor3(Wide a, Wide b, uint32_t c) { return (Wide)((U)(a ^ b) ^ c); }
+    FQVAE_INLINE static U xor3_words(U a, U b, uint32_t c) { return a ^ b ^ c; }
+    FQVAE_INLINE static U merge_low(const Wide *x) { return (U)((x[0] & 0xffffffffull) | (x[1] << 32)); }
+    FQVAE_INLINE static U merge_high(const Wide *x) { return (U)((x[0] >> 32) | (x[1] & 0xffffffff00000000ull)); }
+
+    // (word >> 9 | bits of 1.0f) as a float in [1, 2), less the largest float below 1: (word >> 9) 2^-23 + 2^-24, exact.
+    FQVAE_INLINE static F uniform(U word) { return (F)((word >> 9) | 0x3f800000u) - 0x1.fffffep-1f; }
+
+    FQVAE_INLINE static F log2(F x) { return log2_polynomial<VectorLanes>(x); }
+    FQVAE_INLINE static F log2_uniform(F u) { return log2(u); }
+    FQVAE_INLINE static F minus_log2_magnitude(F base, F x) { return base - log2((F)((U)x & 0x7fffffffu)); }
+    FQVAE_INLINE static F exp2(F x) { return exp2_polynomial<VectorLanes>(x); }
+
+    FQVAE_INLINE static void split(F x, F &exponent, F &mantissa) {
+        M bits = (M)x;
+        M e = (bits - 0x3f400000) >> 23;
+        mantissa = (F)(bits - (M)((U)e << 23));
+        exponent = __builtin_convertvector(e, F);
+    }
+    FQVAE_INLINE static F scale(F p, F magic_sum) { return (F)((U)p + ((U)magic_sum << 23)); }
+
+    template <class V> FQVAE_INLINE static V copy(const void *p) {
+        V v;
+        memcpy(&v, p, sizeof v);
+        return v;
+    }
+};
+
+} // namespace
+} // namespace fqvae

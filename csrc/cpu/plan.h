@@ -1,0 +1,91 @@
+// How a call will be computed: decided from the codebook and the temperature alone, so that no row's result depends on its
+// neighbours, on the number of rows, or on the number of threads.
+#pragma once
+
+#include <algorithm>
+#include <cmath>
+#include <cstdint>
+#include <limits>
+#include <vector>
+
+#include "../row/score.h"
+#include "problem.h"
+
+namespace fqvae {
+
+// An upper bound on the distance between neighbouring codes: the range is cut into 64 buckets, and the longest run of empty
+// ones is found in the bits of a word.
+template <class Real> double largest_gap(const Real *codes, int count, double lowest, double highest) {
+    const double bucket = (highest - lowest) / 64;
+    if (!(bucket > 0))
+        return 0;
+    uint64_t occupied = 0;
+    for (int k = 0; k < count; ++k)
+        occupied |= uint64_t(1) << std::min(63, static_cast<int>((codes[k] - lowest) / bucket));
+    int longest = 0;
+    uint64_t empty = ~occupied;
+    for (; empty != 0; empty &= empty << 1) // each step shortens every run by one
+        ++longest;
+    return (longest + 2) * bucket;
+}
+
+// Scores in base 2, before the division by the temperature, lie between these: -log2(-log2 u) is within [-4.585, 23.47].
+constexpr double kHighestNoise = 23.5, kLowestNoise = -4.6;
+
+// Prepares one codebook. The bounded scorer serves float codebooks whose range and gaps are moderate, at temperatures that
+// are not small: then, with scores shifted by a constant, the largest weight of a row lies between 2^-100 and a power of 2
+// whose sum over all codes, times an offset, is still finite.
+template <class Real>
+Codebook plan_codebook(const Real *codes, int count, double temperature, Real *scaled) {
+    constexpr double widest = 16, widest_gap = 4;
+    Codebook book{};
+    book.given = codes;
+    const auto [low, high] = std::minmax_element(codes, codes + count);
+    book.lowest = *low;
+    book.highest = *high;
+    bool finite = true;
+    for (int k = 0; k < count; ++k)
+        finite = finite && std::isfinite(codes[k]);
+    if (sizeof(Real) == 8 || !finite || book.highest - book.lowest > widest)
+        return book;
+
+    const double gap = largest_gap(codes, count, book.lowest, book.highest);
+    const double top = 126 - std::log2(count) - 6; // 2^6 exceeds any scaled offset
+    const double lowest = kLowestNoise - kLog2E * gap * gap / 4;
+    book.bounded = gap <= widest_gap && (kHighestNoise - lowest) / temperature <= top + 100;
+    book.shift = kHighestNoise / temperature - top;
+    book.centre = static_cast<Real>((book.lowest + book.highest) / 2);
+    book.scaled = scaled;
+    for (int k = 0; k < count; ++k)
+        scaled[k] = static_cast<Real>((codes[k] - book.centre) * kLengthScale);
+    book.scaled_lowest = *std::min_element(scaled, scaled + count);
+    book.scaled_highest = *std::max_element(scaled, scaled + count);
+    return book;
+}
+
+// Owns what a Plan points to.
+template <class Real> class PlanStorage {
+  public:
+    explicit PlanStorage(const Problem &problem)
+        : numbers_(static_cast<size_t>(problem.codes)), codebooks_(static_cast<size_t>(problem.codebooks)) {
+        for (size_t k = 0; k < numbers_.size(); ++k)
+            numbers_[k] = static_cast<uint32_t>(k);
+        const auto *codes = static_cast<const Real *>(problem.codebook);
+        scaled_.resize(sizeof(Real) == 8 ? 0 : numbers_.size() * codebooks_.size());
+        for (size_t j = 0; j < codebooks_.size(); ++j)
+            codebooks_[j] = plan_codebook(codes + j * numbers_.size(), problem.codes, problem.temperature,
+                                          scaled_.data() + (scaled_.empty() ? 0 : j * numbers_.size()));
+        plan = {codebooks_.data(), numbers_.data()};
+    }
+    PlanStorage(const PlanStorage &) = delete;
+    PlanStorage &operator=(const PlanStorage &) = delete;
+
+    Plan plan;
+
+  private:
+    std::vector<uint32_t> numbers_;
+    std::vector<Codebook> codebooks_;
+    std::vector<Real> scaled_;
+};
+
+} // namespace fqvae

@@ -1,0 +1,95 @@
+// What one call is about, in plain data: shared by the bindings, the dispatcher and the kernels of each instruction set.
+#pragma once
+
+#include <cstdint>
+
+#include "../row/philox.h"
+
+namespace fqvae {
+
+enum class DType : int { kFloat32, kFloat64, kFloat16, kBFloat16 };
+
+struct Problem {
+    const void *input; // z (rows,) or logits (rows, codes), in `dtype`
+    DType dtype;
+    bool is_logits;
+    const void *codebook; // (codebooks, codes), in the compute type: double for float64 input, else float
+    int64_t rows;
+    int codes;
+    int64_t codebooks; // row n uses codebook n mod codebooks
+    uint64_t seed, row_offset;
+    double temperature;
+    bool hard;
+};
+
+struct ForwardOutputs {
+    void *quantized;  // (rows,) in `dtype`
+    int64_t *indices; // (rows,)
+    void *kl;         // (rows,) in the compute type
+    void *weights;    // (rows, codes) in `dtype`, or null
+    void *sums;       // (kRowSums, rows) in the compute type for the backward pass, or null
+};
+
+struct BackwardArguments {
+    const int64_t *indices;
+    const void *sums;
+    const void *grad_quantized; // (rows,) in `dtype`, or null
+    const void *grad_kl;        // (rows,) in the compute type, or null
+    const void *grad_weights;   // (rows, codes) in `dtype`, or null
+    void *grad_input;           // like the input, or null
+    bool temperature;           // is the temperature's gradient wanted?
+};
+
+struct NearestOutputs {
+    void *quantized;
+    int64_t *indices;
+};
+
+// A codebook as the kernels use it; see plan.h.
+struct Codebook {
+    const void *given;  // as it came
+    const void *scaled; // centred and scaled, for the bounded scorer
+    double lowest, highest, centre;
+    double scaled_lowest, scaled_highest;
+    bool bounded;
+    double shift;
+};
+
+struct Plan {
+    const Codebook *codebooks;
+    const uint32_t *numbers; // 0 ... codes-1
+};
+
+// Memory of one worker, sized by Kernels::scratch_bytes: kept from chunk to chunk.
+struct Scratch {
+    PhiloxCode *code_keys;
+    uint32_t keys_for; // high word of the row numbers for which code_keys were computed
+    bool keys_ready = false;
+    void *codebook_sums; // (codes, width)
+};
+
+// Rows are counted in positions: position p holds rows p * codebooks ... p * codebooks + codebooks - 1.
+struct Range {
+    int64_t begin, end;
+};
+
+// The kernels of one instruction set and compute type.
+struct Kernels {
+    int width;
+    void (*forward)(const Problem &, const Plan &, const ForwardOutputs &, Range, Scratch &);
+    // codebook_gradient: (codebooks, codes) of this range alone; temperature_gradient: of this range alone.
+    void (*backward)(const Problem &, const Plan &, const BackwardArguments &, Range, Scratch &,
+                     double *codebook_gradient, double *temperature_gradient);
+    void (*nearest)(const Problem &, const Plan &, const NearestOutputs &, Range);
+    void (*noise)(uint64_t seed, uint64_t first_row, int64_t rows, int codes, void *out, Scratch &);
+    void (*noise_from_words)(const uint32_t *words, int64_t count, void *out);
+    void (*words)(uint64_t seed, uint64_t first_row, int64_t rows, int codes, uint32_t *out, Scratch &);
+    uint32_t (*floor)(uint64_t seed, uint64_t first_row, int64_t rows, int codes, Scratch &);
+};
+
+Kernels portable_kernels();
+Kernels portable_double_kernels();
+Kernels avx2_kernels();
+Kernels avx512_kernels();
+
+} // namespace fqvae

@@ -1,0 +1,133 @@
+// What goes into a group of rows and what comes out of it.
+#pragma once
+
+#include "groups.h"
+
+namespace fqvae {
+namespace {
+
+template <class L> struct RowIO {
+    using Real = typename L::Real;
+    using F = typename L::F;
+    using M = typename L::M;
+    static constexpr int width = L::width;
+    static constexpr DType kReal = sizeof(Real) == 8 ? DType::kFloat64 : DType::kFloat32;
+
+    static F real(double x) { return L::set(static_cast<Real>(x)); }
+
+    static CallConstants<Real> constants(const Problem &problem, const Plan &plan, const Codebook &codebook) {
+        return {problem.codes, plan.numbers, static_cast<Real>(1 / problem.temperature),
+                static_cast<Real>(codebook.shift)};
+    }
+
+    // From log2(u) to -ln(-ln u).
+    static F gumbel(F log2_u) {
+        constexpr double minus_ln_ln2 = 0.36651292058166433;
+        return L::fma(L::minus_log2_magnitude(L::set(0), log2_u), real(kLn2), real(minus_ln_ln2));
+    }
+
+    static void store_row(const Problem &problem, const Codebook &codebook, const ForwardOutputs &out,
+                          const Rows &rows, const Reference<L> &z, double offset_scale, const RowSums<L> &sums) {
+        const F nan = real(__builtin_nan(""));
+        store_indices(out.indices, rows, sums.index);
+        if (problem.hard)
+            store_codes(problem, codebook, out.quantized, out.indices, rows, z.usable);
+        else
+            Memory<L>::store(out.quantized, problem.dtype, rows,
+                             L::select(z.usable, L::fma(sums.mean_offset, real(1 / offset_scale), z.point), nan));
+        const F kl = L::fma(sums.mean_logit - sums.log2_partition, real(kLn2), real(__builtin_log(problem.codes)));
+        Memory<L>::store(out.kl, kReal, rows, L::select(z.usable, L::max(kl, L::set(0)), nan));
+        if (out.weights && problem.hard) {
+            bool usable[width];
+            for (int i = 0; i < width; ++i)
+                usable[i] = L::get(z.usable, i);
+            Memory<L>::store_one_hot(out.weights, problem.dtype, rows, problem.codes, out.indices, usable);
+        }
+        if (out.sums) {
+            const F kept[kRowSums] = {sums.mean_offset, sums.shift, sums.log2_total, sums.log2_partition,
+                                      sums.mean_logit};
+            for (int s = 0; s < kRowSums; ++s)
+                Memory<L>::store(static_cast<Real *>(out.sums) + s * problem.rows, kReal, rows, kept[s]);
+        }
+    }
+
+    static RowSums<L> load_sums(const BackwardArguments &args, const Problem &problem, const Rows &rows) {
+        const auto kept = [&](int s) {
+            return Memory<L>::load(static_cast<const Real *>(args.sums) + s * problem.rows, kReal, rows);
+        };
+        return {kept(0), kept(1), kept(2), kept(3), kept(4), L::set_word(0)};
+    }
+
+    // What flows into the rows; nothing flows into those that are not usable.
+    static RowUpstream<L> load_upstream(const BackwardArguments &args, const Problem &problem, const Rows &rows,
+                                        M usable) {
+        const F zero = L::set(0);
+        RowUpstream<L> up;
+        up.quantized = L::select(usable, Memory<L>::load(args.grad_quantized, problem.dtype, rows), zero);
+        up.direct = problem.hard ? zero : up.quantized;
+        up.kl = L::select(usable, Memory<L>::load(args.grad_kl, kReal, rows), zero);
+        up.reference = zero;
+        up.weights = args.grad_weights != nullptr;
+        up.temperature = args.temperature;
+        if (up.weights) {
+            Real lanes[width] = {};
+            with_storage<Real>(problem.dtype, [&](auto *type) {
+                const auto *v = static_cast<decltype(type)>(const_cast<void *>(args.grad_weights));
+                for (int i = 0; i < rows.count; ++i) {
+                    const int64_t row = rows.first + i * rows.stride;
+                    lanes[i] = widen(v[row * problem.codes + args.indices[row]]);
+                }
+            });
+            up.reference = L::select(usable, L::load(lanes), zero);
+        }
+        return up;
+    }
+
+    // The direct term of straight-through rows: all of it to the chosen code.
+    static void add_one_hot(const BackwardArguments &args, const Rows &rows, F quantized, Real *code_sums) {
+        Real lanes[width];
+        L::store(lanes, quantized);
+        for (int i = 0; i < rows.count; ++i)
+            code_sums[args.indices[rows.first + i * rows.stride] * width + i] += lanes[i];
+    }
+
+    static void store_indices(int64_t *indices, const Rows &rows, typename L::U index) {
+        if (rows.stride == 1 && rows.count == width)
+            return L::store_indices(indices + rows.first, index);
+        uint32_t lanes[width];
+        L::store_word(lanes, index);
+        for (int i = 0; i < rows.count; ++i)
+            indices[rows.first + i * rows.stride] = lanes[i];
+    }
+
+    // The codes at the rows' indices, exactly as they came.
+    static void store_codes(const Problem &problem, const Codebook &codebook, void *quantized, const int64_t *indices,
+                            const Rows &rows, M usable) {
+        const auto *codes = static_cast<const Real *>(codebook.given);
+        with_storage<Real>(problem.dtype, [&](auto *type) {
+            auto *to = static_cast<decltype(type)>(quantized);
+            for (int i = 0; i < rows.count; ++i) {
+                const int64_t row = rows.first + i * rows.stride;
+                narrow(L::get(usable, i) ? codes[indices[row]] : static_cast<Real>(__builtin_nan("")), to + row);
+            }
+        });
+    }
+
+    // Puts `otherwise` into the lanes of rows that are not usable.
+    static void mask_tile(Real *tile, int count, M usable, double otherwise) {
+        if (L::all(usable))
+            return;
+        for (int k = 0; k < count; ++k)
+            L::store(tile + k * width, L::select(usable, L::load(tile + k * width), real(otherwise)));
+    }
+
+    // Adds the lanes of each code's sum to its gradient, in a fixed order, and clears them.
+    static void move_lanes(Real *code_sums, int codes, double *gradient) {
+        for (int k = 0; k < codes; ++k)
+            gradient[k] += L::sum(L::load(code_sums + k * width));
+        memset(code_sums, 0, sizeof(Real) * static_cast<size_t>(codes) * width);
+    }
+};
+
+} // namespace
+} // namespace fqvae
