@@ -59,26 +59,29 @@ Kernels kernels_for(const Problem &problem) { return kernels_for(problem.dtype =
 // One worker's memory.
 class ScratchStorage {
   public:
-    ScratchStorage(int codes, size_t codebook_sum_bytes)
-        : keys_(static_cast<size_t>(codes) / 4 + 1), sums_(codebook_sum_bytes ? allocate(codebook_sum_bytes) : nullptr),
-          scratch_{keys_.data(), 0, false, sums_.get()} {}
+    ScratchStorage(const Kernels &kernels, int codes, size_t codebook_sum_bytes, size_t node_sum_bytes)
+        : keys_(static_cast<size_t>(codes) / 4 + 1), tile_(allocate(kernels.tile_bytes)),
+          codebook_sums_(allocate(codebook_sum_bytes)), node_sums_(allocate(node_sum_bytes)),
+          scratch_{keys_.data(), 0, false, tile_.get(), codebook_sums_.get(), node_sums_.get()} {}
     Scratch &get() { return scratch_; }
 
   private:
+    static constexpr auto kPage = std::align_val_t(4096);
     struct Free {
-        void operator()(void *p) const { ::operator delete(p, std::align_val_t(64)); }
+        void operator()(void *p) const { ::operator delete(p, kPage); }
     };
-    static void *allocate(size_t bytes) { return ::operator new(bytes, std::align_val_t(64)); }
+    static void *allocate(size_t bytes) { return bytes ? ::operator new(bytes, kPage) : nullptr; }
 
     std::vector<PhiloxCode> keys_;
-    std::unique_ptr<void, Free> sums_;
+    std::unique_ptr<void, Free> tile_, codebook_sums_, node_sums_;
     Scratch scratch_;
 };
 
-std::vector<std::unique_ptr<ScratchStorage>> scratch_for(int workers, int codes, size_t codebook_sum_bytes = 0) {
+std::vector<std::unique_ptr<ScratchStorage>> scratch_for(const Kernels &kernels, int workers, int codes,
+                                                         size_t codebook_sum_bytes = 0, size_t node_sum_bytes = 0) {
     std::vector<std::unique_ptr<ScratchStorage>> all;
     for (int i = 0; i < workers; ++i)
-        all.push_back(std::make_unique<ScratchStorage>(codes, codebook_sum_bytes));
+        all.push_back(std::make_unique<ScratchStorage>(kernels, codes, codebook_sum_bytes, node_sum_bytes));
     return all;
 }
 
@@ -100,7 +103,8 @@ constexpr int64_t kNoLimit = std::numeric_limits<int64_t>::max() / 2;
 template <class Real> void backward(const Problem &problem, const BackwardArguments &args, void *grad_codebook,
                                     double *grad_temperature, int threads) {
     const Kernels kernels = kernels_for(problem);
-    const PlanStorage<Real> storage(problem);
+    PlanStorage<Real> storage(problem);
+    storage.tabulate_posterior(kernels, problem.codes);
     const size_t all_codes = static_cast<size_t>(problem.codebooks) * static_cast<size_t>(problem.codes);
     // Each chunk leaves a partial gradient of the codebook: at most 256 of them, few if the codebook is large, and none for
     // less than four groups of rows, over which the work of leaving it is spread.
@@ -109,34 +113,38 @@ template <class Real> void backward(const Problem &problem, const BackwardArgume
                                   (positions + 63) / 64);
     const Chunks chunks(positions, problem.codebooks * problem.codes, std::max<int64_t>(most, 1));
     const int workers = chunks.workers(threads);
-    auto scratch = scratch_for(workers, problem.codes,
-                               sizeof(Real) * static_cast<size_t>(problem.codes) * static_cast<size_t>(kernels.width));
-    std::vector<double> codebook(all_codes * static_cast<size_t>(chunks.count));
-    std::vector<double> temperature(static_cast<size_t>(chunks.count));
+    const Codebook &book = storage.plan.codebooks[0];
+    const size_t node_weights = book.posterior ? 2 * static_cast<size_t>(book.posterior_nodes) : 0;
+    auto scratch = scratch_for(kernels, workers, problem.codes,
+                               sizeof(Real) * static_cast<size_t>(problem.codes) * static_cast<size_t>(kernels.width),
+                               sizeof(Real) * node_weights);
+    const size_t part = all_codes + node_weights + 1;
+    std::vector<double> parts(part * static_cast<size_t>(chunks.count));
     parallel_for(chunks.count, workers, [&](int64_t i, int worker) {
+        double *codebook = parts.data() + static_cast<size_t>(i) * part;
         kernels.backward(problem, storage.plan, args, chunks[i], scratch[static_cast<size_t>(worker)]->get(),
-                         codebook.data() + static_cast<size_t>(i) * all_codes, &temperature[static_cast<size_t>(i)]);
+                         {codebook, node_weights ? codebook + all_codes : nullptr, codebook + all_codes + node_weights});
     });
+    std::vector<double> sums(part); // in the order of the chunks, whoever computed them
+    for (size_t i = 0; i < static_cast<size_t>(chunks.count); ++i)
+        for (size_t k = 0; k < part; ++k)
+            sums[k] += parts[i * part + k];
+    if (node_weights)
+        kernels.posterior_gradient(book, problem.codes, sums.data() + all_codes, scratch[0]->get(), sums.data());
     if (grad_codebook)
-        for (size_t k = 0; k < all_codes; ++k) {
-            double sum = 0;
-            for (size_t i = 0; i < static_cast<size_t>(chunks.count); ++i)
-                sum += codebook[i * all_codes + k];
-            static_cast<Real *>(grad_codebook)[k] = static_cast<Real>(sum);
-        }
-    if (grad_temperature) {
-        *grad_temperature = 0;
-        for (double part : temperature)
-            *grad_temperature += part;
-    }
+        std::transform(sums.begin(), sums.begin() + static_cast<std::ptrdiff_t>(all_codes),
+                       static_cast<Real *>(grad_codebook), [](double x) { return static_cast<Real>(x); });
+    if (grad_temperature)
+        *grad_temperature = sums[part - 1];
 }
 
 template <class Real> void forward(const Problem &problem, const ForwardOutputs &out, int threads) {
     const Kernels kernels = kernels_for(problem);
-    const PlanStorage<Real> storage(problem);
+    PlanStorage<Real> storage(problem);
+    storage.tabulate_posterior(kernels, problem.codes);
     const Chunks chunks(problem.rows / problem.codebooks, problem.codebooks * problem.codes, kNoLimit);
     const int workers = chunks.workers(threads);
-    auto scratch = scratch_for(workers, problem.codes);
+    auto scratch = scratch_for(kernels, workers, problem.codes);
     parallel_for(chunks.count, workers, [&](int64_t i, int worker) {
         kernels.forward(problem, storage.plan, out, chunks[i], scratch[static_cast<size_t>(worker)]->get());
     });
@@ -183,7 +191,7 @@ void gumbel_noise(uint64_t seed, uint64_t first_row, int64_t rows, int codes, bo
     const Kernels kernels = kernels_for(is_double);
     const Chunks chunks(rows, codes, kNoLimit);
     const int workers = chunks.workers(threads);
-    auto scratch = scratch_for(workers, codes);
+    auto scratch = scratch_for(kernels, workers, codes);
     const size_t row_bytes = (is_double ? sizeof(double) : sizeof(float)) * static_cast<size_t>(codes);
     parallel_for(chunks.count, workers, [&](int64_t i, int worker) {
         const Range range = chunks[i];
@@ -198,25 +206,27 @@ void gumbel_from_words(const uint32_t *words, int64_t count, bool is_double, voi
 }
 
 void philox_words(uint64_t seed, uint64_t first_row, int64_t rows, int codes, uint32_t *out, int threads) {
+    const Kernels kernels = kernels_for(false);
     const Chunks chunks(rows, codes, kNoLimit);
     const int workers = chunks.workers(threads);
-    auto scratch = scratch_for(workers, codes);
+    auto scratch = scratch_for(kernels, workers, codes);
     parallel_for(chunks.count, workers, [&](int64_t i, int worker) {
         const Range range = chunks[i];
-        kernels_for(false).words(seed, first_row + static_cast<uint64_t>(range.begin), range.end - range.begin, codes,
+        kernels.words(seed, first_row + static_cast<uint64_t>(range.begin), range.end - range.begin, codes,
                                  out + range.begin * codes, scratch[static_cast<size_t>(worker)]->get());
     });
 }
 
 uint32_t philox_floor(uint64_t seed, int64_t rows, int codes, int threads) {
+    const Kernels kernels = kernels_for(false);
     const Chunks chunks(rows, codes, kNoLimit);
     const int workers = chunks.workers(threads);
-    auto scratch = scratch_for(workers, codes);
+    auto scratch = scratch_for(kernels, workers, codes);
     std::vector<uint32_t> sums(static_cast<size_t>(workers));
     parallel_for(chunks.count, workers, [&](int64_t i, int worker) {
         const Range range = chunks[i];
         sums[static_cast<size_t>(worker)] ^=
-            kernels_for(false).floor(seed, static_cast<uint64_t>(range.begin), range.end - range.begin, codes,
+            kernels.floor(seed, static_cast<uint64_t>(range.begin), range.end - range.begin, codes,
                                      scratch[static_cast<size_t>(worker)]->get());
     });
     uint32_t sum = 0;

@@ -39,14 +39,25 @@ void each_group(Range range, int64_t codebooks, int64_t codebook, uint64_t row_o
     }
 }
 
-// A row's reference point, in the codebook's own units, and whether the row can be used at all.
+// A row's reference point, in the codebook's own units; whether the row can be used at all; z, centred and scaled, for bounded
+// scorers.
 template <class L> struct Reference {
     typename L::F point;
     typename L::M usable;
+    typename L::F x;
 };
 
 template <class L> FQVAE_INLINE typename L::F clamp(typename L::F x, typename L::F low, typename L::F high) {
     return L::max(L::min(x, high), low);
+}
+
+// Puts `otherwise` into the lanes of rows that are not usable.
+template <class L>
+void mask_tile(typename L::Real *tile, int count, typename L::M usable, typename L::Real otherwise) {
+    if (L::all(usable))
+        return;
+    for (int k = 0; k < count; ++k)
+        L::store(tile + k * L::width, L::select(usable, L::load(tile + k * L::width), L::set(otherwise)));
 }
 
 // The largest of each row's given logits and its code; a row with NaN, +inf or nothing but -inf is not usable.
@@ -70,11 +81,12 @@ LargestLogit<L> largest_logit(const Problem &problem, const typename L::Real *co
         }
     }
     found.usable = found.usable & L::less(L::set(0) - infinity, found.logit);
+    found.logit = L::select(found.usable, found.logit, L::set(0));
     return found;
 }
 
 // Chooses the scorer of a group and calls run(scorer, reference, load_tile). Rows that are not usable are scored as if their
-// z were 0, so that everything stays finite.
+// z or all their logits were 0, so that everything stays finite.
 template <class L, class Run>
 FQVAE_INLINE void with_scorer(const Problem &problem, const Plan &plan, const Codebook &codebook, const Rows &rows,
                               Tile<L> &tile, Run run) {
@@ -87,10 +99,10 @@ FQVAE_INLINE void with_scorer(const Problem &problem, const Plan &plan, const Co
 
     if (problem.is_logits) {
         const auto largest = largest_logit<L>(problem, given, rows, tile);
-        LogitScorer<L> scorer{given, largest.logit, largest.code, tile.given};
-        run(scorer, Reference<L>{largest.code, largest.usable}, [&](int first, int count) {
+        const LogitScorer<L> scorer{given, largest.logit, largest.code, tile.given};
+        run(scorer, Reference<L>{largest.code, largest.usable, zero}, [&](int first, int count) {
             Memory<L>::load_tile(problem.input, problem.dtype, rows, problem.codes, first, count, tile.given);
-            scorer.first = first;
+            mask_tile<L>(tile.given, count, largest.usable, 0);
         });
         return;
     }
@@ -102,16 +114,19 @@ FQVAE_INLINE void with_scorer(const Problem &problem, const Plan &plan, const Co
     if (codebook.bounded) {
         const auto *codes = static_cast<const Real *>(codebook.scaled);
         const auto centred = (z - real(codebook.centre)) * scale;
-        const auto reference = clamp<L>(centred, real(codebook.scaled_lowest), real(codebook.scaled_highest));
-        const auto excess = clamp<L>(centred - reference, zero - far, far);
-        if (!L::any(L::less(zero, L::max(excess, zero - excess))))
-            run(BoundedScorer<L, true>{codes, reference, zero}, Reference<L>{inside, usable}, no_tile);
+        const auto end = clamp<L>(centred, real(codebook.scaled_lowest), real(codebook.scaled_highest));
+        const auto beyond = clamp<L>(centred - end, zero - far, far);
+        const auto outside = L::less(real(kReach), L::max(beyond, zero - beyond));
+        const auto reference = L::select(outside, end, centred), excess = L::select(outside, beyond, zero);
+        const Reference<L> row{L::select(outside, inside, z), usable, centred};
+        if (!L::any(outside))
+            run(BoundedScorer<L, true>{codes, reference, zero}, row, no_tile);
         else
-            run(BoundedScorer<L, false>{codes, reference, excess * two}, Reference<L>{inside, usable}, no_tile);
+            run(BoundedScorer<L, false>{codes, reference, excess * two}, row, no_tile);
     } else {
         const auto nearest = nearest_row<L>(given, plan.numbers, problem.codes, inside);
         const auto excess = clamp<L>((z - nearest.code) * scale, zero - far, far);
-        run(ExactScorer<L>{given, nearest.code, excess * two}, Reference<L>{nearest.code, usable}, no_tile);
+        run(ExactScorer<L>{given, nearest.code, excess * two}, Reference<L>{nearest.code, usable, zero}, no_tile);
     }
 }
 

@@ -2,7 +2,7 @@
 #pragma once
 
 #include "denormals.h"
-#include "groups.h"
+#include "posterior_table.h"
 #include "row_io.h"
 
 namespace fqvae {
@@ -18,26 +18,44 @@ template <class L> class Loops {
     static constexpr int kGroupsBetweenFlushes = 256; // of the codebook's float sums: keeps their rounding down
 
   public:
-    static Kernels table() { return {width, forward, backward, nearest, noise, noise_from_words, words, floor}; }
+    static Kernels table() { return {width, sizeof(Tile<L>), forward, backward, tabulate, posterior_gradient, nearest, noise, noise_from_words, words, floor}; }
 
   private:
     static void forward(const Problem &problem, const Plan &plan, const ForwardOutputs &out, Range range,
                         Scratch &scratch) {
         const FlushDenormals flush;
         const PhiloxKeys keys(problem.seed);
-        Tile<L> tile;
+        auto &tile = *static_cast<Tile<L> *>(scratch.tile);
         for (int64_t j = 0; j < problem.codebooks; ++j) {
             const Codebook codebook = plan.codebooks[j];
             const auto call = IO::constants(problem, plan, codebook);
+            const PosteriorTable<L> table(codebook);
             each_group<L>(range, problem.codebooks, j, problem.row_offset, [&](const Rows &rows, uint64_t number) {
                 const PhiloxRow<L> row(static_cast<uint32_t>(number), static_cast<uint32_t>(rows.stride), keys);
                 const auto *code = code_keys(scratch, problem.codes, static_cast<uint32_t>(number >> 32), keys);
                 with_scorer<L>(problem, plan, codebook, rows, tile, [&](auto &&scorer, const auto &z, auto load_tile) {
-                    const auto sums = forward_row<L>(call, scorer, row, code, keys, tile, load_tile);
-                    IO::store_row(problem, codebook, out, rows, z, scorer.kOffsetScale, sums);
+                    RowSums<L> sums;
+                    F kl_bits;
+                    const auto direct = [&] {
+                        sums = forward_row<L, true>(call, scorer, row, code, keys, tile, load_tile);
+                        kl_bits = sums.mean_logit - sums.log2_partition;
+                    };
+                    if (scorer.kBounded && codebook.posterior) {
+                        const auto place = table.locate(z.x);
+                        if (L::all(place.inside)) {
+                            sums = forward_row<L, false>(call, scorer, row, code, keys, tile, load_tile);
+                            kl_bits = table.value(place);
+                        } else {
+                            direct();
+                            kl_bits = L::select(place.inside, table.value(place), kl_bits);
+                        }
+                    } else {
+                        direct();
+                    }
+                    IO::store_row(problem, codebook, out, rows, z, scorer.kOffsetScale, sums, kl_bits);
                     if (out.weights && !problem.hard)
                         weights_row<L>(call, scorer, sums, row, code, keys, tile, load_tile, [&](int first, int count) {
-                            IO::mask_tile(tile.noise, count, z.usable, __builtin_nan(""));
+                            mask_tile<L>(tile.noise, count, z.usable, static_cast<Real>(__builtin_nan("")));
                             Memory<L>::store_tile(out.weights, problem.dtype, rows, problem.codes, first, count,
                                                   tile.noise);
                         });
@@ -47,55 +65,87 @@ template <class L> class Loops {
     }
 
     static void backward(const Problem &problem, const Plan &plan, const BackwardArguments &args, Range range,
-                         Scratch &scratch, double *codebook_gradient, double *temperature_gradient) {
+                         Scratch &scratch, const PartialGradients &out) {
         const FlushDenormals flush;
         const PhiloxKeys keys(problem.seed);
-        Tile<L> tile;
+        auto &tile = *static_cast<Tile<L> *>(scratch.tile);
         auto *code_sums = static_cast<Real *>(scratch.codebook_sums);
-        memset(codebook_gradient, 0, sizeof(double) * static_cast<size_t>(problem.codebooks * problem.codes));
         memset(code_sums, 0, sizeof(Real) * static_cast<size_t>(problem.codes) * width);
-        *temperature_gradient = 0;
+        auto *node_sums = static_cast<Real *>(scratch.node_sums);
+        const int node_values = out.node_weights ? 2 * plan.codebooks[0].posterior_nodes : 0;
+        memset(node_sums, 0, sizeof(Real) * static_cast<size_t>(node_values));
         for (int64_t j = 0; j < problem.codebooks; ++j) {
             const Codebook codebook = plan.codebooks[j];
             const auto call = IO::constants(problem, plan, codebook);
+            const PosteriorTable<L> table(codebook);
             int groups = 0;
             each_group<L>(range, problem.codebooks, j, problem.row_offset, [&](const Rows &rows, uint64_t number) {
                 const PhiloxRow<L> row(static_cast<uint32_t>(number), static_cast<uint32_t>(rows.stride), keys);
                 const auto *code = code_keys(scratch, problem.codes, static_cast<uint32_t>(number >> 32), keys);
                 with_scorer<L>(problem, plan, codebook, rows, tile, [&](auto &&scorer, const auto &z, auto load_tile) {
                     const auto sums = IO::load_sums(args, problem, rows);
-                    const auto up = IO::load_upstream(args, problem, rows, z.usable);
+                    auto up = IO::load_upstream(args, problem, rows, z.usable);
                     const auto load_both = [&](int first, int count) {
                         load_tile(first, count);
                         if (!up.weights)
                             return;
                         Memory<L>::load_tile(args.grad_weights, problem.dtype, rows, problem.codes, first, count,
                                              tile.grad_weights);
-                        IO::mask_tile(tile.grad_weights, count, z.usable, 0);
+                        mask_tile<L>(tile.grad_weights, count, z.usable, 0);
                     };
                     const auto store_tile = [&](int first, int count) {
                         if (args.grad_input)
                             Memory<L>::store_tile(args.grad_input, problem.dtype, rows, problem.codes, first, count,
                                                   tile.given);
                     };
-                    const auto gradient =
-                        up.weights || up.temperature
-                            ? backward_row<L, true>(call, scorer, sums, up, code_sums, row, code, keys, tile, load_both,
-                                                    store_tile)
-                            : backward_row<L, false>(call, scorer, sums, up, code_sums, row, code, keys, tile, load_both,
-                                                     store_tile);
+                    const auto run = [&](auto general, auto with_posterior) {
+                        return backward_row<L, general, with_posterior>(call, scorer, sums, up, code_sums, row, code,
+                                                                        keys, tile, load_both, store_tile);
+                    };
+                    RowGradient<L> gradient;
+                    if (up.weights || up.temperature) {
+                        gradient = run(std::true_type(), std::true_type());
+                    } else if (scorer.kBounded && codebook.posterior) {
+                        const auto place = table.locate(z.x);
+                        const F kl = L::select(place.inside, up.kl, L::set(0)) * IO::real(kLn2);
+                        if (args.grad_kl)
+                            table.deposit(place, kl, node_sums);
+                        up.kl = L::select(place.inside, L::set(0), up.kl);
+                        gradient = L::all(place.inside) ? run(std::false_type(), std::false_type())
+                                                        : run(std::false_type(), std::true_type());
+                        gradient.input = L::fma(kl * IO::real(kLengthScale), table.slope(place), gradient.input);
+                    } else {
+                        gradient = run(std::false_type(), std::true_type());
+                    }
                     if (problem.hard)
                         IO::add_one_hot(args, rows, up.quantized, code_sums);
                     if (args.grad_input && !problem.is_logits)
                         Memory<L>::store(args.grad_input, problem.dtype, rows, gradient.input);
                     if (up.temperature)
-                        *temperature_gradient += L::sum(gradient.temperature);
+                        *out.temperature += L::sum(gradient.temperature);
                 });
                 if (++groups % kGroupsBetweenFlushes == 0)
-                    IO::move_lanes(code_sums, problem.codes, codebook_gradient + j * problem.codes);
+                    IO::move_lanes(code_sums, problem.codes, out.codebook + j * problem.codes);
             });
-            IO::move_lanes(code_sums, problem.codes, codebook_gradient + j * problem.codes);
+            IO::move_lanes(code_sums, problem.codes, out.codebook + j * problem.codes);
         }
+        for (int i = 0; i < node_values; ++i)
+            out.node_weights[i] = static_cast<double>(node_sums[i]);
+    }
+
+    static void tabulate(const Codebook &codebook, int codes) {
+        const FlushDenormals flush;
+        PosteriorTable<L>(codebook).fill(codes);
+    }
+
+    static void posterior_gradient(const Codebook &codebook, int codes, const double *node_weights, Scratch &scratch,
+                                   double *codebook_gradient) {
+        const FlushDenormals flush;
+        auto *code_sums = static_cast<Real *>(scratch.codebook_sums);
+        memset(code_sums, 0, sizeof(Real) * static_cast<size_t>(codes) * width);
+        PosteriorTable<L>(codebook).gradient(codes, node_weights, code_sums);
+        for (int k = 0; k < codes; ++k)
+            codebook_gradient[k] += kLengthScale * L::sum(L::load(code_sums + k * width));
     }
 
     static void nearest(const Problem &problem, const Plan &plan, const NearestOutputs &out, Range range) {
@@ -119,7 +169,7 @@ template <class L> class Loops {
     static void noise(uint64_t seed, uint64_t first_row, int64_t rows, int codes, void *out, Scratch &scratch) {
         const FlushDenormals flush;
         const PhiloxKeys keys(seed);
-        Tile<L> tile;
+        auto &tile = *static_cast<Tile<L> *>(scratch.tile);
         each_group<L>({0, rows}, 1, 0, first_row, [&](const Rows &group, uint64_t number) {
             const PhiloxRow<L> row(static_cast<uint32_t>(number), 1, keys);
             const auto *code = code_keys(scratch, codes, static_cast<uint32_t>(number >> 32), keys);
@@ -140,7 +190,7 @@ template <class L> class Loops {
             uint32_t padded[width] = {};
             memcpy(padded, words + i, sizeof(uint32_t) * static_cast<size_t>(lanes));
             Memory<L>::store(out, kReal, Rows{i, 1, lanes},
-                             IO::gumbel(L::log2_uniform(L::uniform(L::load_word(padded)))));
+                             IO::gumbel(typename L::Log2()(L::uniform(L::load_word(padded)))));
         }
     }
 
@@ -149,39 +199,33 @@ template <class L> class Loops {
         each_group<L>({0, rows}, 1, 0, first_row, [&](const Rows &group, uint64_t number) {
             const PhiloxRow<L> row(static_cast<uint32_t>(number), 1, keys);
             const auto *code = code_keys(scratch, codes, static_cast<uint32_t>(number >> 32), keys);
-            for (int k = 0; k < codes; k += 4) {
-                typename L::U four[4];
-                philox_words<L, 1>(row, code + k / 4, keys, four);
-                for (int j = 0; j < 4 && k + j < codes; ++j) {
-                    uint32_t lanes[width];
-                    L::store_word(lanes, four[j]);
-                    for (int i = 0; i < group.count; ++i)
-                        out[(group.first + i) * codes + k + j] = lanes[i];
-                }
-            }
+            each_word<L>(row, code, keys, codes, [&](int k, typename L::U word) FQVAE_LAMBDA {
+                uint32_t lanes[width];
+                L::store_word(lanes, word);
+                for (int i = 0; k < codes && i < group.count; ++i)
+                    out[(group.first + i) * codes + k] = lanes[i];
+            });
         });
     }
 
-    // Draws every word and keeps none beyond the first-level cache: what no kernel with this noise can beat.
+    // Draws every word and keeps none beyond the first-level cache: what no kernel with this noise can beat. Returns the xor of
+    // the last ones, 16 codes of a group of rows.
     static uint32_t floor(uint64_t seed, uint64_t first_row, int64_t rows, int codes, Scratch &scratch) {
         const PhiloxKeys keys(seed);
-        alignas(64) uint32_t tile[16 * width] = {};
+        alignas(64) uint32_t last[16 * width] = {};
         each_group<L>({0, rows}, 1, 0, first_row, [&](const Rows &, uint64_t number) {
             const PhiloxRow<L> row(static_cast<uint32_t>(number), 1, keys);
             const auto *code = code_keys(scratch, codes, static_cast<uint32_t>(number >> 32), keys);
-            for (int k = 0; k + 16 <= codes; k += 16) {
-                typename L::U words[16];
-                philox_words<L, 4>(row, code + k / 4, keys, words);
-                FQVAE_UNROLL
-                for (int j = 0; j < 16; ++j)
-                    L::store_word(tile + j * width, words[j]);
-                asm volatile("" ::: "memory"); // the stores count as used
-            }
+            each_word<L>(row, code, keys, codes, [&](int k, typename L::U word) FQVAE_LAMBDA {
+                L::store_word(last + k % 16 * width, word);
+                if (k % 16 == 15)
+                    asm volatile("" ::: "memory"); // the stores so far count as used
+            });
         });
-        uint32_t last = 0;
-        for (uint32_t word : tile)
-            last ^= word;
-        return last;
+        uint32_t sum = 0;
+        for (uint32_t word : last)
+            sum ^= word;
+        return sum;
     }
 };
 

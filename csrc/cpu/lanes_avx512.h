@@ -46,13 +46,11 @@ struct Avx512Lanes {
         auto lanes = _mm512_add_epi64(_mm512_setr_epi64(0, 2, 4, 6, 8, 10, 12, 14), _mm512_set1_epi64(half));
         return _mm512_add_epi64(_mm512_mul_epu32(lanes, _mm512_set1_epi64(stride)), _mm512_set1_epi64(first));
     }
-    FQVAE_INLINE static Wide multiply(Wide a, uint32_t b) { return _mm512_mul_epu32(a, set_word(b)); }
+    FQVAE_INLINE static Wide multiply(Wide a, U b) { return _mm512_mul_epu32(a, b); }
     FQVAE_INLINE static Wide high(Wide a) { return _mm512_srli_epi64(a, 32); }
     FQVAE_INLINE static Wide xor_word(Wide a, uint32_t b) { return _mm512_xor_si512(a, set_word(b)); }
-    FQVAE_INLINE static Wide xor3(Wide a, Wide b, uint32_t c) {
-        return _mm512_ternarylogic_epi32(a, b, set_word(c), 0x96);
-    }
-    FQVAE_INLINE static U xor3_words(U a, U b, uint32_t c) { return xor3(a, b, c); }
+    FQVAE_INLINE static Wide xor3(Wide a, Wide b, U c) { return _mm512_ternarylogic_epi32(a, b, c, 0x96); }
+    FQVAE_INLINE static U xor3_words(U a, U b, U c) { return xor3(a, b, c); }
     FQVAE_INLINE static U merge_low(const Wide *x) {
         return _mm512_castps_si512(
             _mm512_mask_moveldup_ps(_mm512_castsi512_ps(x[0]), 0xaaaa, _mm512_castsi512_ps(x[1])));
@@ -62,49 +60,80 @@ struct Avx512Lanes {
             _mm512_mask_movehdup_ps(_mm512_castsi512_ps(x[1]), 0x5555, _mm512_castsi512_ps(x[0])));
     }
 
+    FQVAE_INLINE static U truncate(F x) { return _mm512_cvttps_epu32(x); }
+    FQVAE_INLINE static F to_real(U x) { return _mm512_cvtepu32_ps(x); }
+    FQVAE_INLINE static void transpose4(F a, F b, F c, F d, Real *p) { // within each quarter of the registers
+        auto ab_low = _mm512_castps_pd(_mm512_unpacklo_ps(a, b)), ab_high = _mm512_castps_pd(_mm512_unpackhi_ps(a, b));
+        auto cd_low = _mm512_castps_pd(_mm512_unpacklo_ps(c, d)), cd_high = _mm512_castps_pd(_mm512_unpackhi_ps(c, d));
+        store(p, _mm512_castpd_ps(_mm512_unpacklo_pd(ab_low, cd_low)));
+        store(p + 16, _mm512_castpd_ps(_mm512_unpackhi_pd(ab_low, cd_low)));
+        store(p + 32, _mm512_castpd_ps(_mm512_unpacklo_pd(ab_high, cd_high)));
+        store(p + 48, _mm512_castpd_ps(_mm512_unpackhi_pd(ab_high, cd_high)));
+    }
+    FQVAE_INLINE static constexpr int transposed_row(int i) { return i % 4 * 4 + i / 4; }
     // (word >> 9 | bits of 1.0f) as a float in [1, 2), less the largest float below 1: (word >> 9) 2^-23 + 2^-24, exact.
     FQVAE_INLINE static F uniform(U word) {
         return _mm512_castsi512_ps(_mm512_shrdi_epi32(word, set_word(0x7f), 9)) - set(0x1.fffffep-1f);
     }
 
-    // log2(x) = exponent + T[i] + log2(1 + r), r = mantissa * rc[i] - 1, by the leading five bits of the mantissa.
-    struct Reduced {
-        F exponent, table, r;
-    };
-    template <int Interval> FQVAE_INLINE static Reduced reduce(F x, const LogTable &t) {
-        auto i = _mm512_srli_epi32(_mm512_castps_si512(x), 18); // the permutations read the low five bits
-        auto mantissa = _mm512_getmant_ps(x, static_cast<_MM_MANTISSA_NORM_ENUM>(Interval), _MM_MANT_SIGN_zero);
-        auto rc = _mm512_permutex2var_ps(_mm512_load_ps(t.reciprocal), i, _mm512_load_ps(t.reciprocal + 16));
-        auto table = _mm512_permutex2var_ps(_mm512_load_ps(t.log), i, _mm512_load_ps(t.log + 16));
-        return {_mm512_getexp_ps(x), table, _mm512_fmsub_ps(mantissa, rc, set(1.0f))};
+    // GCC prefers constants as memory operands; in these loops the load ports then run short before the arithmetic does. What
+    // passes through here stays in a register.
+    FQVAE_INLINE static F keep(F x) {
+        asm("" : "+v"(x));
+        return x;
     }
-    // Relative accuracy up to x = 1: the mantissa is taken in [0.75, 1.5), so that exponent and table are 0 there.
-    FQVAE_INLINE static F log2(F x) {
-        auto [exponent, table, r] = reduce<_MM_MANT_NORM_p75_1p5>(x, kCentredLog);
-        auto p = fma(set(0.4777141809463501f), r, set(-0.7214899659156799f));
-        p = fma(p, r, set(1.4426946640014648f));
-        return fma(p, r, exponent + table);
-    }
-    FQVAE_INLINE static F log2_uniform(F u) { return log2(u); }
-    // base - log2|x|, to 5e-7: this one is added to scores and need not be better.
-    FQVAE_INLINE static F minus_log2_magnitude(F base, F x) {
-        auto [exponent, table, r] = reduce<_MM_MANT_NORM_1_2>(x, kPlainLog);
-        auto p = fma(set(-0.7214369773864746f), r, set(1.4427857398986816f));
-        return _mm512_fnmadd_ps(p, r, base - exponent - table);
+    FQVAE_INLINE static U keep(U x) {
+        asm("" : "+v"(x));
+        return x;
     }
 
-    // 2^x, exactly 1 at 0 and 0 below -126 (with flush-to-zero on). `scalef` takes the floor of x as the exponent, so the
-    // polynomial covers [0, 1), to 8.2e-8.
-    FQVAE_INLINE static F exp2(F x) {
-        auto f = _mm512_reduce_ps(x, 0x09); // x - floor(x)
-        auto p = set(0.0018671301659196615f);
-        p = fma(p, f, set(0.009017029777169228f));
-        p = fma(p, f, set(0.05579991266131401f));
-        p = fma(p, f, set(0.24016444385051727f));
-        p = fma(p, f, set(0.6931512951850891f));
-        p = fma(p, f, set(1.0f));
-        return _mm512_scalef_ps(p, x);
-    }
+    // log2(x) = exponent + T[i] + log2(1 + r), r = mantissa * rc[i] - 1, by the leading five bits of the mantissa.
+    template <int Interval> struct Reduction {
+        F reciprocal[2], log[2], one = keep(set(1.0f));
+        FQVAE_INLINE explicit Reduction(const LogTable &table)
+            : reciprocal{keep(load(table.reciprocal)), keep(load(table.reciprocal + 16))},
+              log{keep(load(table.log)), keep(load(table.log + 16))} {}
+
+        FQVAE_INLINE void operator()(F x, F &whole, F &r) const {
+            auto i = _mm512_srli_epi32(_mm512_castps_si512(x), 18); // the permutations read the low five bits
+            auto mantissa = _mm512_getmant_ps(x, static_cast<_MM_MANTISSA_NORM_ENUM>(Interval), _MM_MANT_SIGN_zero);
+            whole = _mm512_getexp_ps(x) + _mm512_permutex2var_ps(log[0], i, log[1]);
+            r = _mm512_fmsub_ps(mantissa, _mm512_permutex2var_ps(reciprocal[0], i, reciprocal[1]), one);
+        }
+    };
+    // Relative accuracy up to x = 1: the mantissa is taken in [0.75, 1.5), so that exponent and table are 0 there.
+    struct Log2 {
+        Reduction<_MM_MANT_NORM_p75_1p5> reduce{kCentredLog};
+        F c3 = keep(set(0.4777141809463501f)), c2 = keep(set(-0.7214899659156799f)), c1 = keep(set(1.4426946640014648f));
+        FQVAE_INLINE F operator()(F x) const {
+            F whole, r;
+            reduce(x, whole, r);
+            return fma(fma(fma(c3, r, c2), r, c1), r, whole);
+        }
+    };
+    // Absolute error 4.9e-7 before rounding.
+    struct AddLog2 {
+        Reduction<_MM_MANT_NORM_1_2> reduce{kPlainLog};
+        F c2 = keep(set(-0.7214369773864746f)), c1 = keep(set(1.4427857398986816f));
+        FQVAE_INLINE F operator()(F a, F b, F x) const {
+            F whole, r;
+            reduce(x, whole, r);
+            return fma(fma(c2, r, c1), r, fma(a, b, whole));
+        }
+    };
+    // With flush-to-zero on. `scalef` takes the floor of x as the exponent, so the polynomial covers [0, 1), to 8.2e-8.
+    struct Exp2 {
+        F c5 = keep(set(0.0018671301659196615f)), c4 = keep(set(0.009017029777169228f)),
+          c3 = keep(set(0.05579991266131401f)), c2 = keep(set(0.24016444385051727f)),
+          c1 = keep(set(0.6931512951850891f)), c0 = keep(set(1.0f));
+        FQVAE_INLINE F operator()(F x) const {
+            auto f = _mm512_reduce_ps(x, 0x09); // x - floor(x)
+            auto p = fma(fma(fma(fma(fma(c5, f, c4), f, c3), f, c2), f, c1), f, c0);
+            return _mm512_scalef_ps(p, x);
+        }
+    };
+    FQVAE_INLINE static F log2(F x) { return Log2()(x); }
+    FQVAE_INLINE static F exp2(F x) { return Exp2()(x); }
 };
 
 } // namespace fqvae

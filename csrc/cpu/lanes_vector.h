@@ -47,6 +47,7 @@ struct VectorLanes {
     FQVAE_INLINE static bool get(M m, int lane) { return m[lane] != 0; }
 
     FQVAE_INLINE static U set_word(uint32_t x) { return x + U{}; }
+    FQVAE_INLINE static U keep(U x) { return x; }
     FQVAE_INLINE static U select(M m, U a, U b) { return m ? a : b; }
     FQVAE_INLINE static void store_word(uint32_t *p, U x) { memcpy(p, &x, sizeof x); }
     FQVAE_INLINE static U load_word(const uint32_t *p) { return copy<U>(p); }
@@ -62,29 +63,39 @@ struct VectorLanes {
         return numbers;
     }
     // GCC does not see that a 64-bit product of two 32-bit numbers is one instruction, so it is named.
-    FQVAE_INLINE static Wide multiply(Wide a, uint32_t b) {
+    FQVAE_INLINE static Wide multiply(Wide a, U b) {
 #if defined(__AVX2__) && FQVAE_LANES == 8
-        return (Wide)_mm256_mul_epu32((__m256i)a, _mm256_set1_epi32(static_cast<int>(b)));
+        return (Wide)_mm256_mul_epu32((__m256i)a, (__m256i)b);
 #elif defined(__SSE2__) && FQVAE_LANES == 4
-        return (Wide)_mm_mul_epu32((__m128i)a, _mm_set1_epi32(static_cast<int>(b)));
+        return (Wide)_mm_mul_epu32((__m128i)a, (__m128i)b);
 #else
-        return (a & 0xffffffffull) * static_cast<uint64_t>(b);
+        return (a & 0xffffffffull) * ((Wide)b & 0xffffffffull);
 #endif
     }
     FQVAE_INLINE static Wide high(Wide a) { return a >> 32; }
     FQVAE_INLINE static Wide xor_word(Wide a, uint32_t b) { return (Wide)((U)a ^ b); }
-    FQVAE_INLINE static Wide xor3(Wide a, Wide b, uint32_t c) { return (Wide)((U)(a ^ b) ^ c); }
-    FQVAE_INLINE static U xor3_words(U a, U b, uint32_t c) { return a ^ b ^ c; }
+    FQVAE_INLINE static Wide xor3(Wide a, Wide b, U c) { return a ^ b ^ (Wide)c; }
+    FQVAE_INLINE static U xor3_words(U a, U b, U c) { return a ^ b ^ c; }
     FQVAE_INLINE static U merge_low(const Wide *x) { return (U)((x[0] & 0xffffffffull) | (x[1] << 32)); }
     FQVAE_INLINE static U merge_high(const Wide *x) { return (U)((x[0] >> 32) | (x[1] & 0xffffffff00000000ull)); }
 
+    FQVAE_INLINE static U truncate(F x) { return (U)__builtin_convertvector(x, M); }
+    FQVAE_INLINE static F to_real(U x) { return __builtin_convertvector((M)x, F); }
+    FQVAE_INLINE static void transpose4(F a, F b, F c, F d, Real *p) {
+        for (int i = 0; i < width; ++i)
+            p[4 * i] = a[i], p[4 * i + 1] = b[i], p[4 * i + 2] = c[i], p[4 * i + 3] = d[i];
+    }
+    FQVAE_INLINE static constexpr int transposed_row(int i) { return i; }
     // (word >> 9 | bits of 1.0f) as a float in [1, 2), less the largest float below 1: (word >> 9) 2^-23 + 2^-24, exact.
     FQVAE_INLINE static F uniform(U word) { return (F)((word >> 9) | 0x3f800000u) - 0x1.fffffep-1f; }
 
     FQVAE_INLINE static F log2(F x) { return log2_polynomial<VectorLanes>(x); }
-    FQVAE_INLINE static F log2_uniform(F u) { return log2(u); }
-    FQVAE_INLINE static F minus_log2_magnitude(F base, F x) { return base - log2((F)((U)x & 0x7fffffffu)); }
+    FQVAE_INLINE static F magnitude(F x) { return (F)((U)x & 0x7fffffffu); }
     FQVAE_INLINE static F exp2(F x) { return exp2_polynomial<VectorLanes>(x); }
+
+    using Log2 = PolynomialFunctions<VectorLanes>::Log2;
+    using AddLog2 = PolynomialFunctions<VectorLanes>::AddLog2;
+    using Exp2 = PolynomialFunctions<VectorLanes>::Exp2;
 
     FQVAE_INLINE static void split(F x, F &exponent, F &mantissa) {
         M bits = (M)x;

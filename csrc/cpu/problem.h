@@ -1,6 +1,7 @@
 // What one call is about, in plain data: shared by the bindings, the dispatcher and the kernels of each instruction set.
 #pragma once
 
+#include <cstddef>
 #include <cstdint>
 
 #include "../row/philox.h"
@@ -53,7 +54,12 @@ struct Codebook {
     double scaled_lowest, scaled_highest;
     bool bounded;
     double shift;
+    void *posterior; // table of posterior_nodes nodes (posterior_table.h), or null
+    int posterior_nodes;
+    double posterior_first; // where it begins, centred and scaled
 };
+constexpr double kPosteriorStep = 0x1p-5; // between its nodes
+constexpr int kPosteriorColumns = 3;
 
 struct Plan {
     const Codebook *codebooks;
@@ -65,7 +71,9 @@ struct Scratch {
     PhiloxCode *code_keys;
     uint32_t keys_for; // high word of the row numbers for which code_keys were computed
     bool keys_ready = false;
+    void *tile;          // Tile of row/score.h
     void *codebook_sums; // (codes, width)
+    void *node_sums;     // (posterior_nodes, 2), or null without a table
 };
 
 // Rows are counted in positions: position p holds rows p * codebooks ... p * codebooks + codebooks - 1.
@@ -73,13 +81,24 @@ struct Range {
     int64_t begin, end;
 };
 
+// What one range of rows adds to the gradients that all rows share; zero at first.
+struct PartialGradients {
+    double *codebook;     // (codebooks, codes)
+    double *node_weights; // (posterior_nodes, 2), or null without a table
+    double *temperature;
+};
+
 // The kernels of one instruction set and compute type.
 struct Kernels {
     int width;
+    size_t tile_bytes;
     void (*forward)(const Problem &, const Plan &, const ForwardOutputs &, Range, Scratch &);
-    // codebook_gradient: (codebooks, codes) of this range alone; temperature_gradient: of this range alone.
     void (*backward)(const Problem &, const Plan &, const BackwardArguments &, Range, Scratch &,
-                     double *codebook_gradient, double *temperature_gradient);
+                     const PartialGradients &);
+    void (*tabulate)(const Codebook &, int codes);
+    // Adds what the KL's gradients have left at the nodes of the table to the codebook's gradient.
+    void (*posterior_gradient)(const Codebook &, int codes, const double *node_weights, Scratch &,
+                               double *codebook_gradient);
     void (*nearest)(const Problem &, const Plan &, const NearestOutputs &, Range);
     void (*noise)(uint64_t seed, uint64_t first_row, int64_t rows, int codes, void *out, Scratch &);
     void (*noise_from_words)(const uint32_t *words, int64_t count, void *out);

@@ -23,11 +23,13 @@ template <class L> struct RowIO {
     // From log2(u) to -ln(-ln u).
     static F gumbel(F log2_u) {
         constexpr double minus_ln_ln2 = 0.36651292058166433;
-        return L::fma(L::minus_log2_magnitude(L::set(0), log2_u), real(kLn2), real(minus_ln_ln2));
+        return L::fma(typename L::AddLog2()(L::set(0), L::set(0), log2_u), real(-kLn2), real(minus_ln_ln2));
     }
 
+    // kl_bits: sum of q log2 q.
     static void store_row(const Problem &problem, const Codebook &codebook, const ForwardOutputs &out,
-                          const Rows &rows, const Reference<L> &z, double offset_scale, const RowSums<L> &sums) {
+                          const Rows &rows, const Reference<L> &z, double offset_scale, const RowSums<L> &sums,
+                          F kl_bits) {
         const F nan = real(__builtin_nan(""));
         store_indices(out.indices, rows, sums.index);
         if (problem.hard)
@@ -35,7 +37,7 @@ template <class L> struct RowIO {
         else
             Memory<L>::store(out.quantized, problem.dtype, rows,
                              L::select(z.usable, L::fma(sums.mean_offset, real(1 / offset_scale), z.point), nan));
-        const F kl = L::fma(sums.mean_logit - sums.log2_partition, real(kLn2), real(__builtin_log(problem.codes)));
+        const F kl = L::fma(kl_bits, real(kLn2), real(__builtin_log(problem.codes)));
         Memory<L>::store(out.kl, kReal, rows, L::select(z.usable, L::max(kl, L::set(0)), nan));
         if (out.weights && problem.hard) {
             bool usable[width];
@@ -111,14 +113,6 @@ template <class L> struct RowIO {
                 narrow(L::get(usable, i) ? codes[indices[row]] : static_cast<Real>(__builtin_nan("")), to + row);
             }
         });
-    }
-
-    // Puts `otherwise` into the lanes of rows that are not usable.
-    static void mask_tile(Real *tile, int count, M usable, double otherwise) {
-        if (L::all(usable))
-            return;
-        for (int k = 0; k < count; ++k)
-            L::store(tile + k * width, L::select(usable, L::load(tile + k * width), real(otherwise)));
     }
 
     // Adds the lanes of each code's sum to its gradient, in a fixed order, and clears them.

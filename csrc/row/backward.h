@@ -30,9 +30,10 @@ template <class L> struct RowGradient {
 
 // Adds each code's gradient to codebook[k * width + lane]. With given logits, their gradient is handed to
 // store_tile(first, count) in tile.given. General: with a gradient of the weights, or for the temperature.
-template <class L, bool General, class Scorer, class LoadTile, class StoreTile>
-FQVAE_INLINE RowGradient<L> backward_row(const CallConstants<typename L::Real> &call, const Scorer &scorer,
-                                         const RowSums<L> &sums, const RowUpstream<L> &up,
+// WithPosterior: with the KL's gradient; else someone else sees to it (posterior.h).
+template <class L, bool General, bool WithPosterior, class Scorer, class LoadTile, class StoreTile>
+FQVAE_INLINE RowGradient<L> backward_row(CallConstants<typename L::Real> call, Scorer scorer,
+                                         RowSums<L> sums, RowUpstream<L> up,
                                          typename L::Real *codebook, const PhiloxRow<L> &row,
                                          const PhiloxCode *code_keys, const PhiloxKeys &keys, Tile<L> &tile,
                                          LoadTile load_tile, StoreTile store_tile) {
@@ -42,29 +43,29 @@ FQVAE_INLINE RowGradient<L> backward_row(const CallConstants<typename L::Real> &
     // Offsets are scaled by S and logits are base 2; dl carries a factor of 2 / S, so that dl d is the z gradient's term.
     constexpr Real to_length = static_cast<Real>(1 / Scorer::kOffsetScale);
     constexpr Real dl_scale = static_cast<Real>(Scorer::kGivenLogits ? 1 : 2 / Scorer::kOffsetScale);
-    const F zero = L::set(0), inverse_temperature = L::set(call.inverse_temperature);
+    const F zero = L::set(0);
     const F ds_scale = L::set(call.inverse_temperature * dl_scale);
     const F slope = up.quantized * ds_scale * L::set(to_length), slope_mean = slope * sums.mean_offset;
     const F kl = up.kl * L::set(static_cast<Real>(kLn2) * dl_scale);
     const F kl_mean = kl * (sums.mean_logit - sums.log2_partition);
-    const F minus_partition = zero - sums.log2_partition;
     const F log2_codes = L::set(static_cast<Real>(__builtin_log2(call.codes)));
-    // Bounded scores take the partition along as the logits' base; its part is returned through the shift.
-    const F minus_shift = Scorer::kBounded ? L::fma(sums.log2_partition, inverse_temperature, zero - sums.shift) -
-                                                 sums.log2_total
-                                           : zero - sums.shift;
+    const F per_cost = L::set(-call.inverse_temperature);
+    const F bounded_shift = sums.shift - sums.log2_total;
 
-    // Leaves log2 w, log2 q and d of each code in the tile.
+    // Leaves log2 w, log2 q and d of each code in the tile. Bounded costs are small enough to take log2_total together with the
+    // shift; others are first brought close to 0, so that nothing is lost at low temperatures.
     auto score_tile = [&](int first, int count) FQVAE_LAMBDA {
         load_tile(first, count);
         draw_noise<L>(row, code_keys + first / 4, keys, count, tile.noise);
+        const typename L::AddLog2 add_log2;
         for_codes<4>(count, [&](int k) FQVAE_LAMBDA {
             const F d = scorer.offset(first + k);
-            const F logit = scorer.logit(Scorer::kBounded ? minus_partition : zero, first + k, d);
-            const F score = L::minus_log2_magnitude(logit, L::load(tile.noise + k * width));
-            const F log2_w = L::fma(score, inverse_temperature, minus_shift);
-            L::store(tile.noise + k * width, Scorer::kBounded ? log2_w : log2_w - sums.log2_total);
-            L::store(tile.logit + k * width, Scorer::kBounded ? logit : logit - sums.log2_partition);
+            const F cost = scorer.cost(first + k, d, L::load(tile.noise + k * width), add_log2);
+            L::store(tile.noise + k * width, Scorer::kBounded
+                                                ? L::fma(cost, per_cost, bounded_shift)
+                                                : L::fma(cost, per_cost, sums.shift) - sums.log2_total);
+            if constexpr (WithPosterior)
+                L::store(tile.logit + k * width, scorer.logit(first + k, d) - sums.log2_partition);
             L::store(tile.offset + k * width, d);
         });
     };
@@ -87,18 +88,29 @@ FQVAE_INLINE RowGradient<L> backward_row(const CallConstants<typename L::Real> &
         const int count = tile_count(first);
         if (!(General && up.weights && call.codes <= kTileCodes))
             score_tile(first, count);
+        const typename L::Exp2 exp2;
         for_codes<4>(count, [&](int k) FQVAE_LAMBDA {
-            const F log2_w = L::load(tile.noise + k * width), logit = L::load(tile.logit + k * width);
-            const F d = L::load(tile.offset + k * width);
-            const F w = L::exp2(log2_w), q = L::exp2(logit);
-            F ds = slope * d - slope_mean;
+            const F log2_w = L::load(tile.noise + k * width), d = L::load(tile.offset + k * width);
+            const F w = exp2(log2_w), slope_here = slope * d - slope_mean;
+            Real *sum = codebook + (first + k) * width;
+            if constexpr (!General && !WithPosterior && !Scorer::kGivenLogits) { // the same in fewer operations
+                const F pull = slope_here * d;
+                const F rest = Scorer::kInside ? up.direct - pull : L::fma(slope_here, scorer.excess(), up.direct - pull);
+                gradient.input = L::fma(w, pull, gradient.input);
+                L::store(sum, L::fma(w, rest, L::load(sum)));
+                return;
+            }
+            F ds = slope_here;
             if (General && up.weights)
                 ds = L::fma(L::load(tile.grad_weights + k * width) - up.reference - weights_mean, ds_scale, ds);
             ds = w * ds;
             if (General)
                 gradient.temperature = L::fma(ds, log2_w + log2_codes, gradient.temperature);
-            const F dl = L::fma(q, logit * kl - kl_mean, ds);
-            Real *sum = codebook + (first + k) * width;
+            F dl = ds;
+            if constexpr (WithPosterior) {
+                const F logit = L::load(tile.logit + k * width);
+                dl = L::fma(exp2(logit), logit * kl - kl_mean, ds);
+            }
             const F direct = L::fma(w, up.direct, L::load(sum));
             if constexpr (Scorer::kGivenLogits) {
                 L::store(tile.given + k * width, dl);

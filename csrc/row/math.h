@@ -8,6 +8,21 @@
 
 namespace fqvae {
 
+// What the stages' loops take with them: on lane types with tables, the tables in registers. These are the ones without.
+template <class L> struct PolynomialFunctions {
+    struct Log2 { // of a positive number, with relative accuracy as it goes to 1
+        FQVAE_INLINE typename L::F operator()(typename L::F x) const { return L::log2(x); }
+    };
+    struct AddLog2 { // a b + log2|x|, to within 1e-6 or so: it is added to costs and need not be better
+        FQVAE_INLINE typename L::F operator()(typename L::F a, typename L::F b, typename L::F x) const {
+            return L::fma(a, b, L::log2(L::magnitude(x)));
+        }
+    };
+    struct Exp2 { // for x <= 127, exactly 1 at 0 and 0 below -126
+        FQVAE_INLINE typename L::F operator()(typename L::F x) const { return L::exp2(x); }
+    };
+};
+
 // log2(x) for positive normal x. The mantissa is centred on 1, so that the result keeps its relative accuracy as x
 // goes to 1: there the logarithm of a uniform number decides the winner. Relative error 2.7e-8 before rounding.
 template <class L> FQVAE_INLINE typename L::F log2_polynomial(typename L::F x) {

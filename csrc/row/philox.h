@@ -18,6 +18,7 @@ namespace fqvae {
 constexpr uint32_t kPhiloxM0 = 0xD2511F53u, kPhiloxM1 = 0xCD9E8D57u;
 constexpr uint32_t kPhiloxW0 = 0x9E3779B9u, kPhiloxW1 = 0xBB67AE85u;
 constexpr int kPhiloxRounds = 10;
+constexpr int kPhiloxBlocks = 2; // of four codes, drawn together: enough to keep the multipliers busy, and they fit in registers
 
 struct PhiloxKeys {
     uint32_t k0[kPhiloxRounds], k1[kPhiloxRounds];
@@ -54,8 +55,8 @@ template <class L> struct PhiloxRow {
     FQVAE_INLINE PhiloxRow(uint32_t n, uint32_t stride, const PhiloxKeys &keys) {
         FQVAE_UNROLL
         for (int h = 0; h < L::halves; ++h) {
-            auto first = L::multiply(L::row_numbers(n, stride, h), kPhiloxM1);
-            auto second = L::multiply(L::xor_word(L::high(first), keys.k0[0]), kPhiloxM0);
+            auto first = L::multiply(L::row_numbers(n, stride, h), L::set_word(kPhiloxM1));
+            auto second = L::multiply(L::xor_word(L::high(first), keys.k0[0]), L::set_word(kPhiloxM0));
             into_c0[h] = first;
             into_c2[h] = L::high(second);
             next_c2[h] = L::xor_word(second, keys.k1[2]);
@@ -68,41 +69,46 @@ template <class L, int Blocks>
 FQVAE_INLINE void philox_words(const PhiloxRow<L> &row, const PhiloxCode *codes, const PhiloxKeys &keys,
                                typename L::U *words) {
     using Wide = typename L::Wide;
+    const auto m0 = L::keep(L::set_word(kPhiloxM0)), m1 = L::keep(L::set_word(kPhiloxM1));
     Wide c0[Blocks][L::halves], c1[Blocks][L::halves], c2[Blocks][L::halves], c3[Blocks][L::halves];
     FQVAE_UNROLL
     for (int b = 0; b < Blocks; ++b)
         FQVAE_UNROLL
         for (int h = 0; h < L::halves; ++h) {
-            Wide p0 = L::multiply(L::xor_word(row.into_c0[h], codes[b].into_c0), kPhiloxM0);
-            Wide p1 = L::multiply(L::xor_word(row.into_c2[h], codes[b].into_c2), kPhiloxM1);
+            Wide p0 = L::multiply(L::xor_word(row.into_c0[h], codes[b].into_c0), m0);
+            Wide p1 = L::multiply(L::xor_word(row.into_c2[h], codes[b].into_c2), m1);
             c0[b][h] = L::xor_word(L::high(p1), codes[b].next_c0);
             c2[b][h] = L::high(p0) ^ row.next_c2[h];
             c1[b][h] = p1;
             c3[b][h] = p0;
         }
     FQVAE_UNROLL
-    for (int r = 3; r < kPhiloxRounds - 1; ++r)
+    for (int r = 3; r < kPhiloxRounds - 1; ++r) {
+        const auto key0 = L::keep(L::set_word(keys.k0[r])), key1 = L::keep(L::set_word(keys.k1[r]));
         FQVAE_UNROLL
         for (int b = 0; b < Blocks; ++b)
             FQVAE_UNROLL
             for (int h = 0; h < L::halves; ++h) {
-                Wide p0 = L::multiply(c0[b][h], kPhiloxM0), p1 = L::multiply(c2[b][h], kPhiloxM1);
-                c0[b][h] = L::xor3(L::high(p1), c1[b][h], keys.k0[r]);
-                c2[b][h] = L::xor3(L::high(p0), c3[b][h], keys.k1[r]);
+                Wide p0 = L::multiply(c0[b][h], m0), p1 = L::multiply(c2[b][h], m1);
+                c0[b][h] = L::xor3(L::high(p1), c1[b][h], key0);
+                c2[b][h] = L::xor3(L::high(p0), c3[b][h], key1);
                 c1[b][h] = p1;
                 c3[b][h] = p0;
             }
+    }
+    const auto key0 = L::keep(L::set_word(keys.k0[kPhiloxRounds - 1]));
+    const auto key1 = L::keep(L::set_word(keys.k1[kPhiloxRounds - 1]));
     FQVAE_UNROLL
     for (int b = 0; b < Blocks; ++b) {
         Wide p0[L::halves], p1[L::halves];
         FQVAE_UNROLL
         for (int h = 0; h < L::halves; ++h) {
-            p0[h] = L::multiply(c0[b][h], kPhiloxM0);
-            p1[h] = L::multiply(c2[b][h], kPhiloxM1);
+            p0[h] = L::multiply(c0[b][h], m0);
+            p1[h] = L::multiply(c2[b][h], m1);
         }
-        words[4 * b] = L::xor3_words(L::merge_high(p1), L::merge_low(c1[b]), keys.k0[kPhiloxRounds - 1]);
+        words[4 * b] = L::xor3_words(L::merge_high(p1), L::merge_low(c1[b]), key0);
         words[4 * b + 1] = L::merge_low(p1);
-        words[4 * b + 2] = L::xor3_words(L::merge_high(p0), L::merge_low(c3[b]), keys.k1[kPhiloxRounds - 1]);
+        words[4 * b + 2] = L::xor3_words(L::merge_high(p0), L::merge_low(c3[b]), key1);
         words[4 * b + 3] = L::merge_low(p0);
     }
 }

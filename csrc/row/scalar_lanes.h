@@ -38,6 +38,7 @@ template <class R> struct ScalarLanes {
     FQVAE_INLINE static bool get(M m, int) { return m; }
 
     FQVAE_INLINE static U set_word(uint32_t x) { return x; }
+    FQVAE_INLINE static U keep(U x) { return x; } // in a register, if the compiler would rather read it again and again
     FQVAE_INLINE static U select(M m, U a, U b) { return m ? a : b; }
     FQVAE_INLINE static void store_word(uint32_t *p, U x) { *p = x; }
     FQVAE_INLINE static U load_word(const uint32_t *p) { return *p; }
@@ -45,14 +46,19 @@ template <class R> struct ScalarLanes {
 
     // Philox (philox.h): the 64-bit product of the low words, and the two halves of a register.
     FQVAE_INLINE static Wide row_numbers(uint32_t first, uint32_t, int) { return first; }
-    FQVAE_INLINE static Wide multiply(Wide a, uint32_t b) { return (a & 0xffffffffu) * b; }
+    FQVAE_INLINE static Wide multiply(Wide a, U b) { return (a & 0xffffffffu) * b; }
     FQVAE_INLINE static Wide high(Wide a) { return a >> 32; }
     FQVAE_INLINE static Wide xor_word(Wide a, uint32_t b) { return a ^ b; }
-    FQVAE_INLINE static Wide xor3(Wide a, Wide b, uint32_t c) { return a ^ b ^ c; }
+    FQVAE_INLINE static Wide xor3(Wide a, Wide b, U c) { return a ^ b ^ c; }
     FQVAE_INLINE static U merge_low(const Wide *x) { return static_cast<U>(x[0]); }
     FQVAE_INLINE static U merge_high(const Wide *x) { return static_cast<U>(x[0] >> 32); }
-    FQVAE_INLINE static U xor3_words(U a, U b, uint32_t c) { return a ^ b ^ c; }
+    FQVAE_INLINE static U xor3_words(U a, U b, U c) { return a ^ b ^ c; }
 
+    FQVAE_INLINE static U truncate(F x) { return static_cast<U>(x); } // x in [0, 2^31)
+    FQVAE_INLINE static F to_real(U x) { return static_cast<F>(x); }
+    // Four numbers of each row, side by side in memory: row i's begin at 4 * transposed_row(i).
+    FQVAE_INLINE static void transpose4(F a, F b, F c, F d, Real *p) { p[0] = a, p[1] = b, p[2] = c, p[3] = d; }
+    FQVAE_INLINE static constexpr int transposed_row(int) { return 0; }
     FQVAE_INLINE static F uniform(U word) {
         return (static_cast<Real>(word >> 9) + static_cast<Real>(0.5)) * static_cast<Real>(0x1p-23);
     }
@@ -62,14 +68,17 @@ template <class R> struct ScalarLanes {
         else
             return log2_polynomial<ScalarLanes>(x);
     }
-    FQVAE_INLINE static F log2_uniform(F u) { return log2(u); }
-    FQVAE_INLINE static F minus_log2_magnitude(F base, F x) { return base - log2(x < 0 ? -x : x); }
+    FQVAE_INLINE static F magnitude(F x) { return x < 0 ? -x : x; }
     FQVAE_INLINE static F exp2(F x) {
         if constexpr (sizeof(Real) == 8)
             return x < -1000 ? 0 : ::exp2(x);
         else
             return exp2_polynomial<ScalarLanes>(x);
     }
+
+    using Log2 = typename PolynomialFunctions<ScalarLanes>::Log2;
+    using AddLog2 = typename PolynomialFunctions<ScalarLanes>::AddLog2;
+    using Exp2 = typename PolynomialFunctions<ScalarLanes>::Exp2;
 
     // What the polynomials of math.h need: x = mantissa * 2^exponent with the mantissa in [0.75, 1.5), and p * 2^n.
     FQVAE_INLINE static void split(F x, F &exponent, F &mantissa) {

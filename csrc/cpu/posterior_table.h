@@ -1,0 +1,138 @@
+// The tabulated posterior of a codebook (row/posterior.h): filling it, reading it, and the way back for gradients.
+//
+// A row's KL and its derivative are cubic Hermite interpolations between two nodes. What its KL sends to the codebook is a
+// sum over rows of h f_k(z), f_k = dKL/dm[k]; interpolating f_k the same way, the sum over rows can be taken first: each row
+// leaves h times its four basis values at its two nodes, and only the nodes meet the codes.
+#pragma once
+
+#include <cstring>
+
+#include "../row/posterior.h"
+#include "problem.h"
+
+namespace fqvae {
+namespace {
+
+template <class L> class PosteriorTable {
+    using Real = typename L::Real;
+    using F = typename L::F;
+    using M = typename L::M;
+    static constexpr int width = L::width;
+    static constexpr int kColumns = kPosteriorColumns; // f, f' step, f'' step^2
+
+  public:
+    // Where a group's rows stand in the table.
+    struct Place {
+        M inside;             // not all rows need lie within the table
+        F at;                 // in [0, 1] between the nodes
+        uint32_t node[width]; // the node below
+    };
+
+    explicit PosteriorTable(const Codebook &codebook)
+        : codes_(static_cast<const Real *>(codebook.scaled)), table_(static_cast<Real *>(codebook.posterior)),
+          nodes_(codebook.posterior_nodes), first_(static_cast<Real>(codebook.posterior_first)) {}
+
+    void fill(int codes) {
+        constexpr Real step = kPosteriorStep;
+        for (int i = 0; i < nodes_; i += width) {
+            const auto q = posterior_at<L>(codes_, codes, nodes_from(i));
+            Real value[width], slope[width], curvature[width];
+            L::store(value, q.value);
+            L::store(slope, q.slope);
+            L::store(curvature, q.curvature);
+            for (int j = 0; j < width && i + j < nodes_; ++j) {
+                Real *node = table_ + (i + j) * kColumns;
+                node[0] = value[j];
+                node[1] = slope[j] * step;
+                node[2] = curvature[j] * step * step;
+            }
+        }
+    }
+
+    // x: centred and scaled z. The nodes lie at multiples of a power of two, so that distances to them are exact.
+    Place locate(F x) const {
+        const F steps = L::set(static_cast<Real>(1 / kPosteriorStep)), step = L::set(static_cast<Real>(kPosteriorStep));
+        const F zero = L::set(0), first = L::set(first_), last = L::set(static_cast<Real>(nodes_ - 1));
+        const F position = (x - first) * steps;
+        Place place;
+        place.inside = L::less(zero, position) & L::less(position, last);
+        const auto node = L::truncate(L::select(place.inside, position, zero));
+        L::store_word(place.node, node);
+        place.at = L::select(place.inside, (x - L::fma(L::to_real(node), step, first)) * steps, zero);
+        return place;
+    }
+
+    // The KL in bits, less log2 of the number of codes.
+    F value(const Place &place) const { return interpolate(place, 0); }
+    // Its derivative by x.
+    F slope(const Place &place) const {
+        return interpolate(place, 1) * L::set(static_cast<Real>(1 / kPosteriorStep));
+    }
+
+    // Leaves the rows' weights at their nodes: weights[2 i] for the value at node i, weights[2 i + 1] for the slope.
+    static void deposit(const Place &place, F weight, Real *weights) {
+        const auto basis = hermite(place.at);
+        Real parts[4 * width]; // four neighbours in memory for each row
+        L::transpose4(weight * basis.of[0], weight * basis.of[1], weight * basis.of[2], weight * basis.of[3], parts);
+        FQVAE_UNROLL
+        for (int i = 0; i < width; ++i) {
+            Real *at_node = weights + 2 * place.node[i], sum[4];
+            memcpy(sum, at_node, sizeof sum);
+            for (int b = 0; b < 4; ++b)
+                sum[b] += parts[4 * L::transposed_row(i) + b];
+            memcpy(at_node, sum, sizeof sum);
+        }
+    }
+
+    // The codebook's gradient, in scaled units, of what was left at the nodes; added to sums[k * width + lane].
+    void gradient(int codes, const double *weights, Real *sums) const {
+        for (int i = 0; i < nodes_; i += width) {
+            Real value[width] = {}, slope[width] = {};
+            for (int j = 0; j < width && i + j < nodes_; ++j) {
+                value[j] = static_cast<Real>(weights[2 * (i + j)]);
+                slope[j] = static_cast<Real>(weights[2 * (i + j) + 1] * kPosteriorStep);
+            }
+            posterior_gradient<L>(codes_, codes, nodes_from(i), L::load(value), L::load(slope), sums);
+        }
+    }
+
+  private:
+    struct Hermite {
+        F of[4]; // value and slope at the node below, value and slope at the node above
+    };
+    static Hermite hermite(F t) {
+        const F one = L::set(1), two = L::set(2), s = one - t;
+        return {{(one + two * t) * s * s, t * s * s, t * t * (L::set(3) - two * t), t * t * (t - one)}};
+    }
+
+    F interpolate(const Place &place, int column) const {
+        Real below[2][width], above[2][width];
+        for (int i = 0; i < width; ++i) {
+            const Real *node = table_ + place.node[i] * kColumns + column;
+            below[0][i] = node[0];
+            below[1][i] = node[1];
+            above[0][i] = node[kColumns];
+            above[1][i] = node[kColumns + 1];
+        }
+        const auto basis = hermite(place.at);
+        F sum = L::load(below[0]) * basis.of[0];
+        sum = L::fma(L::load(below[1]), basis.of[1], sum);
+        sum = L::fma(L::load(above[0]), basis.of[2], sum);
+        return L::fma(L::load(above[1]), basis.of[3], sum);
+    }
+
+    F nodes_from(int i) const {
+        Real x[width];
+        for (int j = 0; j < width; ++j)
+            x[j] = first_ + static_cast<Real>((i + j) * kPosteriorStep);
+        return L::load(x);
+    }
+
+    const Real *codes_;
+    Real *table_;
+    int nodes_;
+    Real first_;
+};
+
+} // namespace
+} // namespace fqvae
