@@ -116,7 +116,7 @@ FQVAE_INLINE void with_scorer(const Problem &problem, const Plan &plan, const Co
         const auto centred = (z - real(codebook.centre)) * scale;
         const auto end = clamp<L>(centred, real(codebook.scaled_lowest), real(codebook.scaled_highest));
         const auto beyond = clamp<L>(centred - end, zero - far, far);
-        const auto outside = L::less(real(kReach), L::max(beyond, zero - beyond));
+        const auto outside = L::less(real(codebook.reach), L::max(beyond, zero - beyond));
         const auto reference = L::select(outside, end, centred), excess = L::select(outside, beyond, zero);
         const Reference<L> row{L::select(outside, inside, z), usable, centred};
         if (!L::any(outside))
@@ -125,7 +125,7 @@ FQVAE_INLINE void with_scorer(const Problem &problem, const Plan &plan, const Co
             run(BoundedScorer<L, false>{codes, reference, excess * two}, row, no_tile);
     } else {
         const auto nearest = nearest_row<L>(given, plan.numbers, problem.codes, inside);
-        const auto excess = clamp<L>((z - nearest.code) * scale, zero - far, far);
+        const auto excess = clamp<L>(z - nearest.code, zero - far, far);
         run(ExactScorer<L>{given, nearest.code, excess * two}, Reference<L>{nearest.code, usable, zero}, no_tile);
     }
 }

@@ -33,7 +33,7 @@ template <class L> class Loops {
             each_group<L>(range, problem.codebooks, j, problem.row_offset, [&](const Rows &rows, uint64_t number) {
                 const PhiloxRow<L> row(static_cast<uint32_t>(number), static_cast<uint32_t>(rows.stride), keys);
                 const auto *code = code_keys(scratch, problem.codes, static_cast<uint32_t>(number >> 32), keys);
-                with_scorer<L>(problem, plan, codebook, rows, tile, [&](auto &&scorer, const auto &z, auto load_tile) {
+                with_scorer<L>(problem, plan, codebook, rows, tile, [&](auto scorer, const auto &z, auto load_tile) {
                     RowSums<L> sums;
                     F kl_bits;
                     const auto direct = [&] {
@@ -43,7 +43,7 @@ template <class L> class Loops {
                     if (scorer.kBounded && codebook.posterior) {
                         const auto place = table.locate(z.x);
                         if (L::all(place.inside)) {
-                            sums = forward_row<L, false>(call, scorer, row, code, keys, tile, load_tile);
+                            sums = forward_row<L, !decltype(scorer)::kBounded>(call, scorer, row, code, keys, tile, load_tile);
                             kl_bits = table.value(place);
                         } else {
                             direct();
@@ -82,7 +82,7 @@ template <class L> class Loops {
             each_group<L>(range, problem.codebooks, j, problem.row_offset, [&](const Rows &rows, uint64_t number) {
                 const PhiloxRow<L> row(static_cast<uint32_t>(number), static_cast<uint32_t>(rows.stride), keys);
                 const auto *code = code_keys(scratch, problem.codes, static_cast<uint32_t>(number >> 32), keys);
-                with_scorer<L>(problem, plan, codebook, rows, tile, [&](auto &&scorer, const auto &z, auto load_tile) {
+                with_scorer<L>(problem, plan, codebook, rows, tile, [&](auto scorer, const auto &z, auto load_tile) {
                     const auto sums = IO::load_sums(args, problem, rows);
                     auto up = IO::load_upstream(args, problem, rows, z.usable);
                     const auto load_both = [&](int first, int count) {
@@ -102,20 +102,24 @@ template <class L> class Loops {
                         return backward_row<L, general, with_posterior>(call, scorer, sums, up, code_sums, row, code,
                                                                         keys, tile, load_both, store_tile);
                     };
+                    const auto run_with = [&](auto with_posterior) {
+                        return up.weights || up.temperature ? run(std::true_type(), with_posterior)
+                                                            : run(std::false_type(), with_posterior);
+                    };
                     RowGradient<L> gradient;
-                    if (up.weights || up.temperature) {
-                        gradient = run(std::true_type(), std::true_type());
-                    } else if (scorer.kBounded && codebook.posterior) {
+                    if (!(scorer.kBounded && codebook.posterior)) {
+                        gradient = run_with(std::true_type());
+                    } else {
                         const auto place = table.locate(z.x);
                         const F kl = L::select(place.inside, up.kl, L::set(0)) * IO::real(kLn2);
                         if (args.grad_kl)
                             table.deposit(place, kl, node_sums);
                         up.kl = L::select(place.inside, L::set(0), up.kl);
-                        gradient = L::all(place.inside) ? run(std::false_type(), std::false_type())
-                                                        : run(std::false_type(), std::true_type());
+                        if (L::all(place.inside))
+                            gradient = run_with(std::bool_constant<!decltype(scorer)::kBounded>());
+                        else
+                            gradient = run_with(std::true_type());
                         gradient.input = L::fma(kl * IO::real(kLengthScale), table.slope(place), gradient.input);
-                    } else {
-                        gradient = run(std::false_type(), std::true_type());
                     }
                     if (problem.hard)
                         IO::add_one_hot(args, rows, up.quantized, code_sums);

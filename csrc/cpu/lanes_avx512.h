@@ -94,10 +94,10 @@ struct Avx512Lanes {
             : reciprocal{keep(load(table.reciprocal)), keep(load(table.reciprocal + 16))},
               log{keep(load(table.log)), keep(load(table.log + 16))} {}
 
-        FQVAE_INLINE void operator()(F x, F &whole, F &r) const {
+        FQVAE_INLINE void operator()(F x, F &whole, F &r, F below = set(0)) const {
             auto i = _mm512_srli_epi32(_mm512_castps_si512(x), 18); // the permutations read the low five bits
             auto mantissa = _mm512_getmant_ps(x, static_cast<_MM_MANTISSA_NORM_ENUM>(Interval), _MM_MANT_SIGN_zero);
-            whole = _mm512_getexp_ps(x) + _mm512_permutex2var_ps(log[0], i, log[1]);
+            whole = (_mm512_getexp_ps(x) - below) + _mm512_permutex2var_ps(log[0], i, log[1]);
             r = _mm512_fmsub_ps(mantissa, _mm512_permutex2var_ps(reciprocal[0], i, reciprocal[1]), one);
         }
     };
@@ -105,9 +105,9 @@ struct Avx512Lanes {
     struct Log2 {
         Reduction<_MM_MANT_NORM_p75_1p5> reduce{kCentredLog};
         F c3 = keep(set(0.4777141809463501f)), c2 = keep(set(-0.7214899659156799f)), c1 = keep(set(1.4426946640014648f));
-        FQVAE_INLINE F operator()(F x) const {
+        FQVAE_INLINE F operator()(F x, F below = set(0)) const {
             F whole, r;
-            reduce(x, whole, r);
+            reduce(x, whole, r, below);
             return fma(fma(fma(c3, r, c2), r, c1), r, whole);
         }
     };
@@ -132,7 +132,7 @@ struct Avx512Lanes {
             return _mm512_scalef_ps(p, x);
         }
     };
-    FQVAE_INLINE static F log2(F x) { return Log2()(x); }
+    FQVAE_INLINE static F log2(F x, F below) { return Log2()(x, below); }
     FQVAE_INLINE static F exp2(F x) { return Exp2()(x); }
 };
 

@@ -89,7 +89,7 @@ struct VectorLanes {
     // (word >> 9 | bits of 1.0f) as a float in [1, 2), less the largest float below 1: (word >> 9) 2^-23 + 2^-24, exact.
     FQVAE_INLINE static F uniform(U word) { return (F)((word >> 9) | 0x3f800000u) - 0x1.fffffep-1f; }
 
-    FQVAE_INLINE static F log2(F x) { return log2_polynomial<VectorLanes>(x); }
+    FQVAE_INLINE static F log2(F x, F below) { return log2_polynomial<VectorLanes>(x, below); }
     FQVAE_INLINE static F magnitude(F x) { return (F)((U)x & 0x7fffffffu); }
     FQVAE_INLINE static F exp2(F x) { return exp2_polynomial<VectorLanes>(x); }
 

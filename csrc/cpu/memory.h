@@ -92,14 +92,15 @@ template <class L> class Memory {
     using F = typename L::F;
 
   public:
-    // Lanes without a row become 0. A null pointer gives zeros.
-    static F load(const void *base, DType dtype, const Rows &rows) {
+    // Lanes without a row become `elsewhere`. A null pointer gives zeros.
+    static F load(const void *base, DType dtype, const Rows &rows, Real elsewhere = 0) {
         if (base == nullptr)
             return L::set(0);
         bool direct = rows.stride == 1 && rows.count == L::width && is_real(dtype);
         if (direct)
             return L::load(static_cast<const Real *>(base) + rows.first);
-        Real lanes[L::width] = {};
+        Real lanes[L::width];
+        L::store(lanes, L::set(elsewhere));
         with_storage<Real>(dtype, [&](auto *type) {
             auto *from = static_cast<decltype(type)>(const_cast<void *>(base)) + rows.first;
             for (int i = 0; i < rows.count; ++i)

@@ -55,9 +55,11 @@ Codebook plan_codebook(const Real *codes, int count, double temperature, int64_t
 
     const double gap = largest_gap(codes, count, book.lowest, book.highest);
     const double top = 126 - std::log2(count) - 6; // 2^6 exceeds any scaled offset
-    const double lowest = kLowestNoise - std::max(kLog2E * gap * gap / 4, kReach * kReach);
+    book.reach = std::min(2.0, book.highest - book.lowest); // offsets, and so their rounding, stay of the codebook's size
+    const double lowest = kLowestNoise - std::max(kLog2E * gap * gap / 4, book.reach * book.reach);
     book.bounded = gap <= widest_gap && (kHighestNoise - lowest) / temperature <= top + 100;
     book.shift = top - kHighestNoise / temperature;
+    book.shift_below = std::nearbyint(book.shift);
     book.centre = static_cast<Real>((book.lowest + book.highest) / 2);
     book.scaled = scaled;
     for (int k = 0; k < count; ++k)

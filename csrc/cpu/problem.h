@@ -53,7 +53,8 @@ struct Codebook {
     double lowest, highest, centre;
     double scaled_lowest, scaled_highest;
     bool bounded;
-    double shift;
+    double reach; // how far beyond its ends z is its own reference point, in scaled units
+    double shift, shift_below;
     void *posterior; // table of posterior_nodes nodes (posterior_table.h), or null
     int posterior_nodes;
     double posterior_first; // where it begins, centred and scaled

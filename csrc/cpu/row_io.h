@@ -17,7 +17,7 @@ template <class L> struct RowIO {
 
     static CallConstants<Real> constants(const Problem &problem, const Plan &plan, const Codebook &codebook) {
         return {problem.codes, plan.numbers, static_cast<Real>(1 / problem.temperature),
-                static_cast<Real>(codebook.shift)};
+                static_cast<Real>(codebook.shift), static_cast<Real>(codebook.shift_below)};
     }
 
     // From log2(u) to -ln(-ln u).
@@ -54,10 +54,11 @@ template <class L> struct RowIO {
     }
 
     static RowSums<L> load_sums(const BackwardArguments &args, const Problem &problem, const Rows &rows) {
-        const auto kept = [&](int s) {
-            return Memory<L>::load(static_cast<const Real *>(args.sums) + s * problem.rows, kReal, rows);
+        const auto kept = [&](int s, Real elsewhere = 0) {
+            return Memory<L>::load(static_cast<const Real *>(args.sums) + s * problem.rows, kReal, rows, elsewhere);
         };
-        return {kept(0), kept(1), kept(2), kept(3), kept(4), L::set_word(0)};
+        // Lanes without a row get weights of 0.
+        return {kept(0), kept(1, static_cast<Real>(kLowestLogit)), kept(2), kept(3), kept(4), L::set_word(0)};
     }
 
     // What flows into the rows; nothing flows into those that are not usable.

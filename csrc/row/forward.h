@@ -13,7 +13,8 @@ template <class Real> struct CallConstants {
     int codes;               // K
     const uint32_t *numbers; // 0, 1 ... K-1: broadcast from memory at no cost
     Real inverse_temperature;
-    Real shift; // of bounded scorers; see RowSums
+    Real shift;       // of bounded scorers; see RowSums
+    Real shift_below; // a whole number near it, which RowSums leaves out of shift and log2_total alike: they stay small
 };
 
 // What the forward pass finds out about a row; all but the index is kept for the backward pass.
@@ -84,10 +85,12 @@ FQVAE_INLINE RowSums<L> forward_row(CallConstants<typename L::Real> call, Scorer
         partition = partition + tile_partition;
         weighted_logit = weighted_logit + tile_logit;
     }
+    const F below = Scorer::kBounded ? L::set(call.shift_below) : zero;
     if constexpr (WithPosterior)
-        return {weighted / total, shift, L::log2(total), L::log2(partition), weighted_logit / partition, index};
+        return {weighted / total, shift - below, L::log2(total, below), L::log2(partition, zero),
+                weighted_logit / partition, index};
     else
-        return {weighted / total, shift, L::log2(total), zero, zero, index};
+        return {weighted / total, shift - below, L::log2(total, below), zero, zero, index};
 }
 
 // Soft weights, once the sums are known, handed to store_tile(first, count) in tile.noise. Costs still in the tile are used as

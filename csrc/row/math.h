@@ -11,11 +11,11 @@ namespace fqvae {
 // What the stages' loops take with them: on lane types with tables, the tables in registers. These are the ones without.
 template <class L> struct PolynomialFunctions {
     struct Log2 { // of a positive number, with relative accuracy as it goes to 1
-        FQVAE_INLINE typename L::F operator()(typename L::F x) const { return L::log2(x); }
+        FQVAE_INLINE typename L::F operator()(typename L::F x) const { return L::log2(x, L::set(0)); }
     };
     struct AddLog2 { // a b + log2|x|, to within 1e-6 or so: it is added to costs and need not be better
         FQVAE_INLINE typename L::F operator()(typename L::F a, typename L::F b, typename L::F x) const {
-            return L::fma(a, b, L::log2(L::magnitude(x)));
+            return L::fma(a, b, L::log2(L::magnitude(x), L::set(0)));
         }
     };
     struct Exp2 { // for x <= 127, exactly 1 at 0 and 0 below -126
@@ -23,9 +23,9 @@ template <class L> struct PolynomialFunctions {
     };
 };
 
-// log2(x) for positive normal x. The mantissa is centred on 1, so that the result keeps its relative accuracy as x
+// log2(x) - below for positive normal x and whole `below`. The mantissa is centred on 1, so that the result keeps its relative accuracy as x
 // goes to 1: there the logarithm of a uniform number decides the winner. Relative error 2.7e-8 before rounding.
-template <class L> FQVAE_INLINE typename L::F log2_polynomial(typename L::F x) {
+template <class L> FQVAE_INLINE typename L::F log2_polynomial(typename L::F x, typename L::F below) {
     typename L::F exponent, mantissa;
     L::split(x, exponent, mantissa);
     auto f = mantissa - L::set(1.0f);
@@ -38,7 +38,7 @@ template <class L> FQVAE_INLINE typename L::F log2_polynomial(typename L::F x) {
     p = L::fma(p, f, L::set(0.4809020757675171f));
     p = L::fma(p, f, L::set(-0.7213484644889832f));
     p = L::fma(p, f, L::set(1.4426950216293335f));
-    return L::fma(p, f, exponent);
+    return L::fma(p, f, exponent - below);
 }
 
 // 2^x for x <= 127, exactly 1 at 0 and exactly 0 below -126: a weight too small to matter is no denormal number, and

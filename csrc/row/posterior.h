@@ -47,7 +47,7 @@ FQVAE_INLINE Posterior<L> posterior_at(const typename L::Real *codes, int count,
         third = L::fma(squared, logit - q.mean_logit, third);
     });
     q.covariance = covariance * q.scale;
-    q.value = q.mean_logit - L::log2(partition);
+    q.value = q.mean_logit - L::log2(partition, zero);
     q.slope = L::set(2) * ln2 * q.covariance;
     q.curvature = L::set(4) * ln2 * L::fma(ln2, third, variance) * q.scale;
     return q;

@@ -62,11 +62,11 @@ template <class R> struct ScalarLanes {
     FQVAE_INLINE static F uniform(U word) {
         return (static_cast<Real>(word >> 9) + static_cast<Real>(0.5)) * static_cast<Real>(0x1p-23);
     }
-    FQVAE_INLINE static F log2(F x) {
+    FQVAE_INLINE static F log2(F x, F below) { // log2(x) - below; below is a whole number
         if constexpr (sizeof(Real) == 8)
-            return ::log2(x);
+            return ::log2(x) - below;
         else
-            return log2_polynomial<ScalarLanes>(x);
+            return log2_polynomial<ScalarLanes>(x, below);
     }
     FQVAE_INLINE static F magnitude(F x) { return x < 0 ? -x : x; }
     FQVAE_INLINE static F exp2(F x) {

@@ -4,8 +4,8 @@
 // With a reference r near z, excess e = z - r and offset d = m - r,
 //     (z - m)^2 - (z - r)^2 = d (d - 2 e),
 // which neither cancels nor overflows for the codes that count: the distance of the code, and minus its logit. Its cost is
-// distance + log2(-log2 u): minus (logit + Gumbel noise), but for a constant. Everything is in units where logits are
-// logarithms to base 2; lengths are scaled by sqrt(log2 e). A scorer knows r, and gives offset, cost and logit of code k.
+// distance + log2(-log2 u): minus (logit + Gumbel noise), but for a constant. Costs and logits are logarithms to base 2;
+// lengths are scaled by kOffsetScale. A scorer knows r, and gives offset, cost and logit of code k.
 #pragma once
 
 #include <cstdint>
@@ -18,7 +18,6 @@ constexpr int kTileCodes = 64;                           // codes that a stage h
 constexpr double kLog2E = 1.4426950408889634;            // log2 e
 constexpr double kLn2 = 0.6931471805599453;              // ln 2
 constexpr double kLengthScale = 1.2011224087864498;      // sqrt(log2 e)
-constexpr double kReach = 2;                             // of a bounded codebook beyond its ends
 constexpr double kFar = 0x1p100, kLowestLogit = -0x1p80; // what is further away counts as this far: weight exactly 0
 
 // What the stages hand on, code by code, a group of rows each: small enough to stay in the first-level cache. The arrays begin
@@ -63,24 +62,27 @@ template <class L, bool Inside> struct BoundedScorer {
     FQVAE_INLINE F along(F d) const { return Inside ? d : d - twice_excess; }
 };
 
-// Every other case: r is the nearest code itself, so that the largest logit is exactly 0.
+// Every other case: r is the nearest code itself, so that the largest logit is exactly 0. Lengths stay as given, since their
+// differences are often exact: between two codes far apart, a rounding of z - m is multiplied by the gap.
 template <class L> struct ExactScorer {
     using F = typename L::F;
     using AddLog2 = typename L::AddLog2;
     static constexpr bool kBounded = false, kInside = false, kGivenLogits = false;
-    static constexpr double kOffsetScale = kLengthScale;
+    static constexpr double kOffsetScale = 1;
     const typename L::Real *codes; // as given
     F reference, twice_excess;
 
     FQVAE_INLINE F excess() const { return twice_excess * L::set(static_cast<typename L::Real>(0.5)); }
     FQVAE_INLINE F offset(int k) const {
-        const F d = (L::set(codes[k]) - reference) * L::set(static_cast<typename L::Real>(kLengthScale));
-        return L::max(L::min(d, L::set(kFar)), L::set(-kFar));
+        return L::max(L::min(L::set(codes[k]) - reference, L::set(kFar)), L::set(-kFar));
     }
     FQVAE_INLINE F cost(int k, F d, F log2_u, const AddLog2 &add_log2) const {
         return add_log2(logit(k, d), L::set(-1), log2_u);
     }
-    FQVAE_INLINE F logit(int, F d) const { return L::max(d * (twice_excess - d), L::set(kLowestLogit)); }
+    FQVAE_INLINE F logit(int, F d) const {
+        const F product = d * (twice_excess - d);
+        return L::max(product * L::set(static_cast<typename L::Real>(kLog2E)), L::set(kLowestLogit));
+    }
 };
 
 // Logits given by an encoder, `transposed` to lanes of rows tile by tile. The reference is the row's largest logit, and the
