@@ -1,0 +1,31 @@
+"""Scalar quantizers for PyTorch: Gumbel-Softmax and nearest code in one pass over the data.
+
+`ScalarQuantizer` is the module; `gumbel_quantize` and its neighbours are the functions under it.
+
+`python -m fqvae_kernels` says which backends serve on this machine.
+"""
+
+from fqvae_kernels._types import GumbelQuantized, NearestQuantized
+from fqvae_kernels.backends import available_backends
+from fqvae_kernels.functional import (
+    gumbel_noise,
+    gumbel_quantize,
+    gumbel_quantize_logits,
+    nearest_quantize,
+)
+from fqvae_kernels.quantizer import QuantizerOutput, ScalarQuantizer
+
+__version__ = "0.1.0"
+
+__all__ = [
+    "GumbelQuantized",
+    "NearestQuantized",
+    "QuantizerOutput",
+    "ScalarQuantizer",
+    "__version__",
+    "available_backends",
+    "gumbel_noise",
+    "gumbel_quantize",
+    "gumbel_quantize_logits",
+    "nearest_quantize",
+]

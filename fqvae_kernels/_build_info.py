@@ -1,0 +1,16 @@
+"""Reads _build.json, which the build leaves beside this file: what was asked for, what was built, and why."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+
+def why_not_built() -> str:
+    """Why there is no native module: a clause that completes "its native module is not built: ..."."""
+    try:
+        record = json.loads(Path(__file__).with_name("_build.json").read_text(encoding="utf-8"))
+        reason = record["reason"]
+    except (OSError, ValueError, KeyError, TypeError):
+        reason = None
+    return str(reason) if reason else "this copy was not installed by pip with this Python"

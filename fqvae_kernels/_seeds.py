@@ -1,0 +1,35 @@
+"""Seeds: 64 bits, held as a Python int in [0, 2**64) or as a 0-d int64 tensor of the same bits."""
+
+from __future__ import annotations
+
+import operator
+
+import torch
+from torch import Tensor
+
+MASK64 = 2**64 - 1
+
+
+def draw_seed() -> int:
+    """Draw a seed in [0, 2**63) from PyTorch's default CPU generator, whatever device the data is on."""
+    return int(draw_seed_tensor().item())
+
+
+def draw_seed_tensor() -> Tensor:
+    """The same draw as a 0-d int64 tensor on the CPU."""
+    return torch.empty((), dtype=torch.int64, device="cpu").random_()
+
+
+def seed_to_int(seed: int | Tensor) -> int:
+    """The seed as an unsigned Python int."""
+    return int(seed.item()) & MASK64 if isinstance(seed, Tensor) else seed
+
+
+def seed_to_tensor(seed: int | Tensor) -> Tensor:
+    """The seed as a 0-d int64 tensor; a tensor stays on its device, an int goes to the CPU."""
+    if isinstance(seed, Tensor):
+        return seed
+    if seed >= 2**63:
+        # operator.index makes it a constant under torch.compile, whose own integers have 63 bits and a sign.
+        seed = operator.index(seed) - 2**64
+    return torch.full((), seed, dtype=torch.int64, device="cpu")

@@ -1,0 +1,179 @@
+"""Autograd over the backends' forward/backward pairs, by two roads.
+
+Eager tensors take a thin `torch.autograd.Function` that calls the backend directly. Everything that only
+looks like a tensor (torch.compile, FakeTensor, functorch, tracing) takes the operators registered under
+`torch.ops.fqvae_kernels`, into which seed and temperature go as 0-d tensors, so that a new value is neither a
+recompilation nor forgotten. A backend that is differentiable by itself is simply called.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from fqvae_kernels import _operators
+from fqvae_kernels._types import GumbelCall, GumbelQuantized, NearestQuantized
+from fqvae_kernels.backends import Backend, KernelBackend, is_kernel
+
+_PLAIN_TYPES = (Tensor, torch.nn.Parameter)
+
+
+def is_traced(*arguments: object) -> bool:
+    """Whether an argument may be a tensor without memory to point at, or a mode watches the operators."""
+    return (
+        torch.compiler.is_compiling()
+        or torch._C._are_functorch_transforms_active()
+        or torch._C._len_torch_dispatch_stack() > 0
+        or torch._C._get_tracing_state() is not None
+        or any(isinstance(value, Tensor) and type(value) not in _PLAIN_TYPES for value in arguments)
+    )
+
+
+def gumbel(
+    backend: Backend, input: Tensor, codebook: Tensor, call: GumbelCall, traced: bool
+) -> GumbelQuantized:
+    """One Gumbel pass, differentiable in input, codebook and a temperature tensor. Arguments are checked."""
+    if not is_kernel(backend):
+        return GumbelQuantized(*backend.gumbel_forward(input, codebook, call, False)[:4])
+    if traced:
+        return _operators.gumbel(backend, input, codebook, call)
+    temperature = call.temperature if isinstance(call.temperature, Tensor) else None
+    if temperature is not None and temperature.device.type == "cpu":
+        call = call._replace(temperature=temperature.item())
+    needs_grad = torch.is_grad_enabled() and (
+        input.requires_grad
+        or codebook.requires_grad
+        or (temperature is not None and temperature.requires_grad)
+    )
+    if needs_grad:
+        outputs = _Gumbel.apply(input, codebook, temperature, backend, call)  # type: ignore[no-untyped-call]
+    else:
+        outputs = backend.gumbel_forward(*_operators.dense(input, codebook), call, False)[:4]
+    return GumbelQuantized(*outputs)
+
+
+def nearest(backend: Backend, z: Tensor, codebook: Tensor, traced: bool) -> NearestQuantized:
+    """Nearest codes, the gradient of quantized going straight to z and none to the codebook."""
+    if not is_kernel(backend):
+        return NearestQuantized(*backend.nearest_forward(z, codebook))
+    if traced:
+        return _operators.nearest(backend, z, codebook)
+    if torch.is_grad_enabled() and z.requires_grad:
+        outputs = _Nearest.apply(z, codebook, backend)  # type: ignore[no-untyped-call]
+    else:
+        outputs = backend.nearest_forward(*_operators.dense(z, codebook))
+    return NearestQuantized(*outputs)
+
+
+def noise(
+    backend: Backend,
+    seed: int | Tensor,
+    rows: int,
+    codes: int,
+    row_offset: int,
+    device: torch.device,
+    dtype: torch.dtype,
+    traced: bool,
+) -> Tensor:
+    """Gumbel noise (rows, codes), without gradients."""
+    if traced and is_kernel(backend):
+        return _operators.gumbel_noise(backend, seed, rows, codes, row_offset, device, dtype)
+    return backend.gumbel_noise(seed, rows, codes, row_offset, device, dtype)
+
+
+class _Gumbel(torch.autograd.Function):
+    """The Gumbel pass on plain tensors. Keeps input, codebook, indices and stats: nothing of size N x K."""
+
+    @staticmethod
+    def forward(
+        ctx: Any,
+        input: Tensor,
+        codebook: Tensor,
+        temperature: Tensor | None,
+        backend: KernelBackend,
+        call: GumbelCall,
+    ) -> tuple[Tensor | None, ...]:
+        ctx.set_materialize_grads(False)
+        ctx.backend, ctx.call = backend, call
+        ctx.codebook_dtype = codebook.dtype
+        ctx.temperature_like = None if temperature is None else (temperature.device, temperature.dtype)
+        input, codebook = _operators.dense(input, codebook)
+        quantized, indices, kl, weights, stats = backend.gumbel_forward(input, codebook, call, True)
+        ctx.save_for_backward(input, codebook, indices, stats)
+        return quantized, indices, kl, weights
+
+    @staticmethod
+    def backward(
+        ctx: Any,
+        grad_quantized: Tensor | None,
+        grad_indices: None,
+        grad_kl: Tensor | None,
+        grad_weights: Tensor | None,
+    ) -> tuple[Tensor | None, ...]:
+        if grad_quantized is None and grad_kl is None and grad_weights is None:
+            return (None,) * 5
+        input, codebook, indices, stats = ctx.saved_tensors
+        with torch.no_grad():
+            grad_input, grad_codebook, grad_temperature = ctx.backend.gumbel_backward(
+                input,
+                codebook,
+                ctx.call,
+                indices,
+                stats,
+                _operators.dense_gradient(grad_quantized),
+                _operators.dense_gradient(grad_kl),
+                _operators.dense_gradient(grad_weights),
+                ctx.needs_input_grad[:3],
+            )
+            if grad_codebook is not None:
+                grad_codebook = grad_codebook.to(ctx.codebook_dtype)
+            if grad_temperature is not None:
+                grad_temperature = grad_temperature.to(*ctx.temperature_like)
+        return *_only_once(grad_input, grad_codebook, grad_temperature), None, None
+
+
+def _only_once(*gradients: Tensor | None) -> tuple[Tensor | None, ...]:
+    """The gradients, whose own derivative is an error.
+
+    PyTorch's once_differentiable marks them only where the incoming gradients require grad; a gradient
+    penalty would silently be a constant.
+    """
+    if not torch.is_grad_enabled():
+        return gradients
+    outputs: tuple[Tensor | None, ...] = _Undifferentiable.apply(  # type: ignore[no-untyped-call]
+        *(None if gradient is None else gradient.requires_grad_() for gradient in gradients)
+    )
+    return outputs
+
+
+class _Undifferentiable(torch.autograd.Function):
+    """Tensors as they are, with a gradient that says what is wrong."""
+
+    @staticmethod
+    def forward(ctx: Any, *tensors: Tensor | None) -> tuple[Tensor | None, ...]:
+        return tuple(None if tensor is None else tensor.clone() for tensor in tensors)
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor | None) -> None:
+        raise RuntimeError(_operators.NO_SECOND_DERIVATIVE)
+
+
+class _Nearest(torch.autograd.Function):
+    """The nearest code on plain tensors."""
+
+    @staticmethod
+    def forward(ctx: Any, z: Tensor, codebook: Tensor, backend: KernelBackend) -> tuple[Tensor, Tensor]:
+        ctx.set_materialize_grads(False)
+        ctx.save_for_backward(z)
+        return backend.nearest_forward(*_operators.dense(z, codebook))
+
+    @staticmethod
+    def backward(
+        ctx: Any, grad_quantized: Tensor | None, grad_indices: None
+    ) -> tuple[Tensor | None, None, None]:
+        if grad_quantized is None:
+            return None, None, None
+        (z,) = ctx.saved_tensors
+        return _operators.straight_through(grad_quantized, z), None, None

@@ -1,0 +1,136 @@
+"""The backends: one module each, all with the same face, and the choice between them.
+
+A backend gets arguments that are checked: input contiguous, codebook contiguous and in the compute dtype
+(float64 for float64 input, else float32), every tensor on a device it serves. It knows nothing of autograd,
+unless it is `differentiable`: plain PyTorch operations that autograd and torch.compile see through.
+"""
+
+from __future__ import annotations
+
+from typing import Protocol, TypeGuard, cast
+
+import torch
+from torch import Tensor
+
+from fqvae_kernels._types import GumbelCall
+from fqvae_kernels.backends import cpu, reference
+
+GumbelOutputs = tuple[Tensor, Tensor, Tensor, Tensor | None, Tensor | None]
+GumbelGradients = tuple[Tensor | None, Tensor | None, Tensor | None]
+
+
+class Backend(Protocol):
+    """What every backend module offers."""
+
+    name: str
+    differentiable: bool
+
+    def unavailable_reason(self, device: torch.device | None) -> str | None:
+        """Why it cannot serve tensors on this device (None: on any device here), or None if it can."""
+
+    def gumbel_forward(
+        self, input: Tensor, codebook: Tensor, call: GumbelCall, want_stats: bool
+    ) -> GumbelOutputs:
+        """quantized, indices, kl, weights or None, and the stats that the backward pass wants, or None."""
+
+    def nearest_forward(self, z: Tensor, codebook: Tensor) -> tuple[Tensor, Tensor]:
+        """quantized, indices."""
+
+    def gumbel_noise(
+        self,
+        seed: int | Tensor,
+        rows: int,
+        codes: int,
+        row_offset: int,
+        device: torch.device,
+        dtype: torch.dtype,
+    ) -> Tensor:
+        """The noise of the Gumbel pass, (rows, codes), float32 or float64."""
+
+
+class KernelBackend(Backend, Protocol):
+    """What a backend that is not differentiable offers as well.
+
+    Its stats are a tensor (stats_rows, N) in the compute dtype that only itself understands.
+    """
+
+    stats_rows: int
+
+    def gumbel_backward(
+        self,
+        input: Tensor,
+        codebook: Tensor,
+        call: GumbelCall,
+        indices: Tensor,
+        stats: Tensor,
+        grad_quantized: Tensor | None,
+        grad_kl: Tensor | None,
+        grad_weights: Tensor | None,
+        needs: tuple[bool, bool, bool],
+    ) -> GumbelGradients:
+        """Gradients of input (its dtype), codebook (compute dtype), temperature (float64), where needed."""
+
+
+# Best first.
+NAMES = ("cuda", "triton", "cpu", "reference")
+
+_MODULES: dict[str, Backend] = {"cpu": cast(Backend, cpu), "reference": cast(Backend, reference)}
+_ABSENT = {
+    "cuda": "this release of fqvae_kernels has no CUDA backend",
+    "triton": "this release of fqvae_kernels has no Triton backend",
+}
+
+
+def is_kernel(backend: Backend) -> TypeGuard[KernelBackend]:
+    """Whether the backend is called as a forward/backward pair."""
+    return not backend.differentiable
+
+
+def get(name: str) -> Backend:
+    """The backend of this name; whether it serves is not asked. Raises ValueError for an unknown name."""
+    if name not in _MODULES:
+        raise ValueError(f"backend must be one of {', '.join(map(repr, _MODULES))}, but was {name!r}")
+    return _MODULES[name]
+
+
+def kernel(name: str) -> KernelBackend:
+    """The same, for a backend that is called as a forward/backward pair; ValueError for another."""
+    backend = get(name)
+    if not is_kernel(backend):
+        raise ValueError(f"backend {name!r} has no kernels")
+    return backend
+
+
+def unavailable_reason(name: str, device: torch.device | None = None) -> str | None:
+    """Why the backend of this name cannot serve the device (None: any device here), or None if it can."""
+    module = _MODULES.get(name)
+    return _ABSENT[name] if module is None else module.unavailable_reason(device)
+
+
+def available_backends() -> tuple[str, ...]:
+    """Which of "cuda", "triton", "cpu" and "reference" serve on this machine, best first."""
+    return _serving(None)
+
+
+def choose(name: str | None, device: torch.device) -> Backend:
+    """The backend of this name, or the best one for the device.
+
+    Raises ValueError for an unknown name, RuntimeError for one that cannot serve the device.
+    """
+    if name is None:
+        # The reference serves every device, so there is always a first one.
+        return _MODULES[_serving(device)[0]]
+    if name not in NAMES:
+        raise ValueError(f"backend must be None or one of {', '.join(map(repr, NAMES))}, but was {name!r}")
+    reason = unavailable_reason(name, device)
+    if reason is not None:
+        others = ", ".join(map(repr, _serving(device)))
+        raise RuntimeError(
+            f"backend {name!r} cannot serve tensors on device {str(device)!r}: {reason}. "
+            f"Available there: {others} (backend=None takes the first)"
+        )
+    return _MODULES[name]
+
+
+def _serving(device: torch.device | None) -> tuple[str, ...]:
+    return tuple(name for name in NAMES if unavailable_reason(name, device) is None)

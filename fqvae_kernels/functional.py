@@ -1,0 +1,195 @@
+"""The public functions: check the arguments, pick the backend, call it.
+
+Shapes: N scalars or rows, K codes, L latents. Compute dtype: float64 for float64 input, float32 for float32,
+float16 and bfloat16 input, which is also the arithmetic inside whatever autocast says.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from fqvae_kernels import _arguments, _operators, autograd, backends
+from fqvae_kernels._seeds import draw_seed
+from fqvae_kernels._types import GumbelCall, GumbelQuantized, NearestQuantized
+
+__all__ = ["gumbel_noise", "gumbel_quantize", "gumbel_quantize_logits", "nearest_quantize"]
+
+
+def gumbel_quantize(
+    z: Tensor,
+    codebook: Tensor,
+    *,
+    temperature: float | Tensor = 1.0,
+    hard: bool = False,
+    seed: int | Tensor | None = None,
+    row_offset: int = 0,
+    return_weights: bool = False,
+    backend: str | None = None,
+) -> GumbelQuantized:
+    """Sample a code for every scalar of z by Gumbel-Softmax over its squared distances to the codes.
+
+    With logits l[n,k] = -(z[n] - m[k])**2 and Gumbel noise g[n,k] (see `gumbel_noise`), row n of z in C
+    order:
+
+        weights   w[n,:] = softmax((l[n,:] + g[n,:]) / temperature)
+        indices   argmax_k l[n,k] + g[n,k], lowest k on a tie
+        quantized sum_k w[n,k] m[k]
+        kl        sum_k q ln(q K) with the posterior q[n,:] = softmax(l[n,:]): KL(q || uniform) in nats
+
+    z, codebook and a temperature tensor get gradients through quantized, kl and weights. Nothing of size N x
+    K is allocated unless weights are asked for (the "reference" backend excepted). Method: arXiv 2409.14851;
+    Jang et al. and Maddison et al., ICLR 2017.
+
+    Args:
+        z: float16, bfloat16, float32 or float64, any shape.
+        codebook: (K,), one codebook for all scalars; or (L, K), one per latent, with z of shape (..., L). Any
+            floating dtype: it is cast to the compute dtype, its gradient comes back in its own.
+        temperature: float, or a 0-d floating-point tensor on z's device or the CPU; finite and greater than
+            0. Under torch.compile a tensor may change at every call without recompiling.
+        hard: straight-through. quantized is exactly the code at the index (rounded to z's dtype), weights are
+            one-hot; the scores' gradient is the soft one, as in
+            `torch.nn.functional.gumbel_softmax(hard=True)`.
+        seed: int in [0, 2**64), a 0-d int64 tensor of those 64 bits, or None: drawn from PyTorch's default
+            CPU generator, so `torch.manual_seed` fixes the samples on every device.
+        row_offset: row i of z draws the noise of row row_offset + i, so that shards of a batch sample
+            together what the whole batch would have.
+        return_weights: return w as well.
+        backend: one of "cuda", "triton", "cpu", "reference", or None: the best one for z's device.
+
+    Returns:
+        GumbelQuantized(quantized, indices, kl, weights): z's shape and dtype; z's shape, int64; z's shape,
+        compute dtype; (*z.shape, K) in z's dtype, or None. A row whose z is NaN or infinite has NaN in
+        quantized, kl and weights, an index in [0, K), and no gradient.
+
+    Raises:
+        TypeError: an argument of the wrong type or dtype.
+        ValueError: a shape, device or value that does not fit.
+        RuntimeError: a backend that cannot serve here; a second derivative.
+    """
+    _arguments.check_scalars(z, codebook)
+    return _gumbel(z, codebook, False, temperature, hard, seed, row_offset, return_weights, backend)
+
+
+def gumbel_quantize_logits(
+    logits: Tensor,
+    codebook: Tensor,
+    *,
+    temperature: float | Tensor = 1.0,
+    hard: bool = False,
+    seed: int | Tensor | None = None,
+    row_offset: int = 0,
+    return_weights: bool = False,
+    backend: str | None = None,
+) -> GumbelQuantized:
+    """Sample a code for every row of logits that an encoder gives: the quantizer of a discrete VAE.
+
+    As `gumbel_quantize` with l = logits, which get the gradient that z gets there; the codebook then gets one
+    through quantized only. A logit of -inf masks its code: it is never drawn and its weight is 0.
+
+    Args:
+        logits: (..., K), or (..., L, K) with a codebook per latent; float16, bfloat16, float32 or float64.
+        codebook: (K,) or (L, K).
+        temperature, hard, seed, row_offset, return_weights, backend: as for `gumbel_quantize`.
+
+    Returns:
+        GumbelQuantized(quantized, indices, kl, weights): logits.shape[:-1] in logits' dtype; the same shape,
+        int64; the same shape, compute dtype; logits.shape in logits' dtype, or None. A row that holds NaN or
+        +inf, or nothing but -inf, has NaN in quantized, kl and weights, an index in [0, K), and no gradient.
+
+    Raises:
+        TypeError, ValueError, RuntimeError: as `gumbel_quantize`.
+    """
+    _arguments.check_logits(logits, codebook)
+    return _gumbel(logits, codebook, True, temperature, hard, seed, row_offset, return_weights, backend)
+
+
+def nearest_quantize(z: Tensor, codebook: Tensor, *, backend: str | None = None) -> NearestQuantized:
+    """Replace every scalar of z by its nearest code, lowest index on a tie; the gradient goes straight
+    through.
+
+    d quantized / d z = 1, and the codebook gets no gradient: train it by a loss on codebook[indices], as
+    `ScalarQuantizer` does.
+
+    Args:
+        z: float16, bfloat16, float32 or float64, any shape.
+        codebook: (K,), or (L, K) with z of shape (..., L).
+        backend: as for `gumbel_quantize`.
+
+    Returns:
+        NearestQuantized(quantized, indices): z's shape and dtype, exactly a code's value (rounded to z's
+        dtype); z's shape, int64. NaN or infinite z gives NaN, an index in [0, K), and no gradient.
+
+    Raises:
+        TypeError, ValueError, RuntimeError: as `gumbel_quantize`.
+    """
+    _arguments.check_scalars(z, codebook)
+    chosen = backends.choose(backend, z.device)
+    return autograd.nearest(chosen, z, codebook, autograd.is_traced(z, codebook))
+
+
+def gumbel_noise(
+    seed: int | Tensor,
+    rows: int,
+    codes: int,
+    *,
+    row_offset: int = 0,
+    device: torch.device | str | None = None,
+    dtype: torch.dtype = torch.float32,
+) -> Tensor:
+    """The standard Gumbel noise that the quantizers add to row row_offset + i and code k: the same on every
+    device.
+
+    g = -ln(-ln u), u = ((word >> 9) + 1/2) / 2**23, where word is number k mod 4 of Philox4x32-10 (Salmon et
+    al., SC 2011) with the seed as key, low word first, and counter (k div 4, 0, n low, n high).
+
+    Args:
+        seed: int in [0, 2**64) or a 0-d int64 tensor.
+        rows, codes: at least 0 and at least 1.
+        row_offset: number of the first row, at least 0.
+        device: PyTorch's default device if None.
+        dtype: torch.float32 or torch.float64.
+
+    Returns:
+        (rows, codes), within 2e-6 * max(1, |g|) of the exact value in float32.
+
+    Raises:
+        TypeError, ValueError: an argument of the wrong type, dtype or value.
+    """
+    # Asking an empty tensor is the form of get_default_device that torch.compile understands.
+    target = torch.empty(0).device if device is None else torch.device(device)
+    rows = _arguments.check_count("rows", rows, 0)
+    codes = _arguments.check_count("codes", codes, 1)
+    row_offset = _arguments.check_count("row_offset", row_offset, 0)
+    if dtype not in (torch.float32, torch.float64):
+        raise TypeError(f"dtype must be torch.float32 or torch.float64, but was {dtype}")
+    traced = autograd.is_traced(seed)
+    checked_seed = _arguments.check_seed(seed, target, read=not traced)
+    chosen = backends.choose(None, target)
+    return autograd.noise(chosen, checked_seed, rows, codes, row_offset, target, dtype, traced)
+
+
+def _gumbel(
+    input: Tensor,
+    codebook: Tensor,
+    is_logits: bool,
+    temperature: float | Tensor,
+    hard: bool,
+    seed: int | Tensor | None,
+    row_offset: int,
+    return_weights: bool,
+    backend: str | None,
+) -> GumbelQuantized:
+    """Check what the two Gumbel functions have in common, and run the backend."""
+    _arguments.check_flag("hard", hard)
+    _arguments.check_flag("return_weights", return_weights)
+    row_offset = _arguments.check_count("row_offset", row_offset, 0)
+    chosen = backends.choose(backend, input.device)
+    traced = autograd.is_traced(input, codebook, temperature, seed)
+    temperature = _arguments.check_temperature(temperature, input.device, read=not traced)
+    if seed is not None:
+        seed = _arguments.check_seed(seed, input.device, read=not traced)
+    else:
+        seed = _operators.draw_seed() if traced else draw_seed()
+    call = GumbelCall(is_logits, hard, return_weights, row_offset, seed, temperature)
+    return autograd.gumbel(chosen, input, codebook, call, traced)
