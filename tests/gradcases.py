@@ -1,0 +1,108 @@
+"""Gradients of the library, of a naive implementation, and their comparison with the truth."""
+
+import numpy as np
+import torch
+from cases import HALF, Case, cached_gumbel, double, rounding
+
+
+def leaf(tensor: torch.Tensor, requires: bool = True) -> torch.Tensor:
+    return tensor.detach().clone().requires_grad_(requires)
+
+
+def weighted_sum(outputs, gradients):
+    """sum(output * gradient) in float64, over the pairs whose gradient is given."""
+    return sum(
+        (o.double() * g.double()).sum() for o, g in zip(outputs, gradients, strict=True) if g is not None
+    )
+
+
+def library_gradients(case: Case, backend: str, a=None, h=None, v=None, requires=(True, True, True)):
+    """Gradients of input, codebook and temperature by the library; None where not required."""
+    input, codebook = leaf(case.input, requires[0]), leaf(case.codebook, requires[1])
+    temperature = leaf(torch.tensor(case.temperature, dtype=torch.float64), requires[2])
+    result = case.call(
+        backend, input=input, codebook=codebook, temperature=temperature, return_weights=v is not None
+    )
+    loss = weighted_sum((result.quantized, result.kl, result.weights), (a, h, v))
+    # Not so if nothing of what is required enters the outputs of this loss.
+    if loss.requires_grad:
+        loss.backward()
+    return input.grad, codebook.grad, temperature.grad
+
+
+def naive_gradients(case: Case, a=None, h=None, v=None):
+    """The textbook formula in the dtype of the input, by PyTorch's autograd."""
+    dtype = case.dtype
+    input, codebook = leaf(case.input), leaf(case.codebook.to(dtype))
+    temperature = leaf(torch.tensor(case.temperature, dtype=dtype))
+    lead = case.input.shape[:-1] if case.is_logits else case.input.shape
+    noise = torch.from_numpy(cached_gumbel(case.seed, case.rows, case.codes, case.row_offset))
+    noise = noise.to(dtype).reshape(*lead, case.codes)
+    logits = input if case.is_logits else -((input[..., None] - codebook) ** 2)
+    w = torch.softmax((logits + noise) / temperature, dim=-1)
+    if case.hard:
+        w = torch.nn.functional.one_hot(w.argmax(-1), case.codes).to(dtype) - w.detach() + w
+    log_q = torch.log_softmax(logits, -1)
+    kl = (log_q.exp() * log_q).sum(-1) + float(np.log(case.codes))
+    weighted_sum(((w * codebook).sum(-1), kl, w), (a, h, v)).backward()
+    return [torch.zeros_like(t) if t.grad is None else t.grad for t in (input, codebook, temperature)]
+
+
+def gradient_bound(case: Case) -> float:
+    """4e-6 max(1, 0.2/tau) in float32: tighter than an output's, since the scale counts what cancels."""
+    return 0.4 * case.tolerance
+
+
+def scales(true) -> tuple[float, float, float]:
+    """What the error of each gradient is measured against: the largest sum of magnitudes behind it."""
+
+    def largest(x):
+        return max(0.01, float(np.abs(x).max(initial=0.0)))
+
+    return largest(true.input_size), largest(true.codebook_size), largest(true.temperature_size)
+
+
+def dtypes_of(case: Case):
+    return case.dtype, case.codebook.dtype, torch.float64
+
+
+def assert_gradients(case: Case, got, true, bound: float | None = None):
+    """Every gradient within bound times its scale, plus one rounding where it is stored in a half dtype.
+
+    bound: `gradient_bound` if None. A missing gradient passes only where the true one is zero altogether.
+    """
+    bound = gradient_bound(case) if bound is None else bound
+    expected = (true.input, true.codebook, np.asarray(true.temperature))
+    names = ("input", "codebook", "temperature")
+    for name, value, truth_value, scale, dtype in zip(
+        names, got, expected, scales(true), dtypes_of(case), strict=True
+    ):
+        if value is None:
+            assert not truth_value.any(), f"no gradient of {name}\n{case}"
+            continue
+        assert value.dtype == dtype, f"gradient of {name} is {value.dtype}\n{case}"
+        actual = double(value).reshape(truth_value.shape)
+        assert np.isfinite(actual).all(), f"gradient of {name} is not finite\n{case}"
+        error = np.abs(actual - truth_value)
+        allowed = bound * scale + rounding(dtype, np.abs(truth_value) + bound * scale)
+        if (error > allowed).any():
+            worst = np.unravel_index((error - allowed).argmax(), error.shape)
+            raise AssertionError(
+                f"gradient of {name}{list(map(int, worst))}: got {actual[worst]}, "
+                f"expected {truth_value[worst]}, error {error[worst]:.3g}, "
+                f"allowed {np.broadcast_to(allowed, error.shape)[worst]:.3g}\n{case}"
+            )
+
+
+def worst_error(case: Case, got, true) -> list[float]:
+    """The largest error of each gradient over its scale."""
+    expected = (true.input, true.codebook, np.asarray(true.temperature))
+    return [
+        float(np.abs(double(value).reshape(t.shape) - t).max(initial=0.0)) / scale
+        for value, t, scale in zip(got, expected, scales(true), strict=True)
+    ]
+
+
+def stored_rounding(case: Case) -> list[float]:
+    """The relative rounding of each gradient where it is stored."""
+    return [torch.finfo(dtype).eps / 2 if dtype in HALF else 0.0 for dtype in dtypes_of(case)]

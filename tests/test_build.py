@@ -1,0 +1,327 @@
+"""The build: what FQVAE_BUILD does, what goes into an sdist and a wheel, what the native module links.
+
+These tests call the hooks that pip calls, on a copy of the source tree and without pip's isolation, so they
+need no network. The one that compiles everything is slow: `pytest -m slow tests/test_build.py`.
+"""
+
+import importlib.util
+import json
+import os
+import re
+import shutil
+import subprocess
+import sys
+import sysconfig
+import tarfile
+import zipfile
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[1]
+MODULE = f"_native{sysconfig.get_config_var('EXT_SUFFIX')}"
+NO_COMPILER = {"CXX": "/nonexistent/c++"}
+LEFT_OUT = shutil.ignore_patterns(
+    ".git",
+    "build",
+    "dist",
+    "results",
+    "*.egg-info",
+    "*.so",
+    "_build.json",
+    "__pycache__",
+    ".*_cache",
+    ".venv",
+    "venv",
+)
+
+pytest.importorskip("setuptools", minversion="77")
+
+
+def has_compiler() -> bool:
+    return any(shutil.which(name) for name in ("c++", "g++", "clang++"))
+
+
+needs_tools = pytest.mark.skipif(
+    not (has_compiler() and importlib.util.find_spec("cmake") and importlib.util.find_spec("pybind11")),
+    reason="needs a C++ compiler, and cmake, ninja and pybind11 from the extra `test`",
+)
+
+
+@pytest.fixture
+def source(tmp_path: Path) -> Path:
+    """A copy of the source tree as a fresh clone would be."""
+    return Path(shutil.copytree(ROOT, tmp_path / "source", ignore=LEFT_OUT))
+
+
+def run(*command: object, cwd: Path, **environ: str) -> subprocess.CompletedProcess:
+    """Runs a command without this process's build settings, and without a terminal to print notices on."""
+    kept = {
+        k: v for k, v in os.environ.items() if not k.startswith("FQVAE_") and k not in ("CXX", "CXXFLAGS")
+    }
+    path = os.pathsep.join([str(Path(sys.executable).parent), kept.get("PATH", "")])
+    return subprocess.run(
+        [str(word) for word in command],
+        cwd=cwd,
+        env={**kept, "PATH": path, **environ},
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        text=True,
+        start_new_session=True,
+    )
+
+
+def hook(name: str, source: Path, *arguments: object, **environ: str) -> subprocess.CompletedProcess:
+    """Calls a hook of the build backend in a process of its own, as pip does."""
+    code = "import sys, setuptools.build_meta as backend; getattr(backend, sys.argv[1])(*sys.argv[2:])"
+    return run(sys.executable, "-c", code, name, *arguments, cwd=source, **environ)
+
+
+def build_wheel(source: Path, **environ: str) -> tuple[zipfile.ZipFile, dict, str]:
+    """Returns the wheel, the record of the build in it, and what the build wrote to stderr."""
+    done = hook("build_wheel", source, source / "dist", **environ)
+    assert done.returncode == 0, done.stdout + done.stderr
+    (path,) = (source / "dist").glob("*.whl")
+    wheel = zipfile.ZipFile(path)
+    return wheel, json.loads(wheel.read("fqvae_kernels/_build.json")), done.stderr
+
+
+def run_python(code: str, cwd: Path) -> subprocess.CompletedProcess:
+    """Runs code on the package that lies in `cwd`.
+
+    The import hook of an editable install is taken out: it would serve _native from its own source tree.
+    """
+    without_hook = (
+        "import sys; sys.path.insert(0, ''); sys.meta_path[:] = "
+        "[f for f in sys.meta_path if not getattr(f, '__module__', '').startswith('__editable__')]\n"
+    )
+    return run(sys.executable, "-c", without_hook + code, cwd=cwd)
+
+
+def setup_module():
+    """setup.py as a module, which runs no setup()."""
+    spec = importlib.util.spec_from_file_location("fqvae_setup", ROOT / "setup.py")
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+REFUSED = {
+    "unknown": ({"FQVAE_BUILD": "fast"}, "FQVAE_BUILD=fast is unknown: it may be auto, cpu, cuda or none."),
+    "cuda": ({"FQVAE_BUILD": "cuda"}, "the CUDA backend is not part of this release yet."),
+    "no such compiler": (
+        {"FQVAE_BUILD": "cpu", **NO_COMPILER},
+        "FQVAE_BUILD=cpu cannot be met: there is no C++ compiler (CXX=/nonexistent/c++ names no program).",
+    ),
+    "empty PATH": (
+        {"FQVAE_BUILD": "cpu", "PATH": ""},
+        "there is no C++ compiler (none of c++, g++ and clang++ is on the PATH).",
+    ),
+    "not a compiler": (
+        {"FQVAE_BUILD": "cpu", "CXX": "false"},
+        "FQVAE_BUILD=cpu cannot be met: the C++ compiler false cannot build a C++17 program (no output).",
+    ),
+    "half a quote": (
+        {"FQVAE_BUILD": "cpu", "CXX": "g++ 'x"},
+        "FQVAE_BUILD=cpu cannot be met: there is no C++ compiler (CXX=g++ 'x names no program).",
+    ),
+}
+
+
+@pytest.mark.parametrize("case", REFUSED)
+def test_an_explicit_choice_that_cannot_be_met_stops_with_one_sentence(case, source):
+    environ, sentence = REFUSED[case]
+    done = hook("get_requires_for_build_wheel", source, **environ)
+    assert done.returncode != 0
+    assert len(done.stderr.splitlines()) == 1, done.stderr
+    assert done.stderr.strip().endswith(sentence)
+
+
+def test_pip_shows_the_sentence_and_no_traceback(source, tmp_path):
+    pytest.importorskip("pip")
+    options = ("--no-build-isolation", "--no-deps", "--target", tmp_path / "target")
+    done = run(sys.executable, "-m", "pip", "install", *options, source, cwd=tmp_path, FQVAE_BUILD="cuda")
+    assert done.returncode != 0
+    assert REFUSED["cuda"][1] in done.stderr
+    assert "Traceback" not in done.stdout + done.stderr
+
+
+def test_without_a_compiler_auto_builds_pure_python_and_says_why(source):
+    wheel, record, stderr = build_wheel(source, **NO_COMPILER)
+    reason = "there is no C++ compiler (CXX=/nonexistent/c++ names no program)"
+    assert record == {"requested": "auto", "built": [], "reason": reason}
+    assert f"the CPU kernels were NOT built: {reason}." in stderr
+    assert wheel.filename.endswith("-py3-none-any.whl")
+    assert not [name for name in wheel.namelist() if "_native." in name]
+
+
+@needs_tools
+@pytest.mark.parametrize("requested", ["auto", "cpu"])
+def test_a_compilation_that_fails(requested, source):
+    for unit in source.glob("csrc/**/*.cpp"):
+        unit.write_text("#error broken on purpose\n")
+    if requested == "auto":
+        wheel, record, stderr = build_wheel(source)
+        assert record["built"] == []
+        assert "broken on purpose" in record["reason"]
+        assert f"NOT built: {record['reason']}." in stderr
+        assert not [name for name in wheel.namelist() if "_native." in name]
+    else:
+        done = hook("build_wheel", source, source / "dist", FQVAE_BUILD="cpu")
+        assert done.returncode != 0
+        assert "broken on purpose" in done.stdout
+        assert re.match(
+            r"FQVAE_BUILD=cpu cannot be met: cmake failed \(.*broken on purpose\)\.$",
+            done.stderr.splitlines()[-1],
+        )
+        assert "Traceback" not in done.stderr
+
+
+def test_none_builds_pure_python_with_types_and_without_tests(source):
+    # What an earlier editable install left in the source tree must not be packed.
+    (source / "fqvae_kernels" / MODULE).write_bytes(b"stale")
+    (source / "fqvae_kernels" / "_build.json").write_text(
+        '{"requested": "cpu", "built": ["cpu"], "reason": null}'
+    )
+    wheel, record, stderr = build_wheel(source, FQVAE_BUILD="none")
+    names = set(wheel.namelist())
+    assert record["requested"] == "none"
+    assert record["built"] == []
+    assert "NOT built" not in stderr
+    assert {"fqvae_kernels/py.typed", "fqvae_kernels/backends/reference.py", "fqvae/__init__.py"} <= names
+    assert not [name for name in names if "_native." in name]
+    assert {name.split("/")[0].split("-")[0] for name in names} == {"fqvae", "fqvae_kernels"}
+
+
+def test_an_editable_none_removes_the_module_of_an_earlier_build(source):
+    stale = source / "fqvae_kernels" / MODULE
+    stale.write_bytes(b"stale")
+    done = hook("build_editable", source, source / "dist", FQVAE_BUILD="none")
+    assert done.returncode == 0, done.stderr
+    assert not stale.exists()
+    assert json.loads((source / "fqvae_kernels/_build.json").read_text())["requested"] == "none"
+
+
+def test_the_sdist_holds_what_a_build_and_the_tests_need(source):
+    (source / "fqvae_kernels" / MODULE).write_bytes(b"stale")
+    (source / "fqvae_kernels" / "_build.json").write_text("{}")
+    done = hook("build_sdist", source, source / "dist", FQVAE_BUILD="none")
+    assert done.returncode == 0, done.stderr
+    (path,) = (source / "dist").glob("*.tar.gz")
+    with tarfile.open(path) as archive:
+        names = {name.partition("/")[2] for name in archive.getnames()}
+    sources = {str(p.relative_to(source)) for p in source.glob("csrc/**/*") if p.is_file()}
+    python = {str(p.relative_to(source)) for p in source.glob("fqvae*/**/*.py")}
+    tests = {str(p.relative_to(source)) for p in source.glob("tests/*.py")}
+    build = {"setup.py", "pyproject.toml", "CMakeLists.txt", "LICENSE", "README.md", "fqvae_kernels/py.typed"}
+    assert sources
+    assert sources | python | tests | build <= names
+    assert not {"fqvae_kernels/" + MODULE, "fqvae_kernels/_build.json"} & names
+
+
+@pytest.mark.parametrize(
+    ("log", "expected"),
+    [
+        ("[1/2] a\nx.cpp:3:1: error: no\nx.cpp:4:1: error: more\n", "x.cpp:3:1: error: no"),
+        (
+            "CMake Error at CMakeLists.txt:4 (find_package):\n  Could NOT find\n  Python\n\n\nx",
+            "Could NOT find Python",
+        ),
+        ("cc1plus: all warnings being treated as errors\n", "cc1plus: all warnings being treated as errors"),
+        ("killed\n\n", "killed"),
+        ("", "no output"),
+    ],
+)
+def test_first_error_of_a_log(log, expected):
+    assert setup_module().first_error(log) == expected
+
+
+def test_the_native_sources_include_nothing_of_torch():
+    for path in ROOT.glob("csrc/**/*"):
+        if path.is_file():
+            assert not re.search(r"#\s*include\s*[<\"](torch|ATen|c10|omp)\b", path.read_text()), path
+
+
+def test_import_prints_nothing(tmp_path):
+    done = run(sys.executable, "-c", "import fqvae_kernels", cwd=tmp_path)
+    assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
+
+
+def test_without_the_native_module_the_reference_serves(source):
+    hook("build_editable", source, source / "dist", **NO_COMPILER)
+    code = (
+        "import torch, fqvae_kernels as f; assert f.available_backends() == ('reference',);"
+        "print(f.gumbel_quantize(torch.zeros(3), torch.ones(4), hard=True).quantized.tolist())"
+    )
+    done = run_python(code, source)
+    assert (done.stdout, done.stderr) == ("[1.0, 1.0, 1.0]\n", "")
+
+
+def test_the_command_line_says_why_the_kernels_are_missing(source):
+    hook("build_editable", source, source / "dist", **NO_COMPILER)
+    done = run_python("import runpy; runpy.run_module('fqvae_kernels', run_name='__main__')", source)
+    assert done.returncode == 0, done.stderr
+    assert "there is no C++ compiler (CXX=/nonexistent/c++ names no program)" in done.stdout
+
+
+@pytest.mark.skipif(
+    sys.platform != "linux" or not shutil.which("readelf"), reason="reads ELF files with readelf"
+)
+def test_the_native_module_links_only_the_system(source):
+    native = pytest.importorskip("fqvae_kernels._native", reason="the native module is not built")
+    done = run("readelf", "-d", native.__file__, cwd=source)
+    needed = set(re.findall(r"NEEDED.*\[(.*?)\.so", done.stdout))
+    assert needed <= {
+        "libstdc++",
+        "libm",
+        "libgcc_s",
+        "libc",
+        "libdl",
+        "libpthread",
+        "ld-linux-x86-64",
+        "ld-linux-aarch64",
+    }
+
+
+@pytest.mark.slow
+@needs_tools
+def test_sdist_to_wheel_to_import(source, tmp_path):
+    done = hook("build_sdist", source, source / "dist")
+    assert done.returncode == 0, done.stderr
+    (path,) = (source / "dist").glob("*.tar.gz")
+    with tarfile.open(path) as archive:
+        archive.extractall(tmp_path / "unpacked", filter="data")
+    (unpacked,) = (tmp_path / "unpacked").iterdir()
+    wheel, record, _ = build_wheel(unpacked, FQVAE_BUILD="cpu")
+    assert record == {"requested": "cpu", "built": ["cpu"], "reason": None}
+    assert {f"fqvae_kernels/{MODULE}", "fqvae_kernels/py.typed"} <= set(wheel.namelist())
+    wheel.extractall(tmp_path / "installed")
+    code = "import fqvae_kernels as f; print(f.__file__, *f.available_backends())"
+    done = run_python(code, tmp_path / "installed")
+    place, *backends = done.stdout.split()
+    assert Path(place).is_relative_to(tmp_path / "installed")
+    assert backends == ["cpu", "reference"]
+    check_weak_symbols(unpacked)
+
+    # A second build of the same tree compiles nothing.
+    again = hook("build_editable", unpacked, tmp_path, FQVAE_BUILD="cpu")
+    assert "no work to do" in again.stdout, again.stdout
+    assert (unpacked / "fqvae_kernels" / MODULE).exists()
+
+
+def check_weak_symbols(tree: Path) -> None:
+    """No object of a newer instruction set defines an inline function that other objects may define too.
+
+    The linker keeps one copy of such a function, from whichever object, and that may be one that an older
+    processor cannot run.
+    """
+    for path in tree.glob("build/cmake-*/**/kernels_avx*.o"):
+        done = run("nm", "-C", path, cwd=tree)
+        weak = [
+            line.split(maxsplit=2)[2] for line in done.stdout.splitlines() if re.match(r"\w+ [WVu] ", line)
+        ]
+        kind = re.search(r"kernels_(avx\d+)", path.name)[1]
+        # DW.ref.* are pointers to the C++ runtime's own functions.
+        assert not [name for name in weak if kind not in name.lower() and not name.startswith("DW.ref.")], (
+            path
+        )

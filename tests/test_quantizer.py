@@ -1,0 +1,357 @@
+"""ScalarQuantizer: estimators, losses, statistics, and what PyTorch does to modules."""
+
+import copy
+import math
+import pickle
+
+import pytest
+import torch
+from gradcases import leaf
+
+from fqvae_kernels import QuantizerOutput, ScalarQuantizer, gumbel_quantize, nearest_quantize
+
+ESTIMATORS = ("gumbel", "nearest")
+BAD = (TypeError, ValueError)
+
+
+def z_of(*shape, seed=0, dtype=torch.float32):
+    return torch.randn(*shape, generator=torch.Generator().manual_seed(seed)).to(dtype)
+
+
+def test_defaults():
+    q = ScalarQuantizer()
+    assert isinstance(q.codebook, torch.nn.Parameter) and q.codebook.shape == (64,)
+    assert [name for name, _ in q.named_parameters()] == ["codebook"]
+    out = q(z_of(5, 3))
+    assert type(out) is QuantizerOutput and out.weights is None
+    assert out.loss.shape == () and out.loss.item() == 0.0
+
+
+def test_output_unpacks():
+    out = ScalarQuantizer(8)(z_of(4, 2), return_weights=True)
+    quantized, indices, loss = out
+    assert quantized is out.quantized and indices is out.indices and loss is out.loss
+    assert out.kl.shape == (4, 2) and out.weights.shape == (4, 2, 8)
+
+
+@pytest.mark.parametrize("hard", [False, True])
+def test_gumbel_in_training_is_gumbel_quantize(backend, hard):
+    for num_codebooks in (1, 3):
+        q = ScalarQuantizer(9, num_codebooks=num_codebooks, hard=hard, temperature=0.4, backend=backend)
+        z = z_of(10, 3)
+        torch.manual_seed(1)
+        out = q(z, return_weights=True)
+        torch.manual_seed(1)
+        expected = gumbel_quantize(
+            z, q.codebook, temperature=0.4, hard=hard, return_weights=True, backend=backend
+        )
+        for name in ("quantized", "indices", "kl", "weights"):
+            assert torch.equal(getattr(out, name), getattr(expected, name)), name
+
+
+def test_temperature_of_the_call_overrides(backend):
+    q = ScalarQuantizer(9, temperature=3.0, backend=backend)
+    z = z_of(10)
+    torch.manual_seed(1)
+    cold = q(z, temperature=0.1)
+    torch.manual_seed(1)
+    warm = q(z)
+    torch.manual_seed(1)
+    tensor = q(z, temperature=torch.tensor(0.1))
+    assert torch.equal(cold.quantized, tensor.quantized) and not torch.equal(cold.quantized, warm.quantized)
+    assert torch.equal(cold.indices, warm.indices)
+
+
+def test_learned_temperature(backend):
+    q = ScalarQuantizer(9, temperature=torch.nn.Parameter(torch.tensor(0.5)), backend=backend)
+    q(z_of(10)).quantized.sum().backward()
+    assert {name for name, _ in q.named_parameters()} == {"codebook", "temperature"}
+    assert q.temperature.grad is not None and q.temperature.grad.abs() > 0
+
+
+def test_nearest_estimator(backend):
+    q = ScalarQuantizer(9, estimator="nearest", backend=backend)
+    z = leaf(z_of(10, 2))
+    out = q(z, return_weights=True)
+    expected = nearest_quantize(z, q.codebook, backend=backend)
+    assert torch.equal(out.quantized, expected.quantized) and torch.equal(out.indices, expected.indices)
+    assert torch.equal(out.weights, torch.nn.functional.one_hot(out.indices, 9).float())
+    out.quantized.sum().backward()
+    assert torch.equal(z.grad, torch.ones(10, 2))
+
+
+@pytest.mark.parametrize("estimator", ESTIMATORS)
+@pytest.mark.parametrize("num_codebooks", [1, 3])
+def test_eval_takes_the_nearest_code(backend, estimator, num_codebooks):
+    q = ScalarQuantizer(9, num_codebooks=num_codebooks, estimator=estimator, backend=backend).eval()
+    z = z_of(10, 3)
+    state = torch.get_rng_state()
+    first, second = q(z, return_weights=True), q(z, return_weights=True)
+    assert torch.equal(torch.get_rng_state(), state), "eval draws nothing"
+    expected = nearest_quantize(z, q.codebook, backend=backend)
+    for out in (first, second):
+        assert torch.equal(out.quantized, expected.quantized) and torch.equal(out.indices, expected.indices)
+        assert torch.equal(out.weights, torch.nn.functional.one_hot(out.indices, 9).float())
+
+
+def test_training_samples_anew_and_eval_returns():
+    q = ScalarQuantizer(9)
+    z = z_of(50)
+    assert not torch.equal(q(z).indices, q(z).indices)
+    q.eval()
+    assert torch.equal(q(z).indices, q(z).indices)
+    q.train()
+    assert not torch.equal(q(z).indices, q(z).indices)
+
+
+@pytest.mark.parametrize("training", [True, False])
+@pytest.mark.parametrize("estimator", ESTIMATORS)
+def test_loss_is_the_weighted_sum(backend, estimator, training):
+    """kl and the two squared distances, each with its weight, and the gradients of each."""
+    q = ScalarQuantizer(
+        7, estimator=estimator, kl_weight=0.3, commitment_weight=0.25, codebook_weight=2.0, backend=backend
+    ).train(training)
+    z = leaf(z_of(11, 2))
+    out = q(z)
+    book, x = leaf(q.codebook.detach().double()), leaf(z.detach().double())
+    posterior = torch.softmax(-((x[..., None] - book) ** 2), -1)
+    kl = (posterior * (posterior * 7).log()).sum(-1)
+    commitment = ((out.quantized.detach().double() - x) ** 2).mean()
+    codes = ((book[out.indices] - x.detach()) ** 2).mean()
+    expected = 0.3 * kl.mean() + 0.25 * commitment + 2.0 * codes
+    torch.testing.assert_close(out.loss.double(), expected, atol=1e-5, rtol=1e-5)
+    assert out.loss.dtype == torch.float32
+    expected.backward()
+    out.loss.backward()
+    torch.testing.assert_close(z.grad.double(), x.grad, atol=1e-5, rtol=1e-5)
+    torch.testing.assert_close(q.codebook.grad.double(), book.grad, atol=1e-5, rtol=1e-5)
+
+
+@pytest.mark.parametrize("name", ["kl_weight", "commitment_weight", "codebook_weight"])
+def test_each_loss_alone_reaches_what_it_should(backend, name):
+    q = ScalarQuantizer(7, estimator="nearest", backend=backend, **{name: 1.0})
+    z = leaf(z_of(11))
+    q(z).loss.backward()
+    reaches_z = z.grad is not None and bool(z.grad.any())
+    reaches_codebook = q.codebook.grad is not None and bool(q.codebook.grad.any())
+    assert (reaches_z, reaches_codebook) == {
+        "kl_weight": (True, True),
+        "commitment_weight": (True, False),
+        "codebook_weight": (False, True),
+    }[name]
+
+
+def test_usage_counts_per_latent():
+    q = ScalarQuantizer(4, num_codebooks=2, estimator="nearest", init=torch.tensor([0.0, 1.0, 2.0, 3.0]))
+    q(torch.tensor([[0.1, 2.9], [0.2, 3.0], [1.1, 3.2]]))
+    assert q.usage.tolist() == [[2, 1, 0, 0], [0, 0, 0, 3]]
+    q(torch.tensor([[2.0, 0.0]]))
+    assert q.usage.tolist() == [[2, 1, 1, 0], [1, 0, 0, 3]] and q.usage.dtype == torch.int64
+    q.reset_usage()
+    assert not q.usage.any()
+
+
+def test_usage_of_one_codebook_counts_per_latent_too():
+    q = ScalarQuantizer(3, estimator="nearest", init=torch.tensor([0.0, 1.0, 2.0])).eval()
+    q(torch.tensor([[0.1, 1.9], [0.2, 1.8]]))
+    assert q.usage.tolist() == [[2, 0, 0], [0, 0, 2]]
+
+
+def test_usage_in_training_counts_the_samples():
+    q = ScalarQuantizer(5, num_codebooks=2)
+    out = q(z_of(100, 2))
+    for latent in range(2):
+        assert q.usage[latent].tolist() == torch.bincount(out.indices[:, latent], minlength=5).tolist()
+
+
+def test_perplexity():
+    """exp of the entropy of the counts: K when all are used alike, 1 when one is."""
+    q = ScalarQuantizer(4, num_codebooks=3, estimator="nearest", init=torch.tensor([0.0, 1.0, 2.0, 3.0]))
+    q(torch.tensor([[0.0, 1.0, 0.0], [1.0, 1.0, 0.0], [2.0, 1.0, 0.0], [3.0, 1.0, 1.0]]))
+    third = math.exp(-0.75 * math.log(0.75) - 0.25 * math.log(0.25))
+    torch.testing.assert_close(q.perplexity(), torch.tensor([4.0, 1.0, third]))
+    q.reset_usage()
+    assert torch.isfinite(q.perplexity()).all()
+
+
+@pytest.mark.parametrize("num_codebooks", [1, 3])
+def test_codes_invert_the_indices(num_codebooks):
+    q = ScalarQuantizer(9, num_codebooks=num_codebooks, hard=True)
+    out = q(z_of(2, 5, 3))
+    assert torch.equal(q.codes(out.indices), out.quantized)
+    q.codes(out.indices).sum().backward()
+    assert q.codebook.grad.sum().item() == pytest.approx(30.0)
+
+
+def test_codes_of_bad_indices_are_named():
+    q = ScalarQuantizer(9, num_codebooks=3)
+    for indices in (torch.tensor([0.5]), torch.zeros(4, 2, dtype=torch.int64), torch.tensor(1), [0, 1, 2]):
+        with pytest.raises(BAD, match="indices"):
+            q.codes(indices)
+    for outside in (9, -1):
+        with pytest.raises((IndexError, RuntimeError, ValueError)):
+            q.codes(torch.full((1, 3), outside))
+        with pytest.raises((IndexError, RuntimeError, ValueError)):
+            ScalarQuantizer(9).codes(torch.tensor([outside]))
+
+
+@pytest.mark.parametrize("init", ["normal", "uniform", "linspace"])
+def test_named_inits(init):
+    torch.manual_seed(0)
+    book = ScalarQuantizer(1000, num_codebooks=2, init=init).codebook.detach()
+    assert book.shape == (2, 1000)
+    if init == "normal":
+        assert abs(book.std().item() - 1) < 0.1 and abs(book.mean().item()) < 0.1
+        assert not torch.equal(book[0], book[1])
+    else:
+        assert book.min() >= -0.5 and book.max() <= 0.5 and book.max() - book.min() > 0.99
+    if init == "linspace":
+        torch.testing.assert_close(book[1], torch.linspace(-0.5, 0.5, 1000))
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("codebook_size", 0),
+        ("codebook_size", 2.5),
+        ("num_codebooks", 0),
+        ("num_codebooks", "2"),
+        ("estimator", "guess"),
+        ("temperature", 0.0),
+        ("temperature", float("nan")),
+        ("temperature", "warm"),
+        ("kl_weight", -1.0),
+        ("kl_weight", float("nan")),
+        ("commitment_weight", "a lot"),
+        ("codebook_weight", float("inf")),
+        ("init", "zeros"),
+        ("init", torch.zeros(3)),
+        ("backend", "nonsense"),
+        ("hard", "yes"),
+    ],
+)
+def test_bad_arguments_are_named(name, value):
+    with pytest.raises(BAD, match=name):
+        ScalarQuantizer(**{name: value})
+
+
+@pytest.mark.parametrize("estimator", ["straight_through", "reinmax"])
+def test_later_estimators_say_so(estimator):
+    with pytest.raises(NotImplementedError, match=estimator):
+        ScalarQuantizer(estimator=estimator)
+
+
+def test_bad_input_is_named():
+    q = ScalarQuantizer(9, num_codebooks=3)
+    with pytest.raises(BAD, match=r"\bz\b"):
+        q(torch.arange(3))
+    with pytest.raises(BAD, match="codebook"):
+        q(z_of(5, 4))
+    with pytest.raises(BAD, match="temperature"):
+        q(z_of(5, 3), temperature=-1.0)
+
+
+def test_scalar_and_empty_z():
+    q = ScalarQuantizer(9)
+    assert q(torch.tensor(0.3)).quantized.shape == ()
+    assert q(torch.empty(0, 4)).quantized.shape == (0, 4)
+    assert ScalarQuantizer(9, num_codebooks=3)(torch.empty(0, 3)).indices.shape == (0, 3)
+
+
+@pytest.mark.parametrize("method", ["deepcopy", "pickle", "state_dict"])
+def test_copies_behave_alike(method, tmp_path):
+    q = ScalarQuantizer(9, num_codebooks=3, temperature=0.5, kl_weight=0.1, hard=True)
+    q(z_of(10, 3))
+    if method == "deepcopy":
+        other = copy.deepcopy(q)
+    elif method == "pickle":
+        other = pickle.loads(pickle.dumps(q))
+    else:
+        other = ScalarQuantizer(9, num_codebooks=3, temperature=0.5, kl_weight=0.1, hard=True)
+        torch.save(q.state_dict(), tmp_path / "state.pt")
+        other.load_state_dict(torch.load(tmp_path / "state.pt"))
+    assert torch.equal(other.codebook, q.codebook) and other.codebook is not q.codebook
+    for module in (q, other):
+        module.reset_usage()
+    results = []
+    for module in (q, other):
+        torch.manual_seed(4)
+        results.append(module(z_of(10, 3, seed=1)))
+    for name in ("quantized", "indices", "loss", "kl"):
+        assert torch.equal(getattr(results[0], name), getattr(results[1], name))
+    assert torch.equal(q.usage, other.usage)
+
+
+def test_state_dict_holds_the_codebook():
+    assert list(ScalarQuantizer(9).state_dict()) == ["codebook"]
+
+
+@pytest.mark.parametrize("estimator", ESTIMATORS)
+def test_autocast(backend, estimator):
+    """Under autocast the encoder gives bfloat16; the arithmetic inside is float32, and training works."""
+    torch.manual_seed(0)
+    encoder, decoder = torch.nn.Linear(6, 4), torch.nn.Linear(4, 6)
+    q = ScalarQuantizer(
+        9, estimator=estimator, kl_weight=0.1, commitment_weight=0.1, codebook_weight=0.1, backend=backend
+    )
+    x = z_of(20, 6)
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        z = encoder(x)
+        out = q(z)
+        reconstruction = decoder(out.quantized)
+        loss = (reconstruction.float() - x).square().mean() + out.loss
+    assert z.dtype == out.quantized.dtype == torch.bfloat16
+    assert out.loss.dtype == torch.float32
+    loss.backward()
+    for parameter in (*encoder.parameters(), q.codebook):
+        assert torch.isfinite(parameter.grad).all() and parameter.grad.any()
+    assert q.codebook.grad.dtype == torch.float32
+
+
+def test_functional_call(backend):
+    q = ScalarQuantizer(9, backend=backend)
+    other = leaf(torch.randn(9))
+    torch.manual_seed(2)
+    out = torch.func.functional_call(q, {"codebook": other}, (z_of(10),))
+    torch.manual_seed(2)
+    expected = gumbel_quantize(z_of(10), other, backend=backend)
+    assert torch.equal(out.quantized, expected.quantized)
+    out.quantized.sum().backward()
+    assert other.grad is not None and q.codebook.grad is None
+
+
+def test_moves_to_other_dtypes():
+    q = ScalarQuantizer(9).double()
+    out = q(z_of(10, dtype=torch.float64))
+    assert out.quantized.dtype == out.loss.dtype == out.kl.dtype == torch.float64
+    half = ScalarQuantizer(9).half()
+    out = half(z_of(10, dtype=torch.float16))
+    assert out.quantized.dtype == torch.float16
+    out.quantized.sum().backward()
+    assert half.codebook.grad.dtype == torch.float16
+
+
+@pytest.mark.parametrize("estimator", ESTIMATORS)
+def test_training_lowers_the_error(backend, estimator):
+    """A codebook of four learns data that lies at four places."""
+    torch.manual_seed(0)
+    places = torch.tensor([-2.0, -0.7, 0.8, 2.5])
+    x = places[torch.randint(4, (256,))]
+    q = ScalarQuantizer(4, estimator=estimator, codebook_weight=1.0, init="linspace", backend=backend)
+    optimizer = torch.optim.Adam(q.parameters(), lr=0.1)
+    for _ in range(150):
+        optimizer.zero_grad()
+        out = q(x, temperature=0.3)
+        loss = out.loss + (out.quantized - x).square().mean()
+        loss.backward()
+        optimizer.step()
+    q.eval()
+    error = (q(x).quantized - x).square().mean().item()
+    start = ScalarQuantizer(4, estimator="nearest", init="linspace").eval()
+    assert error < 0.5 * (start(x).quantized - x).square().mean().item()
+
+
+def test_repr_shows_the_settings():
+    text = repr(ScalarQuantizer(16, num_codebooks=3, estimator="nearest", kl_weight=0.5))
+    for part in ("ScalarQuantizer", "16", "3", "nearest", "0.5"):
+        assert part in text
