@@ -36,6 +36,7 @@ template <class L> class Loops {
                 with_scorer<L>(problem, plan, codebook, rows, tile, [&](auto scorer, const auto &z, auto load_tile) {
                     RowSums<L> sums;
                     F kl_bits;
+                    bool with_posterior = true;
                     const auto direct = [&] {
                         sums = forward_row<L, true>(call, scorer, row, code, keys, tile, load_tile);
                         kl_bits = sums.mean_logit - sums.log2_partition;
@@ -45,6 +46,7 @@ template <class L> class Loops {
                         if (L::all(place.inside)) {
                             sums = forward_row<L, !decltype(scorer)::kBounded>(call, scorer, row, code, keys, tile, load_tile);
                             kl_bits = table.value(place);
+                            with_posterior = false;
                         } else {
                             direct();
                             kl_bits = L::select(place.inside, table.value(place), kl_bits);
@@ -52,7 +54,8 @@ template <class L> class Loops {
                     } else {
                         direct();
                     }
-                    IO::store_row(problem, codebook, out, rows, z, scorer.kOffsetScale, sums, kl_bits);
+                    IO::store_row(problem, codebook, out, rows, z, scorer.kOffsetScale, scorer.kBounded, sums, kl_bits,
+                                  with_posterior);
                     if (out.weights && !problem.hard)
                         weights_row<L>(call, scorer, sums, row, code, keys, tile, load_tile, [&](int first, int count) {
                             mask_tile<L>(tile.noise, count, z.usable, static_cast<Real>(__builtin_nan("")));
@@ -73,7 +76,8 @@ template <class L> class Loops {
         memset(code_sums, 0, sizeof(Real) * static_cast<size_t>(problem.codes) * width);
         auto *node_sums = static_cast<Real *>(scratch.node_sums);
         const int node_values = out.node_weights ? 2 * plan.codebooks[0].posterior_nodes : 0;
-        memset(node_sums, 0, sizeof(Real) * static_cast<size_t>(node_values));
+        for (int i = 0; i < node_values; ++i)
+            node_sums[i] = 0;
         for (int64_t j = 0; j < problem.codebooks; ++j) {
             const Codebook codebook = plan.codebooks[j];
             const auto call = IO::constants(problem, plan, codebook);
@@ -83,7 +87,6 @@ template <class L> class Loops {
                 const PhiloxRow<L> row(static_cast<uint32_t>(number), static_cast<uint32_t>(rows.stride), keys);
                 const auto *code = code_keys(scratch, problem.codes, static_cast<uint32_t>(number >> 32), keys);
                 with_scorer<L>(problem, plan, codebook, rows, tile, [&](auto scorer, const auto &z, auto load_tile) {
-                    const auto sums = IO::load_sums(args, problem, rows);
                     auto up = IO::load_upstream(args, problem, rows, z.usable);
                     const auto load_both = [&](int first, int count) {
                         load_tile(first, count);
@@ -99,6 +102,7 @@ template <class L> class Loops {
                                                   tile.given);
                     };
                     const auto run = [&](auto general, auto with_posterior) {
+                        const auto sums = IO::load_sums(args, problem, call, rows, scorer.kBounded, with_posterior);
                         return backward_row<L, general, with_posterior>(call, scorer, sums, up, code_sums, row, code,
                                                                         keys, tile, load_both, store_tile);
                     };

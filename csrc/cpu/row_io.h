@@ -28,8 +28,8 @@ template <class L> struct RowIO {
 
     // kl_bits: sum of q log2 q.
     static void store_row(const Problem &problem, const Codebook &codebook, const ForwardOutputs &out,
-                          const Rows &rows, const Reference<L> &z, double offset_scale, const RowSums<L> &sums,
-                          F kl_bits) {
+                          const Rows &rows, const Reference<L> &z, double offset_scale, bool bounded, const RowSums<L> &sums,
+                          F kl_bits, bool with_posterior) {
         const F nan = real(__builtin_nan(""));
         store_indices(out.indices, rows, sums.index);
         if (problem.hard)
@@ -45,20 +45,32 @@ template <class L> struct RowIO {
                 usable[i] = L::get(z.usable, i);
             Memory<L>::store_one_hot(out.weights, problem.dtype, rows, problem.codes, out.indices, usable);
         }
+        // Only what the backward pass will ask for: memory that is never written costs nothing.
+        const auto keep = [&](int s, F x) {
+            Memory<L>::store(static_cast<Real *>(out.sums) + s * problem.rows, kReal, rows, x);
+        };
         if (out.sums) {
-            const F kept[kRowSums] = {sums.mean_offset, sums.shift, sums.log2_total, sums.log2_partition,
-                                      sums.mean_logit};
-            for (int s = 0; s < kRowSums; ++s)
-                Memory<L>::store(static_cast<Real *>(out.sums) + s * problem.rows, kReal, rows, kept[s]);
+            keep(0, sums.mean_offset);
+            keep(1, sums.log2_total);
+            if (!bounded)
+                keep(2, sums.shift);
+            if (with_posterior)
+                keep(3, sums.log2_partition), keep(4, sums.mean_logit);
         }
     }
 
-    static RowSums<L> load_sums(const BackwardArguments &args, const Problem &problem, const Rows &rows) {
+    static RowSums<L> load_sums(const BackwardArguments &args, const Problem &problem, const CallConstants<Real> &call,
+                                const Rows &rows, bool bounded, bool with_posterior) {
         const auto kept = [&](int s, Real elsewhere = 0) {
             return Memory<L>::load(static_cast<const Real *>(args.sums) + s * problem.rows, kReal, rows, elsewhere);
         };
-        // Lanes without a row get weights of 0.
-        return {kept(0), kept(1, static_cast<Real>(kLowestLogit)), kept(2), kept(3), kept(4), L::set_word(0)};
+        const F zero = L::set(0);
+        return {kept(0),
+                bounded ? L::set(call.shift - call.shift_below) : kept(2),
+                kept(1, static_cast<Real>(-kLowestLogit)), // lanes without a row get weights of 0
+                with_posterior ? kept(3) : zero,
+                with_posterior ? kept(4) : zero,
+                L::set_word(0)};
     }
 
     // What flows into the rows; nothing flows into those that are not usable.

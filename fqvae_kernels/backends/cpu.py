@@ -9,6 +9,7 @@ from types import ModuleType
 import torch
 from torch import Tensor
 
+from fqvae_kernels._build_info import why_not_built
 from fqvae_kernels._seeds import seed_to_int
 from fqvae_kernels._types import GumbelCall
 
@@ -22,7 +23,7 @@ _load_failure = ""
 try:
     _native = importlib.import_module("fqvae_kernels._native")
 except ModuleNotFoundError:
-    _load_failure = "its native extension is not built (FQVAE_BUILD=none, or no C++ compiler at installation)"
+    _load_failure = f"its native extension is not built: {why_not_built()}"
 except ImportError as error:
     _load_failure = f"its native extension does not load: {error}"
     warnings.warn(f"fqvae_kernels has no cpu backend: {_load_failure}", RuntimeWarning, stacklevel=2)
