@@ -61,6 +61,7 @@ struct Avx512Lanes {
     }
 
     FQVAE_INLINE static U truncate(F x) { return _mm512_cvttps_epu32(x); }
+    FQVAE_INLINE static F gather(const Real *p, U index) { return _mm512_i32gather_ps(index, p, 4); }
     FQVAE_INLINE static F to_real(U x) { return _mm512_cvtepu32_ps(x); }
     FQVAE_INLINE static void transpose4(F a, F b, F c, F d, Real *p) { // within each quarter of the registers
         auto ab_low = _mm512_castps_pd(_mm512_unpacklo_ps(a, b)), ab_high = _mm512_castps_pd(_mm512_unpackhi_ps(a, b));

@@ -80,6 +80,12 @@ struct VectorLanes {
     FQVAE_INLINE static U merge_high(const Wide *x) { return (U)((x[0] >> 32) | (x[1] & 0xffffffff00000000ull)); }
 
     FQVAE_INLINE static U truncate(F x) { return (U)__builtin_convertvector(x, M); }
+    FQVAE_INLINE static F gather(const Real *p, U index) {
+        F x;
+        for (int i = 0; i < width; ++i)
+            x[i] = p[index[i]];
+        return x;
+    }
     FQVAE_INLINE static F to_real(U x) { return __builtin_convertvector((M)x, F); }
     FQVAE_INLINE static void transpose4(F a, F b, F c, F d, Real *p) {
         for (int i = 0; i < width; ++i)

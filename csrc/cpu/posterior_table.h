@@ -17,17 +17,18 @@ template <class L> class PosteriorTable {
     using Real = typename L::Real;
     using F = typename L::F;
     using M = typename L::M;
+    using U = typename L::U;
     static constexpr int width = L::width;
-    static constexpr int kColumns = kPosteriorColumns; // f, f' step, f'' step^2
 
   public:
     // Where a group's rows stand in the table.
     struct Place {
-        M inside;             // not all rows need lie within the table
-        F at;                 // in [0, 1] between the nodes
-        uint32_t node[width]; // the node below
+        M inside; // not all rows need lie within the table
+        F at;     // in [0, 1] between the nodes
+        U node;   // the node below
     };
 
+    // The table holds three columns of a number for each node: f, f' step, f'' step^2.
     explicit PosteriorTable(const Codebook &codebook)
         : codes_(static_cast<const Real *>(codebook.scaled)), table_(static_cast<Real *>(codebook.posterior)),
           nodes_(codebook.posterior_nodes), first_(static_cast<Real>(codebook.posterior_first)) {}
@@ -41,10 +42,9 @@ template <class L> class PosteriorTable {
             L::store(slope, q.slope);
             L::store(curvature, q.curvature);
             for (int j = 0; j < width && i + j < nodes_; ++j) {
-                Real *node = table_ + (i + j) * kColumns;
-                node[0] = value[j];
-                node[1] = slope[j] * step;
-                node[2] = curvature[j] * step * step;
+                table_[i + j] = value[j];
+                table_[nodes_ + i + j] = slope[j] * step;
+                table_[2 * nodes_ + i + j] = curvature[j] * step * step;
             }
         }
     }
@@ -56,9 +56,8 @@ template <class L> class PosteriorTable {
         const F position = (x - first) * steps;
         Place place;
         place.inside = L::less(zero, position) & L::less(position, last);
-        const auto node = L::truncate(L::select(place.inside, position, zero));
-        L::store_word(place.node, node);
-        place.at = L::select(place.inside, (x - L::fma(L::to_real(node), step, first)) * steps, zero);
+        place.node = L::truncate(L::select(place.inside, position, zero));
+        place.at = L::select(place.inside, (x - L::fma(L::to_real(place.node), step, first)) * steps, zero);
         return place;
     }
 
@@ -72,11 +71,13 @@ template <class L> class PosteriorTable {
     // Leaves the rows' weights at their nodes: weights[2 i] for the value at node i, weights[2 i + 1] for the slope.
     static void deposit(const Place &place, F weight, Real *weights) {
         const auto basis = hermite(place.at);
+        uint32_t node[width];
+        L::store_word(node, place.node);
         Real parts[4 * width]; // four neighbours in memory for each row
         L::transpose4(weight * basis.of[0], weight * basis.of[1], weight * basis.of[2], weight * basis.of[3], parts);
         FQVAE_UNROLL
         for (int i = 0; i < width; ++i) {
-            Real *at_node = weights + 2 * place.node[i], sum[4];
+            Real *at_node = weights + 2 * node[i], sum[4];
             memcpy(sum, at_node, sizeof sum);
             for (int b = 0; b < 4; ++b)
                 sum[b] += parts[4 * L::transposed_row(i) + b];
@@ -106,19 +107,12 @@ template <class L> class PosteriorTable {
     }
 
     F interpolate(const Place &place, int column) const {
-        Real below[2][width], above[2][width];
-        for (int i = 0; i < width; ++i) {
-            const Real *node = table_ + place.node[i] * kColumns + column;
-            below[0][i] = node[0];
-            below[1][i] = node[1];
-            above[0][i] = node[kColumns];
-            above[1][i] = node[kColumns + 1];
-        }
+        const Real *value = table_ + column * nodes_, *slope = value + nodes_;
         const auto basis = hermite(place.at);
-        F sum = L::load(below[0]) * basis.of[0];
-        sum = L::fma(L::load(below[1]), basis.of[1], sum);
-        sum = L::fma(L::load(above[0]), basis.of[2], sum);
-        return L::fma(L::load(above[1]), basis.of[3], sum);
+        F sum = L::gather(value, place.node) * basis.of[0];
+        sum = L::fma(L::gather(slope, place.node), basis.of[1], sum);
+        sum = L::fma(L::gather(value + 1, place.node), basis.of[2], sum);
+        return L::fma(L::gather(slope + 1, place.node), basis.of[3], sum);
     }
 
     F nodes_from(int i) const {

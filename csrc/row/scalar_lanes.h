@@ -55,6 +55,7 @@ template <class R> struct ScalarLanes {
     FQVAE_INLINE static U xor3_words(U a, U b, U c) { return a ^ b ^ c; }
 
     FQVAE_INLINE static U truncate(F x) { return static_cast<U>(x); } // x in [0, 2^31)
+    FQVAE_INLINE static F gather(const Real *p, U index) { return p[index]; }
     FQVAE_INLINE static F to_real(U x) { return static_cast<F>(x); }
     // Four numbers of each row, side by side in memory: row i's begin at 4 * transposed_row(i).
     FQVAE_INLINE static void transpose4(F a, F b, F c, F d, Real *p) { p[0] = a, p[1] = b, p[2] = c, p[3] = d; }
