@@ -22,6 +22,7 @@ from _timing import (
     call_overhead,
     interleave,
     peak_extra_bytes,
+    time_settled_turn,
     time_turn,
     usable_cores,
 )
@@ -132,7 +133,7 @@ def run(threads: int | None, output: Path, readme: Path | None, load: float | No
 
 def _measure(contenders: list[Contender], case: Case, rounds: int) -> list[Measured]:
     """Warm up, then interleaved rounds, for contenders that are already prepared."""
-    turns = [lambda c=contender: time_turn(c, case) for contender in contenders]
+    turns = [lambda c=contender: time_settled_turn(c, case) for contender in contenders]
     interleave(turns, 3)
     results = []
     for seconds in interleave(turns, rounds):

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 
 import torch
 from _contenders import Case, Contender
-from _timing import Measured, available_bytes, interleave, peak_extra_bytes, time_turn
+from _timing import Measured, available_bytes, interleave, peak_extra_bytes, time_settled_turn, time_turn
 
 TEMPERATURE = 0.7
 PAPER_SCALARS = 256 * 12
@@ -97,13 +97,13 @@ class Grid:
             peak, turn = peak_extra_bytes(lambda c=contender: time_turn(c, case), self._device)
             measured.peak_bytes = peak
             spent = max(turn.values())
-            seconds_a_round += spent
+            seconds_a_round += 2 * spent  # each turn is run untimed and timed
             self._seconds_a_pair[contender.name] = spent / case.pairs
             cell.measured[contender.name] = measured
             running.append(contender)
         rounds = int(min(_MAX_ROUNDS, max(_MIN_ROUNDS, self._seconds_a_cell / max(seconds_a_round, 1e-6))))
         progress.show(title, f"{rounds} interleaved rounds")
-        turns = [lambda c=contender: time_turn(c, case) for contender in running]
+        turns = [lambda c=contender: time_settled_turn(c, case) for contender in running]
         for contender, results in zip(running, interleave(turns, rounds), strict=True):
             for result in results:
                 for name, seconds in result.items():
@@ -138,7 +138,7 @@ class Grid:
             return (
                 f"needs about {contender.bytes_needed(case) / 2**30:.1f} GiB, {free / 2**30:.1f} GiB are free"
             )
-        predicted = self._seconds_a_pair.get(contender.name, 0.0) * case.pairs * (2 + _MIN_ROUNDS)
+        predicted = self._seconds_a_pair.get(contender.name, 0.0) * case.pairs * (2 + 2 * _MIN_ROUNDS)
         predicted += self._seconds_to_prepare.get(contender.name, 0.0)
         if progress.elapsed + predicted > self._deadline and predicted > 0.5:
             return f"would take about {predicted:.0f} s more; out of time"
