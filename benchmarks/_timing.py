@@ -65,8 +65,9 @@ def time_turn(contender: Contender, case: Case) -> dict[str, float]:
 def time_settled_turn(contender: Contender, case: Case) -> dict[str, float]:
     """An untimed turn, then the timed one.
 
-    The first takes what the contender before has left: caches, threads, and memory that the C library gives back to
-    the system only when the next one frees something. Each is so timed in the state that it runs in on its own.
+    The first takes what the contender before has left: caches, threads, and memory that the C library gives
+    back to the system only when the next one frees something. So each is timed in the state that it runs in
+    on its own.
     """
     time_turn(contender, case)
     return time_turn(contender, case)

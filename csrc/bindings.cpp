@@ -1,5 +1,6 @@
-// The Python module fqvae_kernels._native. Tensors come as addresses and sizes: nothing of PyTorch's C++ is used, so that one
-// build serves every release of it. The caller, backends/cpu.py, answers for types, lengths and contiguity.
+// The Python module fqvae_kernels._native. Tensors come as addresses and sizes: nothing of PyTorch's C++ is
+// used, so that one build serves every release of it. The caller, backends/cpu.py, answers for types, lengths
+// and contiguity.
 #include <pybind11/pybind11.h>
 #include <pybind11/stl.h>
 
@@ -25,12 +26,21 @@ Problem problem(Address input, int dtype, bool is_logits, Address codebook, int6
     if (codes < 1 || codes > (int64_t(1) << 30))
         throw std::invalid_argument("codes must be in [1, 2**30], got " + std::to_string(codes));
     if (rows < 0 || codebooks < 1 || rows % codebooks != 0)
-        throw std::invalid_argument("rows must be a multiple of codebooks, got " + std::to_string(rows) + " and " +
-                                    std::to_string(codebooks));
+        throw std::invalid_argument("rows must be a multiple of codebooks, got " + std::to_string(rows) +
+                                    " and " + std::to_string(codebooks));
     if (!(temperature > 0))
         throw std::invalid_argument("temperature must be above 0, got " + std::to_string(temperature));
-    return {at<const void>(input), static_cast<DType>(dtype), is_logits, at<const void>(codebook), rows,
-            static_cast<int>(codes), codebooks, seed, row_offset, temperature, hard};
+    return {at<const void>(input),
+            static_cast<DType>(dtype),
+            is_logits,
+            at<const void>(codebook),
+            rows,
+            static_cast<int>(codes),
+            codebooks,
+            seed,
+            row_offset,
+            temperature,
+            hard};
 }
 
 py::dict build_info() {
@@ -51,7 +61,8 @@ py::dict build_info() {
 #endif
     compiled.append("portable");
     info["compiled"] = compiled;
-    info["pybind11"] = PYBIND11_TOSTRING(PYBIND11_VERSION_MAJOR) "." PYBIND11_TOSTRING(PYBIND11_VERSION_MINOR);
+    info["pybind11"] =
+        PYBIND11_TOSTRING(PYBIND11_VERSION_MAJOR) "." PYBIND11_TOSTRING(PYBIND11_VERSION_MINOR);
     return info;
 }
 
@@ -62,37 +73,38 @@ PYBIND11_MODULE(_native, m) {
     m.attr("ROW_SUMS") = kRowSums;
     instruction_set(); // an impossible FQVAE_CPU_ISA is said now, as an ImportError
 
-    m.def("gumbel_forward", [](Address input, int dtype, bool is_logits, Address codebook, int64_t rows, int64_t codes,
-                               int64_t codebooks, uint64_t seed, uint64_t row_offset, double temperature, bool hard,
-                               Address quantized, Address indices, Address kl, Address weights, Address sums,
-                               int threads) {
+    m.def("gumbel_forward", [](Address input, int dtype, bool is_logits, Address codebook, int64_t rows,
+                               int64_t codes, int64_t codebooks, uint64_t seed, uint64_t row_offset,
+                               double temperature, bool hard, Address quantized, Address indices, Address kl,
+                               Address weights, Address sums, int threads) {
         const Problem p = problem(input, dtype, is_logits, codebook, rows, codes, codebooks, seed, row_offset,
                                   temperature, hard);
         py::gil_scoped_release release;
-        gumbel_forward(p, {at<void>(quantized), at<int64_t>(indices), at<void>(kl), at<void>(weights), at<void>(sums)},
-                       threads);
+        gumbel_forward(
+            p, {at<void>(quantized), at<int64_t>(indices), at<void>(kl), at<void>(weights), at<void>(sums)},
+            threads);
     });
     m.def("gumbel_backward",
-          [](Address input, int dtype, bool is_logits, Address codebook, int64_t rows, int64_t codes, int64_t codebooks,
-             uint64_t seed, uint64_t row_offset, double temperature, bool hard, Address indices, Address sums,
-             Address grad_quantized, Address grad_kl, Address grad_weights, Address grad_input, Address grad_codebook,
-             Address grad_temperature, int threads) {
-              const Problem p = problem(input, dtype, is_logits, codebook, rows, codes, codebooks, seed, row_offset,
-                                        temperature, hard);
+          [](Address input, int dtype, bool is_logits, Address codebook, int64_t rows, int64_t codes,
+             int64_t codebooks, uint64_t seed, uint64_t row_offset, double temperature, bool hard,
+             Address indices, Address sums, Address grad_quantized, Address grad_kl, Address grad_weights,
+             Address grad_input, Address grad_codebook, Address grad_temperature, int threads) {
+              const Problem p = problem(input, dtype, is_logits, codebook, rows, codes, codebooks, seed,
+                                        row_offset, temperature, hard);
               py::gil_scoped_release release;
               gumbel_backward(p,
-                              {at<int64_t>(indices), at<void>(sums), at<void>(grad_quantized), at<void>(grad_kl),
-                               at<void>(grad_weights), at<void>(grad_input), false},
+                              {at<int64_t>(indices), at<void>(sums), at<void>(grad_quantized),
+                               at<void>(grad_kl), at<void>(grad_weights), at<void>(grad_input), false},
                               at<void>(grad_codebook), at<double>(grad_temperature), threads);
           });
-    m.def("nearest_forward", [](Address z, int dtype, Address codebook, int64_t rows, int64_t codes, int64_t codebooks,
-                                Address quantized, Address indices, int threads) {
+    m.def("nearest_forward", [](Address z, int dtype, Address codebook, int64_t rows, int64_t codes,
+                                int64_t codebooks, Address quantized, Address indices, int threads) {
         const Problem p = problem(z, dtype, false, codebook, rows, codes, codebooks, 0, 0, 1, true);
         py::gil_scoped_release release;
         nearest_forward(p, {at<void>(quantized), at<int64_t>(indices)}, threads);
     });
-    m.def("gumbel_noise", [](uint64_t seed, uint64_t row_offset, int64_t rows, int codes, bool is_double, Address out,
-                             int threads) {
+    m.def("gumbel_noise", [](uint64_t seed, uint64_t row_offset, int64_t rows, int codes, bool is_double,
+                             Address out, int threads) {
         py::gil_scoped_release release;
         gumbel_noise(seed, row_offset, rows, codes, is_double, at<void>(out), threads);
     });
@@ -100,10 +112,11 @@ PYBIND11_MODULE(_native, m) {
         py::gil_scoped_release release;
         gumbel_from_words(at<uint32_t>(words), count, is_double, at<void>(out));
     });
-    m.def("philox_words", [](uint64_t seed, uint64_t row_offset, int64_t rows, int codes, Address out, int threads) {
-        py::gil_scoped_release release;
-        philox_words(seed, row_offset, rows, codes, at<uint32_t>(out), threads);
-    });
+    m.def("philox_words",
+          [](uint64_t seed, uint64_t row_offset, int64_t rows, int codes, Address out, int threads) {
+              py::gil_scoped_release release;
+              philox_words(seed, row_offset, rows, codes, at<uint32_t>(out), threads);
+          });
     m.def("philox_floor", [](uint64_t seed, int64_t rows, int codes, int threads) {
         py::gil_scoped_release release;
         return philox_floor(seed, rows, codes, threads);

@@ -1,4 +1,5 @@
-// While it lives, denormal numbers count as zero on this thread: they would cost a factor of ten, and no result needs them.
+// While it lives, denormal numbers count as zero on this thread: they would cost a factor of ten, and no
+// result needs them.
 #pragma once
 
 #include <cstdint>
@@ -13,7 +14,9 @@ namespace {
 class FlushDenormals {
   public:
 #if defined(__SSE2__)
-    FlushDenormals() : state_(_mm_getcsr()) { _mm_setcsr(state_ | 0x8040u); } // flush to zero, denormals are zero
+    FlushDenormals() : state_(_mm_getcsr()) {
+        _mm_setcsr(state_ | 0x8040u);
+    } // flush to zero, denormals are zero
     ~FlushDenormals() { _mm_setcsr(state_); }
 
   private:

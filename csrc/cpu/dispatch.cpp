@@ -78,14 +78,16 @@ class ScratchStorage {
 };
 
 std::vector<std::unique_ptr<ScratchStorage>> scratch_for(const Kernels &kernels, int workers, int codes,
-                                                         size_t codebook_sum_bytes = 0, size_t node_sum_bytes = 0) {
+                                                         size_t codebook_sum_bytes = 0,
+                                                         size_t node_sum_bytes = 0) {
     std::vector<std::unique_ptr<ScratchStorage>> all;
     for (int i = 0; i < workers; ++i)
         all.push_back(std::make_unique<ScratchStorage>(kernels, codes, codebook_sum_bytes, node_sum_bytes));
     return all;
 }
 
-// Chunks of positions: their size depends on the problem alone, never on the number of threads. `most` limits their number.
+// Chunks of positions: their size depends on the problem alone, never on the number of threads. `most` limits
+// their number.
 struct Chunks {
     int64_t positions, size, count;
 
@@ -96,41 +98,47 @@ struct Chunks {
         count = (positions + size - 1) / size;
     }
     Range operator[](int64_t i) const { return {i * size, std::min(positions, (i + 1) * size)}; }
-    int workers(int threads) const { return static_cast<int>(std::max<int64_t>(1, std::min<int64_t>(threads, count))); }
+    int workers(int threads) const {
+        return static_cast<int>(std::max<int64_t>(1, std::min<int64_t>(threads, count)));
+    }
 };
 constexpr int64_t kNoLimit = std::numeric_limits<int64_t>::max() / 2;
 
-template <class Real> void backward(const Problem &problem, const BackwardArguments &args, void *grad_codebook,
-                                    double *grad_temperature, int threads) {
+template <class Real> void backward(const Problem &problem, const BackwardArguments &args,
+                                    void *grad_codebook, double *grad_temperature, int threads) {
     const Kernels kernels = kernels_for(problem);
     PlanStorage<Real> storage(problem);
     storage.tabulate_posterior(kernels, problem.codes);
     const size_t all_codes = static_cast<size_t>(problem.codebooks) * static_cast<size_t>(problem.codes);
-    // Each chunk leaves a partial gradient of the codebook: at most 256 of them, few if the codebook is large, and none for
-    // less than four groups of rows, over which the work of leaving it is spread.
+    // Each chunk leaves a partial gradient of the codebook: at most 256 of them, few if the codebook is
+    // large, and none for less than four groups of rows, over which the work of leaving it is spread.
     const int64_t positions = problem.rows / problem.codebooks;
-    const int64_t most = std::min(std::clamp<int64_t>(static_cast<int64_t>((size_t(4) << 20) / all_codes), 8, 256),
-                                  (positions + 63) / 64);
+    const int64_t most =
+        std::min(std::clamp<int64_t>(static_cast<int64_t>((size_t(4) << 20) / all_codes), 8, 256),
+                 (positions + 63) / 64);
     const Chunks chunks(positions, problem.codebooks * problem.codes, std::max<int64_t>(most, 1));
     const int workers = chunks.workers(threads);
     const Codebook &book = storage.plan.codebooks[0];
     const size_t node_weights = book.posterior ? 2 * static_cast<size_t>(book.posterior_nodes) : 0;
-    auto scratch = scratch_for(kernels, workers, problem.codes,
-                               sizeof(Real) * static_cast<size_t>(problem.codes) * static_cast<size_t>(kernels.width),
-                               sizeof(Real) * node_weights);
+    auto scratch =
+        scratch_for(kernels, workers, problem.codes,
+                    sizeof(Real) * static_cast<size_t>(problem.codes) * static_cast<size_t>(kernels.width),
+                    sizeof(Real) * node_weights);
     const size_t part = all_codes + node_weights + 1;
     std::vector<double> parts(part * static_cast<size_t>(chunks.count));
     parallel_for(chunks.count, workers, [&](int64_t i, int worker) {
         double *codebook = parts.data() + static_cast<size_t>(i) * part;
-        kernels.backward(problem, storage.plan, args, chunks[i], scratch[static_cast<size_t>(worker)]->get(),
-                         {codebook, node_weights ? codebook + all_codes : nullptr, codebook + all_codes + node_weights});
+        kernels.backward(
+            problem, storage.plan, args, chunks[i], scratch[static_cast<size_t>(worker)]->get(),
+            {codebook, node_weights ? codebook + all_codes : nullptr, codebook + all_codes + node_weights});
     });
     std::vector<double> sums(part); // in the order of the chunks, whoever computed them
     for (size_t i = 0; i < static_cast<size_t>(chunks.count); ++i)
         for (size_t k = 0; k < part; ++k)
             sums[k] += parts[i * part + k];
     if (node_weights)
-        kernels.posterior_gradient(book, problem.codes, sums.data() + all_codes, scratch[0]->get(), sums.data());
+        kernels.posterior_gradient(book, problem.codes, sums.data() + all_codes, scratch[0]->get(),
+                                   sums.data());
     if (grad_codebook)
         std::transform(sums.begin(), sums.begin() + static_cast<std::ptrdiff_t>(all_codes),
                        static_cast<Real *>(grad_codebook), [](double x) { return static_cast<Real>(x); });
@@ -173,21 +181,25 @@ std::string instruction_set() { return current()->name; }
 void use_instruction_set(const std::string &name) { current() = &find(name); }
 
 void gumbel_forward(const Problem &problem, const ForwardOutputs &out, int threads) {
-    problem.dtype == DType::kFloat64 ? forward<double>(problem, out, threads) : forward<float>(problem, out, threads);
+    problem.dtype == DType::kFloat64 ? forward<double>(problem, out, threads)
+                                     : forward<float>(problem, out, threads);
 }
 
-void gumbel_backward(const Problem &problem, BackwardArguments args, void *grad_codebook, double *grad_temperature,
-                     int threads) {
+void gumbel_backward(const Problem &problem, BackwardArguments args, void *grad_codebook,
+                     double *grad_temperature, int threads) {
     args.temperature = grad_temperature != nullptr;
-    problem.dtype == DType::kFloat64 ? backward<double>(problem, args, grad_codebook, grad_temperature, threads)
-                                     : backward<float>(problem, args, grad_codebook, grad_temperature, threads);
+    problem.dtype == DType::kFloat64
+        ? backward<double>(problem, args, grad_codebook, grad_temperature, threads)
+        : backward<float>(problem, args, grad_codebook, grad_temperature, threads);
 }
 
 void nearest_forward(const Problem &problem, const NearestOutputs &out, int threads) {
-    problem.dtype == DType::kFloat64 ? nearest<double>(problem, out, threads) : nearest<float>(problem, out, threads);
+    problem.dtype == DType::kFloat64 ? nearest<double>(problem, out, threads)
+                                     : nearest<float>(problem, out, threads);
 }
 
-void gumbel_noise(uint64_t seed, uint64_t first_row, int64_t rows, int codes, bool is_double, void *out, int threads) {
+void gumbel_noise(uint64_t seed, uint64_t first_row, int64_t rows, int codes, bool is_double, void *out,
+                  int threads) {
     const Kernels kernels = kernels_for(is_double);
     const Chunks chunks(rows, codes, kNoLimit);
     const int workers = chunks.workers(threads);
@@ -213,7 +225,7 @@ void philox_words(uint64_t seed, uint64_t first_row, int64_t rows, int codes, ui
     parallel_for(chunks.count, workers, [&](int64_t i, int worker) {
         const Range range = chunks[i];
         kernels.words(seed, first_row + static_cast<uint64_t>(range.begin), range.end - range.begin, codes,
-                                 out + range.begin * codes, scratch[static_cast<size_t>(worker)]->get());
+                      out + range.begin * codes, scratch[static_cast<size_t>(worker)]->get());
     });
 }
 
@@ -227,7 +239,7 @@ uint32_t philox_floor(uint64_t seed, int64_t rows, int codes, int threads) {
         const Range range = chunks[i];
         sums[static_cast<size_t>(worker)] ^=
             kernels.floor(seed, static_cast<uint64_t>(range.begin), range.end - range.begin, codes,
-                                     scratch[static_cast<size_t>(worker)]->get());
+                          scratch[static_cast<size_t>(worker)]->get());
     });
     uint32_t sum = 0;
     for (uint32_t part : sums)

@@ -1,4 +1,5 @@
-// The CPU backend: picks the kernels of the best instruction set that this processor has, and splits the rows over threads.
+// The CPU backend: picks the kernels of the best instruction set that this processor has, and splits the rows
+// over threads.
 #pragma once
 
 #include <string>
@@ -8,16 +9,17 @@
 
 namespace fqvae {
 
-std::vector<std::string> instruction_sets();    // compiled in and supported by the processor, best first
-std::string instruction_set();                  // the one in use
+std::vector<std::string> instruction_sets();       // compiled in and supported by the processor, best first
+std::string instruction_set();                     // the one in use
 void use_instruction_set(const std::string &name); // throws std::invalid_argument if it cannot run here
 
 void gumbel_forward(const Problem &problem, const ForwardOutputs &out, int threads);
 // grad_codebook: (codebooks, codes) in the compute type, or null; grad_temperature: one double, or null.
-void gumbel_backward(const Problem &problem, BackwardArguments args, void *grad_codebook, double *grad_temperature,
-                     int threads);
+void gumbel_backward(const Problem &problem, BackwardArguments args, void *grad_codebook,
+                     double *grad_temperature, int threads);
 void nearest_forward(const Problem &problem, const NearestOutputs &out, int threads);
-void gumbel_noise(uint64_t seed, uint64_t first_row, int64_t rows, int codes, bool is_double, void *out, int threads);
+void gumbel_noise(uint64_t seed, uint64_t first_row, int64_t rows, int codes, bool is_double, void *out,
+                  int threads);
 void gumbel_from_words(const uint32_t *words, int64_t count, bool is_double, void *out);
 void philox_words(uint64_t seed, uint64_t first_row, int64_t rows, int codes, uint32_t *out, int threads);
 uint32_t philox_floor(uint64_t seed, int64_t rows, int codes, int threads);

@@ -1,4 +1,5 @@
-// Groups of rows, one row to a lane: where they lie, how they are numbered, and what stands around a row's program.
+// Groups of rows, one row to a lane: where they lie, how they are numbered, and what stands around a row's
+// program.
 #pragma once
 
 #include <type_traits>
@@ -21,8 +22,8 @@ inline const PhiloxCode *code_keys(Scratch &scratch, int codes, uint32_t n_high,
     return scratch.code_keys;
 }
 
-// Splits the rows of one codebook into groups: body(rows, number of the first row). A group ends where the high word of the
-// row numbers changes, since its lanes share that word.
+// Splits the rows of one codebook into groups: body(rows, number of the first row). A group ends where the
+// high word of the row numbers changes, since its lanes share that word.
 template <class L, class Body>
 void each_group(Range range, int64_t codebooks, int64_t codebook, uint64_t row_offset, Body body) {
     for (int64_t position = range.begin; position < range.end;) {
@@ -39,8 +40,8 @@ void each_group(Range range, int64_t codebooks, int64_t codebook, uint64_t row_o
     }
 }
 
-// A row's reference point, in the codebook's own units; whether the row can be used at all; z, centred and scaled, for bounded
-// scorers.
+// A row's reference point, in the codebook's own units; whether the row can be used at all; z, centred and
+// scaled, for bounded scorers.
 template <class L> struct Reference {
     typename L::F point;
     typename L::M usable;
@@ -60,14 +61,16 @@ void mask_tile(typename L::Real *tile, int count, typename L::M usable, typename
         L::store(tile + k * L::width, L::select(usable, L::load(tile + k * L::width), L::set(otherwise)));
 }
 
-// The largest of each row's given logits and its code; a row with NaN, +inf or nothing but -inf is not usable.
+// The largest of each row's given logits and its code; a row with NaN, +inf or nothing but -inf is not
+// usable.
 template <class L> struct LargestLogit {
     typename L::F logit, code;
     typename L::M usable;
 };
 
 template <class L>
-LargestLogit<L> largest_logit(const Problem &problem, const typename L::Real *codes, const Rows &rows, Tile<L> &tile) {
+LargestLogit<L> largest_logit(const Problem &problem, const typename L::Real *codes, const Rows &rows,
+                              Tile<L> &tile) {
     const auto infinity = L::set(static_cast<typename L::Real>(__builtin_inf()));
     LargestLogit<L> found{L::set(0) - infinity, L::set(codes[0]), L::less(L::set(0), infinity)};
     for (int first = 0; first < problem.codes; first += kTileCodes) {
@@ -85,11 +88,11 @@ LargestLogit<L> largest_logit(const Problem &problem, const typename L::Real *co
     return found;
 }
 
-// Chooses the scorer of a group and calls run(scorer, reference, load_tile). Rows that are not usable are scored as if their
-// z or all their logits were 0, so that everything stays finite.
+// Chooses the scorer of a group and calls run(scorer, reference, load_tile). Rows that are not usable are
+// scored as if their z or all their logits were 0, so that everything stays finite.
 template <class L, class Run>
-FQVAE_INLINE void with_scorer(const Problem &problem, const Plan &plan, const Codebook &codebook, const Rows &rows,
-                              Tile<L> &tile, Run run) {
+FQVAE_INLINE void with_scorer(const Problem &problem, const Plan &plan, const Codebook &codebook,
+                              const Rows &rows, Tile<L> &tile, Run run) {
     using Real = typename L::Real;
     auto real = [](double x) { return L::set(static_cast<Real>(x)); };
     const auto far = L::set(static_cast<Real>(kFar)), scale = L::set(static_cast<Real>(kLengthScale));
@@ -126,7 +129,8 @@ FQVAE_INLINE void with_scorer(const Problem &problem, const Plan &plan, const Co
     } else {
         const auto nearest = nearest_row<L>(given, plan.numbers, problem.codes, inside);
         const auto excess = clamp<L>(z - nearest.code, zero - far, far);
-        run(ExactScorer<L>{given, nearest.code, excess * two}, Reference<L>{nearest.code, usable, zero}, no_tile);
+        run(ExactScorer<L>{given, nearest.code, excess * two}, Reference<L>{nearest.code, usable, zero},
+            no_tile);
     }
 }
 

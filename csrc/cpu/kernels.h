@@ -1,4 +1,5 @@
-// The loops over rows, around the programs of csrc/row/: compiled once for each instruction set and compute type.
+// The loops over rows, around the programs of csrc/row/: compiled once for each instruction set and compute
+// type.
 #pragma once
 
 #include "denormals.h"
@@ -15,10 +16,14 @@ template <class L> class Loops {
     using IO = RowIO<L>;
     static constexpr int width = L::width;
     static constexpr DType kReal = sizeof(Real) == 8 ? DType::kFloat64 : DType::kFloat32;
-    static constexpr int kGroupsBetweenFlushes = 256; // of the codebook's float sums: keeps their rounding down
+    static constexpr int kGroupsBetweenFlushes =
+        256; // of the codebook's float sums: keeps their rounding down
 
   public:
-    static Kernels table() { return {width, sizeof(Tile<L>), forward, backward, tabulate, posterior_gradient, nearest, noise, noise_from_words, words, floor}; }
+    static Kernels table() {
+        return {width,   sizeof(Tile<L>), forward,          backward, tabulate, posterior_gradient,
+                nearest, noise,           noise_from_words, words,    floor};
+    }
 
   private:
     static void forward(const Problem &problem, const Plan &plan, const ForwardOutputs &out, Range range,
@@ -30,40 +35,46 @@ template <class L> class Loops {
             const Codebook codebook = plan.codebooks[j];
             const auto call = IO::constants(problem, plan, codebook);
             const PosteriorTable<L> table(codebook);
-            each_group<L>(range, problem.codebooks, j, problem.row_offset, [&](const Rows &rows, uint64_t number) {
-                const PhiloxRow<L> row(static_cast<uint32_t>(number), static_cast<uint32_t>(rows.stride), keys);
-                const auto *code = code_keys(scratch, problem.codes, static_cast<uint32_t>(number >> 32), keys);
-                with_scorer<L>(problem, plan, codebook, rows, tile, [&](auto scorer, const auto &z, auto load_tile) {
-                    RowSums<L> sums;
-                    F kl_bits;
-                    bool with_posterior = true;
-                    const auto direct = [&] {
-                        sums = forward_row<L, true>(call, scorer, row, code, keys, tile, load_tile);
-                        kl_bits = sums.mean_logit - sums.log2_partition;
-                    };
-                    if (scorer.kBounded && codebook.posterior) {
-                        const auto place = table.locate(z.x);
-                        if (L::all(place.inside)) {
-                            sums = forward_row<L, !decltype(scorer)::kBounded>(call, scorer, row, code, keys, tile, load_tile);
-                            kl_bits = table.value(place);
-                            with_posterior = false;
-                        } else {
-                            direct();
-                            kl_bits = L::select(place.inside, table.value(place), kl_bits);
-                        }
-                    } else {
-                        direct();
-                    }
-                    IO::store_row(problem, codebook, out, rows, z, scorer.kOffsetScale, scorer.kBounded, sums, kl_bits,
-                                  with_posterior);
-                    if (out.weights && !problem.hard)
-                        weights_row<L>(call, scorer, sums, row, code, keys, tile, load_tile, [&](int first, int count) {
-                            mask_tile<L>(tile.noise, count, z.usable, static_cast<Real>(__builtin_nan("")));
-                            Memory<L>::store_tile(out.weights, problem.dtype, rows, problem.codes, first, count,
-                                                  tile.noise);
+            each_group<L>(
+                range, problem.codebooks, j, problem.row_offset, [&](const Rows &rows, uint64_t number) {
+                    const PhiloxRow<L> row(static_cast<uint32_t>(number), static_cast<uint32_t>(rows.stride),
+                                           keys);
+                    const auto *code =
+                        code_keys(scratch, problem.codes, static_cast<uint32_t>(number >> 32), keys);
+                    with_scorer<L>(
+                        problem, plan, codebook, rows, tile, [&](auto scorer, const auto &z, auto load_tile) {
+                            RowSums<L> sums;
+                            F kl_bits;
+                            const auto direct = [&] {
+                                sums = forward_row<L, true>(call, scorer, row, code, keys, tile, load_tile);
+                                kl_bits = sums.mean_logit - sums.log2_partition;
+                            };
+                            if (scorer.kBounded && codebook.posterior) {
+                                const auto place = table.locate(z.x);
+                                if (L::all(place.inside)) {
+                                    sums = forward_row<L, !decltype(scorer)::kBounded>(
+                                        call, scorer, row, code, keys, tile, load_tile);
+                                    kl_bits = table.value(place);
+                                } else {
+                                    direct();
+                                    kl_bits = L::select(place.inside, table.value(place), kl_bits);
+                                }
+                            } else {
+                                direct();
+                            }
+                            IO::store_row(problem, codebook, out, rows, z, scorer.kOffsetScale, sums,
+                                          kl_bits);
+                            if (out.weights && !problem.hard)
+                                weights_row<L>(call, scorer, sums, row, code, keys, tile, load_tile,
+                                               [&](int first, int count) {
+                                                   mask_tile<L>(tile.noise, count, z.usable,
+                                                                static_cast<Real>(__builtin_nan("")));
+                                                   Memory<L>::store_tile(out.weights, problem.dtype, rows,
+                                                                         problem.codes, first, count,
+                                                                         tile.noise);
+                                               });
                         });
                 });
-            });
         }
     }
 
@@ -83,58 +94,64 @@ template <class L> class Loops {
             const auto call = IO::constants(problem, plan, codebook);
             const PosteriorTable<L> table(codebook);
             int groups = 0;
-            each_group<L>(range, problem.codebooks, j, problem.row_offset, [&](const Rows &rows, uint64_t number) {
-                const PhiloxRow<L> row(static_cast<uint32_t>(number), static_cast<uint32_t>(rows.stride), keys);
-                const auto *code = code_keys(scratch, problem.codes, static_cast<uint32_t>(number >> 32), keys);
-                with_scorer<L>(problem, plan, codebook, rows, tile, [&](auto scorer, const auto &z, auto load_tile) {
-                    auto up = IO::load_upstream(args, problem, rows, z.usable);
-                    const auto load_both = [&](int first, int count) {
-                        load_tile(first, count);
-                        if (!up.weights)
-                            return;
-                        Memory<L>::load_tile(args.grad_weights, problem.dtype, rows, problem.codes, first, count,
-                                             tile.grad_weights);
-                        mask_tile<L>(tile.grad_weights, count, z.usable, 0);
-                    };
-                    const auto store_tile = [&](int first, int count) {
-                        if (args.grad_input)
-                            Memory<L>::store_tile(args.grad_input, problem.dtype, rows, problem.codes, first, count,
-                                                  tile.given);
-                    };
-                    const auto run = [&](auto general, auto with_posterior) {
-                        const auto sums = IO::load_sums(args, problem, call, rows, scorer.kBounded, with_posterior);
-                        return backward_row<L, general, with_posterior>(call, scorer, sums, up, code_sums, row, code,
-                                                                        keys, tile, load_both, store_tile);
-                    };
-                    const auto run_with = [&](auto with_posterior) {
-                        return up.weights || up.temperature ? run(std::true_type(), with_posterior)
-                                                            : run(std::false_type(), with_posterior);
-                    };
-                    RowGradient<L> gradient;
-                    if (!(scorer.kBounded && codebook.posterior)) {
-                        gradient = run_with(std::true_type());
-                    } else {
-                        const auto place = table.locate(z.x);
-                        const F kl = L::select(place.inside, up.kl, L::set(0)) * IO::real(kLn2);
-                        if (args.grad_kl)
-                            table.deposit(place, kl, node_sums);
-                        up.kl = L::select(place.inside, L::set(0), up.kl);
-                        if (L::all(place.inside))
-                            gradient = run_with(std::bool_constant<!decltype(scorer)::kBounded>());
-                        else
-                            gradient = run_with(std::true_type());
-                        gradient.input = L::fma(kl * IO::real(kLengthScale), table.slope(place), gradient.input);
-                    }
-                    if (problem.hard)
-                        IO::add_one_hot(args, rows, up.quantized, code_sums);
-                    if (args.grad_input && !problem.is_logits)
-                        Memory<L>::store(args.grad_input, problem.dtype, rows, gradient.input);
-                    if (up.temperature)
-                        *out.temperature += L::sum(gradient.temperature);
+            each_group<L>(
+                range, problem.codebooks, j, problem.row_offset, [&](const Rows &rows, uint64_t number) {
+                    const PhiloxRow<L> row(static_cast<uint32_t>(number), static_cast<uint32_t>(rows.stride),
+                                           keys);
+                    const auto *code =
+                        code_keys(scratch, problem.codes, static_cast<uint32_t>(number >> 32), keys);
+                    with_scorer<L>(
+                        problem, plan, codebook, rows, tile, [&](auto scorer, const auto &z, auto load_tile) {
+                            auto up = IO::load_upstream(args, problem, rows, z.usable);
+                            const auto load_both = [&](int first, int count) {
+                                load_tile(first, count);
+                                if (!up.weights)
+                                    return;
+                                Memory<L>::load_tile(args.grad_weights, problem.dtype, rows, problem.codes,
+                                                     first, count, tile.grad_weights);
+                                mask_tile<L>(tile.grad_weights, count, z.usable, 0);
+                            };
+                            const auto store_tile = [&](int first, int count) {
+                                if (args.grad_input)
+                                    Memory<L>::store_tile(args.grad_input, problem.dtype, rows, problem.codes,
+                                                          first, count, tile.given);
+                            };
+                            const auto run = [&](auto general, auto with_posterior) {
+                                const auto sums = IO::load_sums(args, problem, rows, with_posterior);
+                                return backward_row<L, general, with_posterior>(call, scorer, sums, up,
+                                                                                code_sums, row, code, keys,
+                                                                                tile, load_both, store_tile);
+                            };
+                            const auto run_with = [&](auto with_posterior) {
+                                return up.weights || up.temperature ? run(std::true_type(), with_posterior)
+                                                                    : run(std::false_type(), with_posterior);
+                            };
+                            RowGradient<L> gradient;
+                            if (!(scorer.kBounded && codebook.posterior)) {
+                                gradient = run_with(std::true_type());
+                            } else {
+                                const auto place = table.locate(z.x);
+                                const F kl = L::select(place.inside, up.kl, L::set(0)) * IO::real(kLn2);
+                                if (args.grad_kl)
+                                    table.deposit(place, kl, node_sums);
+                                up.kl = L::select(place.inside, L::set(0), up.kl);
+                                if (L::all(place.inside))
+                                    gradient = run_with(std::bool_constant<!decltype(scorer)::kBounded>());
+                                else
+                                    gradient = run_with(std::true_type());
+                                gradient.input =
+                                    L::fma(kl * IO::real(kLengthScale), table.slope(place), gradient.input);
+                            }
+                            if (problem.hard)
+                                IO::add_one_hot(args, rows, up.quantized, code_sums);
+                            if (args.grad_input && !problem.is_logits)
+                                Memory<L>::store(args.grad_input, problem.dtype, rows, gradient.input);
+                            if (up.temperature)
+                                *out.temperature += L::sum(gradient.temperature);
+                        });
+                    if (++groups % kGroupsBetweenFlushes == 0)
+                        IO::move_lanes(code_sums, problem.codes, out.codebook + j * problem.codes);
                 });
-                if (++groups % kGroupsBetweenFlushes == 0)
-                    IO::move_lanes(code_sums, problem.codes, out.codebook + j * problem.codes);
-            });
             IO::move_lanes(code_sums, problem.codes, out.codebook + j * problem.codes);
         }
         for (int i = 0; i < node_values; ++i)
@@ -146,8 +163,8 @@ template <class L> class Loops {
         PosteriorTable<L>(codebook).fill(codes);
     }
 
-    static void posterior_gradient(const Codebook &codebook, int codes, const double *node_weights, Scratch &scratch,
-                                   double *codebook_gradient) {
+    static void posterior_gradient(const Codebook &codebook, int codes, const double *node_weights,
+                                   Scratch &scratch, double *codebook_gradient) {
         const FlushDenormals flush;
         auto *code_sums = static_cast<Real *>(scratch.codebook_sums);
         memset(code_sums, 0, sizeof(Real) * static_cast<size_t>(codes) * width);
@@ -162,11 +179,12 @@ template <class L> class Loops {
             const Codebook codebook = plan.codebooks[j];
             each_group<L>(range, problem.codebooks, j, 0, [&](const Rows &rows, uint64_t) {
                 auto z = Memory<L>::load(problem.input, problem.dtype, rows);
-                const M usable = L::less(L::max(z, L::set(0) - z), L::set(static_cast<Real>(__builtin_inf())));
+                const M usable =
+                    L::less(L::max(z, L::set(0) - z), L::set(static_cast<Real>(__builtin_inf())));
                 z = clamp<L>(L::select(usable, z, L::set(0)), L::set(static_cast<Real>(codebook.lowest)),
                              L::set(static_cast<Real>(codebook.highest)));
-                const auto found = nearest_row<L>(static_cast<const Real *>(codebook.given), plan.numbers,
-                                                  problem.codes, z);
+                const auto found =
+                    nearest_row<L>(static_cast<const Real *>(codebook.given), plan.numbers, problem.codes, z);
                 IO::store_indices(out.indices, rows, found.index);
                 IO::store_codes(problem, codebook, out.quantized, out.indices, rows, usable);
             });
@@ -174,7 +192,8 @@ template <class L> class Loops {
     }
 
     // Noise and words need no tile of scores: eight rows' worth of buffers would do, but the tile is at hand.
-    static void noise(uint64_t seed, uint64_t first_row, int64_t rows, int codes, void *out, Scratch &scratch) {
+    static void noise(uint64_t seed, uint64_t first_row, int64_t rows, int codes, void *out,
+                      Scratch &scratch) {
         const FlushDenormals flush;
         const PhiloxKeys keys(seed);
         auto &tile = *static_cast<Tile<L> *>(scratch.tile);
@@ -202,7 +221,8 @@ template <class L> class Loops {
         }
     }
 
-    static void words(uint64_t seed, uint64_t first_row, int64_t rows, int codes, uint32_t *out, Scratch &scratch) {
+    static void words(uint64_t seed, uint64_t first_row, int64_t rows, int codes, uint32_t *out,
+                      Scratch &scratch) {
         const PhiloxKeys keys(seed);
         each_group<L>({0, rows}, 1, 0, first_row, [&](const Rows &group, uint64_t number) {
             const PhiloxRow<L> row(static_cast<uint32_t>(number), 1, keys);
@@ -216,8 +236,8 @@ template <class L> class Loops {
         });
     }
 
-    // Draws every word and keeps none beyond the first-level cache: what no kernel with this noise can beat. Returns the xor of
-    // the last ones, 16 codes of a group of rows.
+    // Draws every word and keeps none beyond the first-level cache: what no kernel with this noise can beat.
+    // Returns the xor of the last ones, 16 codes of a group of rows.
     static uint32_t floor(uint64_t seed, uint64_t first_row, int64_t rows, int codes, Scratch &scratch) {
         const PhiloxKeys keys(seed);
         alignas(64) uint32_t last[16 * width] = {};

@@ -8,7 +8,8 @@ namespace fqvae {
 
 Kernels portable_kernels() { return Loops<VectorLanes>::table(); }
 
-// float64 is for checking gradients and for people who need it, not for speed: one row at a time, with libm's functions.
+// float64 is for checking gradients and for people who need it, not for speed: one row at a time, with libm's
+// functions.
 Kernels portable_double_kernels() { return Loops<ScalarLanes<double>>::table(); }
 
 } // namespace fqvae

@@ -1,4 +1,5 @@
-// Sixteen float lanes in AVX-512 registers. The operations follow row/scalar_lanes.h, where they are described.
+// Sixteen float lanes in AVX-512 registers. The operations follow row/scalar_lanes.h, where they are
+// described.
 #pragma once
 
 #include <immintrin.h>
@@ -64,21 +65,24 @@ struct Avx512Lanes {
     FQVAE_INLINE static F gather(const Real *p, U index) { return _mm512_i32gather_ps(index, p, 4); }
     FQVAE_INLINE static F to_real(U x) { return _mm512_cvtepu32_ps(x); }
     FQVAE_INLINE static void transpose4(F a, F b, F c, F d, Real *p) { // within each quarter of the registers
-        auto ab_low = _mm512_castps_pd(_mm512_unpacklo_ps(a, b)), ab_high = _mm512_castps_pd(_mm512_unpackhi_ps(a, b));
-        auto cd_low = _mm512_castps_pd(_mm512_unpacklo_ps(c, d)), cd_high = _mm512_castps_pd(_mm512_unpackhi_ps(c, d));
+        auto ab_low = _mm512_castps_pd(_mm512_unpacklo_ps(a, b)),
+             ab_high = _mm512_castps_pd(_mm512_unpackhi_ps(a, b));
+        auto cd_low = _mm512_castps_pd(_mm512_unpacklo_ps(c, d)),
+             cd_high = _mm512_castps_pd(_mm512_unpackhi_ps(c, d));
         store(p, _mm512_castpd_ps(_mm512_unpacklo_pd(ab_low, cd_low)));
         store(p + 16, _mm512_castpd_ps(_mm512_unpackhi_pd(ab_low, cd_low)));
         store(p + 32, _mm512_castpd_ps(_mm512_unpacklo_pd(ab_high, cd_high)));
         store(p + 48, _mm512_castpd_ps(_mm512_unpackhi_pd(ab_high, cd_high)));
     }
     FQVAE_INLINE static constexpr int transposed_row(int i) { return i % 4 * 4 + i / 4; }
-    // (word >> 9 | bits of 1.0f) as a float in [1, 2), less the largest float below 1: (word >> 9) 2^-23 + 2^-24, exact.
+    // (word >> 9 | bits of 1.0f) as a float in [1, 2), less the largest float below 1: (word >> 9) 2^-23 +
+    // 2^-24, exact.
     FQVAE_INLINE static F uniform(U word) {
         return _mm512_castsi512_ps(_mm512_shrdi_epi32(word, set_word(0x7f), 9)) - set(0x1.fffffep-1f);
     }
 
-    // GCC prefers constants as memory operands; in these loops the load ports then run short before the arithmetic does. What
-    // passes through here stays in a register.
+    // GCC prefers constants as memory operands; in these loops the load ports then run short before the
+    // arithmetic does. What passes through here stays in a register.
     FQVAE_INLINE static F keep(F x) {
         asm("" : "+v"(x));
         return x;
@@ -88,7 +92,8 @@ struct Avx512Lanes {
         return x;
     }
 
-    // log2(x) = exponent + T[i] + log2(1 + r), r = mantissa * rc[i] - 1, by the leading five bits of the mantissa.
+    // log2(x) = exponent + T[i] + log2(1 + r), r = mantissa * rc[i] - 1, by the leading five bits of the
+    // mantissa.
     template <int Interval> struct Reduction {
         F reciprocal[2], log[2], one = keep(set(1.0f));
         FQVAE_INLINE explicit Reduction(const LogTable &table)
@@ -97,15 +102,18 @@ struct Avx512Lanes {
 
         FQVAE_INLINE void operator()(F x, F &whole, F &r, F below = set(0)) const {
             auto i = _mm512_srli_epi32(_mm512_castps_si512(x), 18); // the permutations read the low five bits
-            auto mantissa = _mm512_getmant_ps(x, static_cast<_MM_MANTISSA_NORM_ENUM>(Interval), _MM_MANT_SIGN_zero);
+            auto mantissa =
+                _mm512_getmant_ps(x, static_cast<_MM_MANTISSA_NORM_ENUM>(Interval), _MM_MANT_SIGN_zero);
             whole = (_mm512_getexp_ps(x) - below) + _mm512_permutex2var_ps(log[0], i, log[1]);
             r = _mm512_fmsub_ps(mantissa, _mm512_permutex2var_ps(reciprocal[0], i, reciprocal[1]), one);
         }
     };
-    // Relative accuracy up to x = 1: the mantissa is taken in [0.75, 1.5), so that exponent and table are 0 there.
+    // Relative accuracy up to x = 1: the mantissa is taken in [0.75, 1.5), so that exponent and table are 0
+    // there.
     struct Log2 {
         Reduction<_MM_MANT_NORM_p75_1p5> reduce{kCentredLog};
-        F c3 = keep(set(0.4777141809463501f)), c2 = keep(set(-0.7214899659156799f)), c1 = keep(set(1.4426946640014648f));
+        F c3 = keep(set(0.4777141809463501f)), c2 = keep(set(-0.7214899659156799f)),
+          c1 = keep(set(1.4426946640014648f));
         FQVAE_INLINE F operator()(F x, F below = set(0)) const {
             F whole, r;
             reduce(x, whole, r, below);
@@ -122,7 +130,8 @@ struct Avx512Lanes {
             return fma(fma(c2, r, c1), r, fma(a, b, whole));
         }
     };
-    // With flush-to-zero on. `scalef` takes the floor of x as the exponent, so the polynomial covers [0, 1), to 8.2e-8.
+    // With flush-to-zero on. `scalef` takes the floor of x as the exponent, so the polynomial covers [0, 1),
+    // to 8.2e-8.
     struct Exp2 {
         F c5 = keep(set(0.0018671301659196615f)), c4 = keep(set(0.009017029777169228f)),
           c3 = keep(set(0.05579991266131401f)), c2 = keep(set(0.24016444385051727f)),

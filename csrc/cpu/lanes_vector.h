@@ -1,5 +1,5 @@
-// Float lanes in the vector extensions of GCC and Clang: FQVAE_LANES of them, eight for AVX2, four elsewhere (SSE2, NEON).
-// The operations follow row/scalar_lanes.h, where they are described.
+// Float lanes in the vector extensions of GCC and Clang: FQVAE_LANES of them, eight for AVX2, four elsewhere
+// (SSE2, NEON). The operations follow row/scalar_lanes.h, where they are described.
 #pragma once
 
 #include <cstdint>
@@ -77,9 +77,11 @@ struct VectorLanes {
     FQVAE_INLINE static Wide xor3(Wide a, Wide b, U c) { return a ^ b ^ (Wide)c; }
     FQVAE_INLINE static U xor3_words(U a, U b, U c) { return a ^ b ^ c; }
     FQVAE_INLINE static U merge_low(const Wide *x) { return (U)((x[0] & 0xffffffffull) | (x[1] << 32)); }
-    FQVAE_INLINE static U merge_high(const Wide *x) { return (U)((x[0] >> 32) | (x[1] & 0xffffffff00000000ull)); }
+    FQVAE_INLINE static U merge_high(const Wide *x) {
+        return (U)((x[0] >> 32) | (x[1] & 0xffffffff00000000ull));
+    }
 
-    FQVAE_INLINE static U truncate(F x) { return (U)__builtin_convertvector(x, M); }
+    FQVAE_INLINE static U truncate(F x) { return (U) __builtin_convertvector(x, M); }
     FQVAE_INLINE static F gather(const Real *p, U index) {
         F x;
         for (int i = 0; i < width; ++i)
@@ -92,7 +94,8 @@ struct VectorLanes {
             p[4 * i] = a[i], p[4 * i + 1] = b[i], p[4 * i + 2] = c[i], p[4 * i + 3] = d[i];
     }
     FQVAE_INLINE static constexpr int transposed_row(int i) { return i; }
-    // (word >> 9 | bits of 1.0f) as a float in [1, 2), less the largest float below 1: (word >> 9) 2^-23 + 2^-24, exact.
+    // (word >> 9 | bits of 1.0f) as a float in [1, 2), less the largest float below 1: (word >> 9) 2^-23 +
+    // 2^-24, exact.
     FQVAE_INLINE static F uniform(U word) { return (F)((word >> 9) | 0x3f800000u) - 0x1.fffffep-1f; }
 
     FQVAE_INLINE static F log2(F x, F below) { return log2_polynomial<VectorLanes>(x, below); }

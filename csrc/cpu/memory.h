@@ -1,5 +1,6 @@
-// Tensors in memory to lanes and back, for each storage type. Included by the kernels' files only, each compiled for its own
-// instruction set; everything sits in an unnamed namespace so that the linker cannot mix them up.
+// Tensors in memory to lanes and back, for each storage type. Included by the kernels' files only, each
+// compiled for its own instruction set; everything sits in an unnamed namespace so that the linker cannot mix
+// them up.
 #pragma once
 
 #include <cstdint>
@@ -63,7 +64,8 @@ inline void narrow(float x, Float16 *out) { // to nearest, ties to even
         half = 0;
     else { // denormal: the mantissa with its leading 1, shifted into place
         uint32_t mantissa = (rest & 0x7fffffu) | 0x800000u, shift = 126u - (rest >> 23);
-        uint32_t kept = mantissa >> shift, dropped = mantissa & ((1u << shift) - 1u), middle = 1u << (shift - 1u);
+        uint32_t kept = mantissa >> shift, dropped = mantissa & ((1u << shift) - 1u),
+                 middle = 1u << (shift - 1u);
         half = kept + (dropped > middle || (dropped == middle && (kept & 1u)));
     }
     out->bits = static_cast<uint16_t>(sign | half);
@@ -122,8 +124,8 @@ template <class L> class Memory {
     }
 
     // Columns first ... first+count-1 of a (rows, columns) matrix, to tile[k * width + lane] and back.
-    static void load_tile(const void *base, DType dtype, const Rows &rows, int64_t columns, int first, int count,
-                          Real *tile) {
+    static void load_tile(const void *base, DType dtype, const Rows &rows, int64_t columns, int first,
+                          int count, Real *tile) {
         if (rows.count < L::width)
             memset(tile, 0, sizeof(Real) * static_cast<size_t>(count) * L::width);
         with_storage<Real>(dtype, [&](auto *type) {
@@ -140,7 +142,8 @@ template <class L> class Memory {
                            const Real *tile) {
         with_storage<Real>(dtype, [&](auto *type) {
             for (int i = 0; i < rows.count; ++i) {
-                auto *to = static_cast<decltype(type)>(base) + (rows.first + i * rows.stride) * columns + first;
+                auto *to =
+                    static_cast<decltype(type)>(base) + (rows.first + i * rows.stride) * columns + first;
                 for (int k = 0; k < count; ++k)
                     narrow(tile[k * L::width + i], to + k);
             }
@@ -148,8 +151,8 @@ template <class L> class Memory {
     }
 
     // Ones at each row's index, zeros elsewhere, or NaN in rows that are not usable.
-    static void store_one_hot(void *base, DType dtype, const Rows &rows, int64_t columns, const int64_t *indices,
-                              const bool *usable) {
+    static void store_one_hot(void *base, DType dtype, const Rows &rows, int64_t columns,
+                              const int64_t *indices, const bool *usable) {
         with_storage<Real>(dtype, [&](auto *type) {
             for (int i = 0; i < rows.count; ++i) {
                 auto row = rows.first + i * rows.stride;
@@ -163,7 +166,9 @@ template <class L> class Memory {
         });
     }
 
-    static bool is_real(DType dtype) { return dtype == (sizeof(Real) == 8 ? DType::kFloat64 : DType::kFloat32); }
+    static bool is_real(DType dtype) {
+        return dtype == (sizeof(Real) == 8 ? DType::kFloat64 : DType::kFloat32);
+    }
 };
 
 } // namespace

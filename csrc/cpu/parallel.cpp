@@ -1,5 +1,6 @@
-// PyTorch brings its own OpenMP runtime (libgomp) and makes its symbols global. Linking another one would set two teams of
-// threads against each other on the same cores, so the runtime's entry point is looked up in the process instead.
+// PyTorch brings its own OpenMP runtime (libgomp) and makes its symbols global. Linking another one would set
+// two teams of threads against each other on the same cores, so the runtime's entry point is looked up in the
+// process instead.
 #include "parallel.h"
 
 #include <atomic>

@@ -1,5 +1,5 @@
-// How a call will be computed: decided from the codebook and the temperature alone, so that no row's result depends on its
-// neighbours, on the number of rows, or on the number of threads.
+// How a call will be computed: decided from the codebook and the temperature alone, so that no row's result
+// depends on its neighbours, on the number of rows, or on the number of threads.
 #pragma once
 
 #include <algorithm>
@@ -13,8 +13,8 @@
 
 namespace fqvae {
 
-// An upper bound on the distance between neighbouring codes: the range is cut into 64 buckets, and the longest run of empty
-// ones is found in the bits of a word.
+// An upper bound on the distance between neighbouring codes: the range is cut into 64 buckets, and the
+// longest run of empty ones is found in the bits of a word.
 template <class Real> double largest_gap(const Real *codes, int count, double lowest, double highest) {
     const double bucket = (highest - lowest) / 64;
     if (!(bucket > 0))
@@ -32,12 +32,13 @@ template <class Real> double largest_gap(const Real *codes, int count, double lo
 // -log2(-log2 u), the noise in base 2, lies between these.
 constexpr double kLowestNoise = -4.6, kHighestNoise = 23.5;
 
-// Prepares one codebook. The bounded scorer serves float codebooks whose range and gaps are moderate, at temperatures that
-// are not small: then, with costs shifted by a constant, the largest weight of a row lies between 2^-100 and a power of 2
-// whose sum over all codes, times an offset, is still finite.
+// Prepares one codebook. The bounded scorer serves float codebooks whose range and gaps are moderate, at
+// temperatures that are not small: then, with costs shifted by a constant, the largest weight of a row lies
+// between 2^-100 and a power of 2 whose sum over all codes, times an offset, is still finite.
 //
-// If its gaps are narrow besides, and `rows` many enough to pay for it, its posterior is worth tabulating, from some way below
-// the lowest code to as far above the highest. The interpolation's error is then below 2e-7 (KL) and 1e-6 (gradients).
+// If its gaps are narrow besides, and `rows` many enough to pay for it, its posterior is worth tabulating,
+// from some way below the lowest code to as far above the highest. The interpolation's error is then below
+// 2e-7 (KL) and 1e-6 (gradients).
 template <class Real>
 Codebook plan_codebook(const Real *codes, int count, double temperature, int64_t rows, Real *scaled) {
     constexpr double widest = 16, widest_gap = 4, widest_tabulated_gap = 1.5, margin = 2.5;
@@ -55,7 +56,8 @@ Codebook plan_codebook(const Real *codes, int count, double temperature, int64_t
 
     const double gap = largest_gap(codes, count, book.lowest, book.highest);
     const double top = 126 - std::log2(count) - 6; // 2^6 exceeds any scaled offset
-    book.reach = std::min(2.0, book.highest - book.lowest); // offsets, and so their rounding, stay of the codebook's size
+    book.reach = std::min(
+        2.0, book.highest - book.lowest); // offsets, and so their rounding, stay of the codebook's size
     const double lowest = kLowestNoise - std::max(kLog2E * gap * gap / 4, book.reach * book.reach);
     book.bounded = gap <= widest_gap && (kHighestNoise - lowest) / temperature <= top + 100;
     book.shift = top - kHighestNoise / temperature;
@@ -68,7 +70,8 @@ Codebook plan_codebook(const Real *codes, int count, double temperature, int64_t
     book.scaled_highest = *std::max_element(scaled, scaled + count);
 
     book.posterior_first = std::floor((book.scaled_lowest - margin) / kPosteriorStep) * kPosteriorStep;
-    const int nodes = static_cast<int>((book.scaled_highest + margin - book.posterior_first) / kPosteriorStep) + 2;
+    const int nodes =
+        static_cast<int>((book.scaled_highest + margin - book.posterior_first) / kPosteriorStep) + 2;
     if (book.bounded && gap <= widest_tabulated_gap && rows >= rows_per_node * nodes)
         book.posterior_nodes = nodes;
     return book;

@@ -1,8 +1,10 @@
-// The tabulated posterior of a codebook (row/posterior.h): filling it, reading it, and the way back for gradients.
+// The tabulated posterior of a codebook (row/posterior.h): filling it, reading it, and the way back for
+// gradients.
 //
-// A row's KL and its derivative are cubic Hermite interpolations between two nodes. What its KL sends to the codebook is a
-// sum over rows of h f_k(z), f_k = dKL/dm[k]; interpolating f_k the same way, the sum over rows can be taken first: each row
-// leaves h times its four basis values at its two nodes, and only the nodes meet the codes.
+// A row's KL and its derivative are cubic Hermite interpolations between two nodes. What its KL sends to the
+// codebook is a sum over rows of h f_k(z), f_k = dKL/dm[k]; interpolating f_k the same way, the sum over rows
+// can be taken first: each row leaves h times its four basis values at its two nodes, and only the nodes meet
+// the codes.
 #pragma once
 
 #include <cstring>
@@ -49,9 +51,11 @@ template <class L> class PosteriorTable {
         }
     }
 
-    // x: centred and scaled z. The nodes lie at multiples of a power of two, so that distances to them are exact.
+    // x: centred and scaled z. The nodes lie at multiples of a power of two, so that distances to them are
+    // exact.
     Place locate(F x) const {
-        const F steps = L::set(static_cast<Real>(1 / kPosteriorStep)), step = L::set(static_cast<Real>(kPosteriorStep));
+        const F steps = L::set(static_cast<Real>(1 / kPosteriorStep)),
+                step = L::set(static_cast<Real>(kPosteriorStep));
         const F zero = L::set(0), first = L::set(first_), last = L::set(static_cast<Real>(nodes_ - 1));
         const F position = (x - first) * steps;
         Place place;
@@ -68,13 +72,15 @@ template <class L> class PosteriorTable {
         return interpolate(place, 1) * L::set(static_cast<Real>(1 / kPosteriorStep));
     }
 
-    // Leaves the rows' weights at their nodes: weights[2 i] for the value at node i, weights[2 i + 1] for the slope.
+    // Leaves the rows' weights at their nodes: weights[2 i] for the value at node i, weights[2 i + 1] for the
+    // slope.
     static void deposit(const Place &place, F weight, Real *weights) {
         const auto basis = hermite(place.at);
         uint32_t node[width];
         L::store_word(node, place.node);
         Real parts[4 * width]; // four neighbours in memory for each row
-        L::transpose4(weight * basis.of[0], weight * basis.of[1], weight * basis.of[2], weight * basis.of[3], parts);
+        L::transpose4(weight * basis.of[0], weight * basis.of[1], weight * basis.of[2], weight * basis.of[3],
+                      parts);
         FQVAE_UNROLL
         for (int i = 0; i < width; ++i) {
             Real *at_node = weights + 2 * node[i], sum[4];

@@ -1,4 +1,5 @@
-// What one call is about, in plain data: shared by the bindings, the dispatcher and the kernels of each instruction set.
+// What one call is about, in plain data: shared by the bindings, the dispatcher and the kernels of each
+// instruction set.
 #pragma once
 
 #include <cstddef>

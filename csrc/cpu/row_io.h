@@ -28,15 +28,16 @@ template <class L> struct RowIO {
 
     // kl_bits: sum of q log2 q.
     static void store_row(const Problem &problem, const Codebook &codebook, const ForwardOutputs &out,
-                          const Rows &rows, const Reference<L> &z, double offset_scale, bool bounded, const RowSums<L> &sums,
-                          F kl_bits, bool with_posterior) {
+                          const Rows &rows, const Reference<L> &z, double offset_scale,
+                          const RowSums<L> &sums, F kl_bits) {
         const F nan = real(__builtin_nan(""));
         store_indices(out.indices, rows, sums.index);
         if (problem.hard)
             store_codes(problem, codebook, out.quantized, out.indices, rows, z.usable);
         else
-            Memory<L>::store(out.quantized, problem.dtype, rows,
-                             L::select(z.usable, L::fma(sums.mean_offset, real(1 / offset_scale), z.point), nan));
+            Memory<L>::store(
+                out.quantized, problem.dtype, rows,
+                L::select(z.usable, L::fma(sums.mean_offset, real(1 / offset_scale), z.point), nan));
         const F kl = L::fma(kl_bits, real(kLn2), real(__builtin_log(problem.codes)));
         Memory<L>::store(out.kl, kReal, rows, L::select(z.usable, L::max(kl, L::set(0)), nan));
         if (out.weights && problem.hard) {
@@ -45,28 +46,24 @@ template <class L> struct RowIO {
                 usable[i] = L::get(z.usable, i);
             Memory<L>::store_one_hot(out.weights, problem.dtype, rows, problem.codes, out.indices, usable);
         }
-        // Only what the backward pass will ask for: memory that is never written costs nothing.
-        const auto keep = [&](int s, F x) {
-            Memory<L>::store(static_cast<Real *>(out.sums) + s * problem.rows, kReal, rows, x);
-        };
         if (out.sums) {
-            keep(0, sums.mean_offset);
-            keep(1, sums.log2_total);
-            if (!bounded)
-                keep(2, sums.shift);
-            if (with_posterior)
-                keep(3, sums.log2_partition), keep(4, sums.mean_logit);
+            const F kept[kRowSums] = {sums.mean_offset, sums.log2_total, sums.shift, sums.log2_partition,
+                                      sums.mean_logit};
+            for (int s = 0; s < kRowSums; ++s)
+                Memory<L>::store(static_cast<Real *>(out.sums) + s * problem.rows, kReal, rows, kept[s]);
         }
     }
 
-    static RowSums<L> load_sums(const BackwardArguments &args, const Problem &problem, const CallConstants<Real> &call,
-                                const Rows &rows, bool bounded, bool with_posterior) {
+    // with_posterior: will the KL's gradient be taken from them?
+    static RowSums<L> load_sums(const BackwardArguments &args, const Problem &problem, const Rows &rows,
+                                bool with_posterior) {
         const auto kept = [&](int s, Real elsewhere = 0) {
-            return Memory<L>::load(static_cast<const Real *>(args.sums) + s * problem.rows, kReal, rows, elsewhere);
+            return Memory<L>::load(static_cast<const Real *>(args.sums) + s * problem.rows, kReal, rows,
+                                   elsewhere);
         };
         const F zero = L::set(0);
         return {kept(0),
-                bounded ? L::set(call.shift - call.shift_below) : kept(2),
+                kept(2),
                 kept(1, static_cast<Real>(-kLowestLogit)), // lanes without a row get weights of 0
                 with_posterior ? kept(3) : zero,
                 with_posterior ? kept(4) : zero,
@@ -74,8 +71,8 @@ template <class L> struct RowIO {
     }
 
     // What flows into the rows; nothing flows into those that are not usable.
-    static RowUpstream<L> load_upstream(const BackwardArguments &args, const Problem &problem, const Rows &rows,
-                                        M usable) {
+    static RowUpstream<L> load_upstream(const BackwardArguments &args, const Problem &problem,
+                                        const Rows &rows, M usable) {
         const F zero = L::set(0);
         RowUpstream<L> up;
         up.quantized = L::select(usable, Memory<L>::load(args.grad_quantized, problem.dtype, rows), zero);
@@ -116,14 +113,15 @@ template <class L> struct RowIO {
     }
 
     // The codes at the rows' indices, exactly as they came.
-    static void store_codes(const Problem &problem, const Codebook &codebook, void *quantized, const int64_t *indices,
-                            const Rows &rows, M usable) {
+    static void store_codes(const Problem &problem, const Codebook &codebook, void *quantized,
+                            const int64_t *indices, const Rows &rows, M usable) {
         const auto *codes = static_cast<const Real *>(codebook.given);
         with_storage<Real>(problem.dtype, [&](auto *type) {
             auto *to = static_cast<decltype(type)>(quantized);
             for (int i = 0; i < rows.count; ++i) {
                 const int64_t row = rows.first + i * rows.stride;
-                narrow(L::get(usable, i) ? codes[indices[row]] : static_cast<Real>(__builtin_nan("")), to + row);
+                narrow(L::get(usable, i) ? codes[indices[row]] : static_cast<Real>(__builtin_nan("")),
+                       to + row);
             }
         });
     }

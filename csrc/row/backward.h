@@ -6,7 +6,8 @@
 //     dL/dz    = 2 sum of dl[k] d[k]                                 since the dl[k] sum to 0
 //     dL/dm[k] = a w[k] + 2 dl[k] (e - d[k])
 //     dL/dtau  = -sum of ds[k] log(w[k] K) / temperature              since the ds[k] sum to 0
-// Taking differences from the reference point makes dl exactly 0 where one code holds all the weight, however far z is.
+// Taking differences from the reference point makes dl exactly 0 where one code holds all the weight, however
+// far z is.
 #pragma once
 
 #include "forward.h"
@@ -15,12 +16,13 @@ namespace fqvae {
 
 // What flows into a row; lanes without a row, and rows whose z is not finite, carry zeros.
 template <class L> struct RowUpstream {
-    typename L::F quantized;    // a
-    typename L::F direct;       // a again, or 0 where the one-hot takes the direct term (hard=True: the caller adds it)
-    typename L::F kl;           // h
-    typename L::F reference;    // v[index]: v is seen from there, as the offsets are from the reference point
-    bool weights = false;       // is there a v (tile.grad_weights)?
-    bool temperature = false;   // is dL/dtau wanted?
+    typename L::F quantized; // a
+    typename L::F
+        direct;       // a again, or 0 where the one-hot takes the direct term (hard=True: the caller adds it)
+    typename L::F kl; // h
+    typename L::F reference;  // v[index]: v is seen from there, as the offsets are from the reference point
+    bool weights = false;     // is there a v (tile.grad_weights)?
+    bool temperature = false; // is dL/dtau wanted?
 };
 
 template <class L> struct RowGradient {
@@ -32,15 +34,15 @@ template <class L> struct RowGradient {
 // store_tile(first, count) in tile.given. General: with a gradient of the weights, or for the temperature.
 // WithPosterior: with the KL's gradient; else someone else sees to it (posterior.h).
 template <class L, bool General, bool WithPosterior, class Scorer, class LoadTile, class StoreTile>
-FQVAE_INLINE RowGradient<L> backward_row(CallConstants<typename L::Real> call, Scorer scorer,
-                                         RowSums<L> sums, RowUpstream<L> up,
-                                         typename L::Real *codebook, const PhiloxRow<L> &row,
-                                         const PhiloxCode *code_keys, const PhiloxKeys &keys, Tile<L> &tile,
-                                         LoadTile load_tile, StoreTile store_tile) {
+FQVAE_INLINE RowGradient<L>
+backward_row(CallConstants<typename L::Real> call, Scorer scorer, RowSums<L> sums, RowUpstream<L> up,
+             typename L::Real *codebook, const PhiloxRow<L> &row, const PhiloxCode *code_keys,
+             const PhiloxKeys &keys, Tile<L> &tile, LoadTile load_tile, StoreTile store_tile) {
     using F = typename L::F;
     using Real = typename L::Real;
     constexpr int width = L::width;
-    // Offsets are scaled by S and logits are base 2; dl carries a factor of 2 / S, so that dl d is the z gradient's term.
+    // Offsets are scaled by S and logits are base 2; dl carries a factor of 2 / S, so that dl d is the z
+    // gradient's term.
     constexpr Real to_length = static_cast<Real>(1 / Scorer::kOffsetScale);
     constexpr Real dl_scale = static_cast<Real>(Scorer::kGivenLogits ? 1 : 2 / Scorer::kOffsetScale);
     const F zero = L::set(0);
@@ -52,8 +54,9 @@ FQVAE_INLINE RowGradient<L> backward_row(CallConstants<typename L::Real> call, S
     const F per_cost = L::set(-call.inverse_temperature);
     const F bounded_shift = sums.shift - sums.log2_total;
 
-    // Leaves log2 w, log2 q and d of each code in the tile. Bounded costs are small enough to take log2_total together with the
-    // shift; others are first brought close to 0, so that nothing is lost at low temperatures.
+    // Leaves log2 w, log2 q and d of each code in the tile. Bounded costs are small enough to take log2_total
+    // together with the shift; others are first brought close to 0, so that nothing is lost at low
+    // temperatures.
     auto score_tile = [&](int first, int count) FQVAE_LAMBDA {
         load_tile(first, count);
         draw_noise<L>(row, code_keys + first / 4, keys, count, tile.noise);
@@ -62,8 +65,8 @@ FQVAE_INLINE RowGradient<L> backward_row(CallConstants<typename L::Real> call, S
             const F d = scorer.offset(first + k);
             const F cost = scorer.cost(first + k, d, L::load(tile.noise + k * width), add_log2);
             L::store(tile.noise + k * width, Scorer::kBounded
-                                                ? L::fma(cost, per_cost, bounded_shift)
-                                                : L::fma(cost, per_cost, sums.shift) - sums.log2_total);
+                                                 ? L::fma(cost, per_cost, bounded_shift)
+                                                 : L::fma(cost, per_cost, sums.shift) - sums.log2_total);
             if constexpr (WithPosterior)
                 L::store(tile.logit + k * width, scorer.logit(first + k, d) - sums.log2_partition);
             L::store(tile.offset + k * width, d);
@@ -93,16 +96,19 @@ FQVAE_INLINE RowGradient<L> backward_row(CallConstants<typename L::Real> call, S
             const F log2_w = L::load(tile.noise + k * width), d = L::load(tile.offset + k * width);
             const F w = exp2(log2_w), slope_here = slope * d - slope_mean;
             Real *sum = codebook + (first + k) * width;
-            if constexpr (!General && !WithPosterior && !Scorer::kGivenLogits) { // the same in fewer operations
+            if constexpr (!General && !WithPosterior &&
+                          !Scorer::kGivenLogits) { // the same in fewer operations
                 const F pull = slope_here * d;
-                const F rest = Scorer::kInside ? up.direct - pull : L::fma(slope_here, scorer.excess(), up.direct - pull);
+                const F rest = Scorer::kInside ? up.direct - pull
+                                               : L::fma(slope_here, scorer.excess(), up.direct - pull);
                 gradient.input = L::fma(w, pull, gradient.input);
                 L::store(sum, L::fma(w, rest, L::load(sum)));
                 return;
             }
             F ds = slope_here;
             if (General && up.weights)
-                ds = L::fma(L::load(tile.grad_weights + k * width) - up.reference - weights_mean, ds_scale, ds);
+                ds = L::fma(L::load(tile.grad_weights + k * width) - up.reference - weights_mean, ds_scale,
+                            ds);
             ds = w * ds;
             if (General)
                 gradient.temperature = L::fma(ds, log2_w + log2_codes, gradient.temperature);

@@ -1,7 +1,7 @@
 // Forward: one group of rows, a row to a lane, against all codes.
 //
-// Arguments that a loop reads are passed by value: behind a reference, the compiler would have to read them again after each
-// store to the tile.
+// Arguments that a loop reads are passed by value: behind a reference, the compiler would have to read them
+// again after each store to the tile.
 #pragma once
 
 #include "score.h"
@@ -14,7 +14,8 @@ template <class Real> struct CallConstants {
     const uint32_t *numbers; // 0, 1 ... K-1: broadcast from memory at no cost
     Real inverse_temperature;
     Real shift;       // of bounded scorers; see RowSums
-    Real shift_below; // a whole number near it, which RowSums leaves out of shift and log2_total alike: they stay small
+    Real shift_below; // a whole number near it, which RowSums leaves out of shift and log2_total alike: they
+                      // stay small
 };
 
 // What the forward pass finds out about a row; all but the index is kept for the backward pass.
@@ -28,11 +29,12 @@ template <class L> struct RowSums {
 };
 constexpr int kRowSums = 5; // numbers a row that are kept
 
-// WithPosterior: take log2_partition and mean_logit too; else they are 0, and someone else knows the KL (posterior.h).
+// WithPosterior: take log2_partition and mean_logit too; else they are 0, and someone else knows the KL
+// (posterior.h).
 template <class L, bool WithPosterior, class Scorer, class LoadTile>
 FQVAE_INLINE RowSums<L> forward_row(CallConstants<typename L::Real> call, Scorer scorer,
-                                    const PhiloxRow<L> &row, const PhiloxCode *code_keys, const PhiloxKeys &keys,
-                                    Tile<L> &tile, LoadTile load_tile) {
+                                    const PhiloxRow<L> &row, const PhiloxCode *code_keys,
+                                    const PhiloxKeys &keys, Tile<L> &tile, LoadTile load_tile) {
     using F = typename L::F;
     constexpr int width = L::width;
     const F zero = L::set(0), inverse_temperature = L::set(call.inverse_temperature);
@@ -87,14 +89,14 @@ FQVAE_INLINE RowSums<L> forward_row(CallConstants<typename L::Real> call, Scorer
     }
     const F below = Scorer::kBounded ? L::set(call.shift_below) : zero;
     if constexpr (WithPosterior)
-        return {weighted / total, shift - below, L::log2(total, below), L::log2(partition, zero),
+        return {weighted / total,           shift - below, L::log2(total, below), L::log2(partition, zero),
                 weighted_logit / partition, index};
     else
         return {weighted / total, shift - below, L::log2(total, below), zero, zero, index};
 }
 
-// Soft weights, once the sums are known, handed to store_tile(first, count) in tile.noise. Costs still in the tile are used as
-// they are; a codebook of more than one tile is scored again.
+// Soft weights, once the sums are known, handed to store_tile(first, count) in tile.noise. Costs still in the
+// tile are used as they are; a codebook of more than one tile is scored again.
 template <class L, class Scorer, class LoadTile, class StoreTile>
 FQVAE_INLINE void weights_row(CallConstants<typename L::Real> call, Scorer scorer, RowSums<L> sums,
                               const PhiloxRow<L> &row, const PhiloxCode *code_keys, const PhiloxKeys &keys,
@@ -110,7 +112,8 @@ FQVAE_INLINE void weights_row(CallConstants<typename L::Real> call, Scorer score
             const typename L::AddLog2 add_log2;
             for_codes<4>(count, [&](int k) FQVAE_LAMBDA {
                 const F log2_u = L::load(tile.noise + k * width);
-                L::store(tile.noise + k * width, scorer.cost(first + k, scorer.offset(first + k), log2_u, add_log2));
+                L::store(tile.noise + k * width,
+                         scorer.cost(first + k, scorer.offset(first + k), log2_u, add_log2));
             });
         }
         for_codes<4>(count, [&](int k) FQVAE_LAMBDA {

@@ -1,5 +1,5 @@
-// Logarithm and exponential to base 2 on float lanes: the portable versions. Coefficients: weighted minimax fits (Lawson's
-// iteration on Chebyshev nodes); the errors stated are those of the polynomials.
+// Logarithm and exponential to base 2 on float lanes: the portable versions. Coefficients: weighted minimax
+// fits (Lawson's iteration on Chebyshev nodes); the errors stated are those of the polynomials.
 #pragma once
 
 #define FQVAE_INLINE inline __attribute__((always_inline))
@@ -8,7 +8,8 @@
 
 namespace fqvae {
 
-// What the stages' loops take with them: on lane types with tables, the tables in registers. These are the ones without.
+// What the stages' loops take with them: on lane types with tables, the tables in registers. These are the
+// ones without.
 template <class L> struct PolynomialFunctions {
     struct Log2 { // of a positive number, with relative accuracy as it goes to 1
         FQVAE_INLINE typename L::F operator()(typename L::F x) const { return L::log2(x, L::set(0)); }
@@ -23,8 +24,9 @@ template <class L> struct PolynomialFunctions {
     };
 };
 
-// log2(x) - below for positive normal x and whole `below`. The mantissa is centred on 1, so that the result keeps its relative accuracy as x
-// goes to 1: there the logarithm of a uniform number decides the winner. Relative error 2.7e-8 before rounding.
+// log2(x) - below for positive normal x and whole `below`. The mantissa is centred on 1, so that the result
+// keeps its relative accuracy as x goes to 1: there the logarithm of a uniform number decides the winner.
+// Relative error 2.7e-8 before rounding.
 template <class L> FQVAE_INLINE typename L::F log2_polynomial(typename L::F x, typename L::F below) {
     typename L::F exponent, mantissa;
     L::split(x, exponent, mantissa);
@@ -41,10 +43,11 @@ template <class L> FQVAE_INLINE typename L::F log2_polynomial(typename L::F x, t
     return L::fma(p, f, exponent - below);
 }
 
-// 2^x for x <= 127, exactly 1 at 0 and exactly 0 below -126: a weight too small to matter is no denormal number, and
-// 0 times a far code stays 0. Relative error 9.2e-8 before rounding.
+// 2^x for x <= 127, exactly 1 at 0 and exactly 0 below -126: a weight too small to matter is no denormal
+// number, and 0 times a far code stays 0. Relative error 9.2e-8 before rounding.
 template <class L> FQVAE_INLINE typename L::F exp2_polynomial(typename L::F x) {
-    const auto magic = L::set(12582912.0f); // 1.5 * 2^23: adding it rounds to an integer, found in the low bits
+    const auto magic =
+        L::set(12582912.0f); // 1.5 * 2^23: adding it rounds to an integer, found in the low bits
     auto clamped = L::max(x, L::set(-126.0f));
     auto sum = clamped + magic;
     auto f = clamped - (sum - magic);

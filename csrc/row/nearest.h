@@ -10,7 +10,8 @@ template <class L> struct Nearest {
     typename L::U index;
 };
 
-// z must lie within the codebook's range: clamping a far z to it changes no winner, and keeps the distances exact.
+// z must lie within the codebook's range: clamping a far z to it changes no winner, and keeps the distances
+// exact.
 template <class L>
 FQVAE_INLINE Nearest<L> nearest_row(const typename L::Real *codes, const uint32_t *numbers, int count,
                                     typename L::F z) {
@@ -26,6 +27,5 @@ FQVAE_INLINE Nearest<L> nearest_row(const typename L::Real *codes, const uint32_
     });
     return nearest;
 }
-
 
 } // namespace fqvae

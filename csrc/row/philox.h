@@ -1,12 +1,13 @@
 // Philox4x32-10 (Salmon et al., SC 2011), laid out for many rows against many codes.
 //
-// The counter of code block b = k div 4 in row n is (b, 0, n low, n high). Of its ten rounds the first two mix values
-// that belong to the row alone or to the code block alone, so each side is computed once and only meets the other in
-// round 3: PhiloxRow holds the row's side, PhiloxCode the block's. A round is, per row and block,
+// The counter of code block b = k div 4 in row n is (b, 0, n low, n high). Of its ten rounds the first two
+// mix values that belong to the row alone or to the code block alone, so each side is computed once and only
+// meets the other in round 3: PhiloxRow holds the row's side, PhiloxCode the block's. A round is, per row and
+// block,
 //     c0' = high(M1 c2) ^ c1 ^ key0      c1' = low(M1 c2)
 //     c2' = high(M0 c0) ^ c3 ^ key1      c3' = low(M0 c0)
-// and runs in 64-bit lanes, where one multiplication gives both halves: c1 and c3 are used from the low halves, and
-// what is left in the high halves never matters, because multiplications read low halves only.
+// and runs in 64-bit lanes, where one multiplication gives both halves: c1 and c3 are used from the low
+// halves, and what is left in the high halves never matters, because multiplications read low halves only.
 #pragma once
 
 #include <cstdint>
@@ -18,7 +19,8 @@ namespace fqvae {
 constexpr uint32_t kPhiloxM0 = 0xD2511F53u, kPhiloxM1 = 0xCD9E8D57u;
 constexpr uint32_t kPhiloxW0 = 0x9E3779B9u, kPhiloxW1 = 0xBB67AE85u;
 constexpr int kPhiloxRounds = 10;
-constexpr int kPhiloxBlocks = 2; // of four codes, drawn together: enough to keep the multipliers busy, and they fit in registers
+constexpr int kPhiloxBlocks =
+    2; // of four codes, drawn together: enough to keep the multipliers busy, and they fit in registers
 
 struct PhiloxKeys {
     uint32_t k0[kPhiloxRounds], k1[kPhiloxRounds];
@@ -33,7 +35,8 @@ struct PhiloxKeys {
     }
 };
 
-// The block's side: round 3 multiplies (row.into_c0 ^ into_c0) and (row.into_c2 ^ into_c2), and then mixes next_c0 in.
+// The block's side: round 3 multiplies (row.into_c0 ^ into_c0) and (row.into_c2 ^ into_c2), and then mixes
+// next_c0 in.
 struct PhiloxCode {
     uint32_t into_c0, into_c2, next_c0;
 
@@ -51,7 +54,8 @@ struct PhiloxCode {
 template <class L> struct PhiloxRow {
     typename L::Wide into_c0[L::halves], into_c2[L::halves], next_c2[L::halves];
 
-    // Row numbers n, n + stride, n + 2 stride ... (low words): lane i of half h is for the row in lane halves * i + h.
+    // Row numbers n, n + stride, n + 2 stride ... (low words): lane i of half h is for the row in lane halves
+    // * i + h.
     FQVAE_INLINE PhiloxRow(uint32_t n, uint32_t stride, const PhiloxKeys &keys) {
         FQVAE_UNROLL
         for (int h = 0; h < L::halves; ++h) {

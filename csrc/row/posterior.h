@@ -1,9 +1,9 @@
 // The posterior q without noise, as a function of z alone.
 //
-// KL(q || uniform) depends on z and on nothing else that differs between rows. Where many rows share a codebook it pays to
-// tabulate it once per call, with the derivatives that a cubic Hermite interpolation needs, and to spend no exponential on
-// it row by row. Below x is z in the units of score.h, d[k] = m[k] - x, l[k] = -d[k]^2, E and Cov are taken under q, and
-// c = ln 2:
+// KL(q || uniform) depends on z and on nothing else that differs between rows. Where many rows share a
+// codebook it pays to tabulate it once per call, with the derivatives that a cubic Hermite interpolation
+// needs, and to spend no exponential on it row by row. Below x is z in the units of score.h, d[k] = m[k] - x,
+// l[k] = -d[k]^2, E and Cov are taken under q, and c = ln 2:
 //     f     = sum of q log2 q = E l - log2(sum of 2^l)          the KL in bits, less log2 K
 //     f'    = 2 c Cov(l, d)
 //     f''   = 4 c (c E[(l - E l)(d - E d)^2] + Var d)
@@ -56,7 +56,8 @@ FQVAE_INLINE Posterior<L> posterior_at(const typename L::Real *codes, int count,
 // Adds value_weight g[k] + slope_weight g'[k] to sums[k * width + lane].
 template <class L>
 FQVAE_INLINE void posterior_gradient(const typename L::Real *codes, int count, typename L::F x,
-                                     typename L::F value_weight, typename L::F slope_weight, typename L::Real *sums) {
+                                     typename L::F value_weight, typename L::F slope_weight,
+                                     typename L::Real *sums) {
     using F = typename L::F;
     using Real = typename L::Real;
     const auto q = posterior_at<L>(codes, count, x);
@@ -65,7 +66,8 @@ FQVAE_INLINE void posterior_gradient(const typename L::Real *codes, int count, t
     for_codes<4>(count, [&](int k) FQVAE_LAMBDA {
         const F d = L::set(codes[k]) - x, logit = zero - d * d, p = L::exp2(logit) * q.scale;
         const F above = logit - q.mean_logit;
-        const F slope = two * ln2 * (d - q.mean_offset) * above * d + (two * d - mean_logit_slope) * d - above;
+        const F slope =
+            two * ln2 * (d - q.mean_offset) * above * d + (two * d - mean_logit_slope) * d - above;
         const F both = L::fma(slope_weight, slope, value_weight * above * d);
         L::store(sums + k * L::width, L::fma(p * (zero - two * ln2), both, L::load(sums + k * L::width)));
     });

@@ -1,10 +1,10 @@
-// A lane type is the vocabulary in which a row's program is written: `width` rows side by side, one row to a lane.
-// This one has a single lane. With `double` it serves float64 tensors; with `float` it is the arithmetic of a GPU
-// thread, and the portable kernel where the compiler has no vector extensions.
+// A lane type is the vocabulary in which a row's program is written: `width` rows side by side, one row to a
+// lane. This one has a single lane. With `double` it serves float64 tensors; with `float` it is the
+// arithmetic of a GPU thread, and the portable kernel where the compiler has no vector extensions.
 //
-// Every lane type offers: Real, F (lanes of Real), U (lanes of uint32), M (lanes of true/false), Wide (lanes of uint64,
-// `halves` registers of which hold one U), and the functions below. Arithmetic is written with + - *; `max` and `min`
-// return their second argument if either is NaN, as the SSE instructions do.
+// Every lane type offers: Real, F (lanes of Real), U (lanes of uint32), M (lanes of true/false), Wide (lanes
+// of uint64, `halves` registers of which hold one U), and the functions below. Arithmetic is written with + -
+// *; `max` and `min` return their second argument if either is NaN, as the SSE instructions do.
 #pragma once
 
 #include <cmath>
@@ -38,7 +38,9 @@ template <class R> struct ScalarLanes {
     FQVAE_INLINE static bool get(M m, int) { return m; }
 
     FQVAE_INLINE static U set_word(uint32_t x) { return x; }
-    FQVAE_INLINE static U keep(U x) { return x; } // in a register, if the compiler would rather read it again and again
+    FQVAE_INLINE static U keep(U x) {
+        return x;
+    } // in a register, if the compiler would rather read it again and again
     FQVAE_INLINE static U select(M m, U a, U b) { return m ? a : b; }
     FQVAE_INLINE static void store_word(uint32_t *p, U x) { *p = x; }
     FQVAE_INLINE static U load_word(const uint32_t *p) { return *p; }
@@ -58,7 +60,9 @@ template <class R> struct ScalarLanes {
     FQVAE_INLINE static F gather(const Real *p, U index) { return p[index]; }
     FQVAE_INLINE static F to_real(U x) { return static_cast<F>(x); }
     // Four numbers of each row, side by side in memory: row i's begin at 4 * transposed_row(i).
-    FQVAE_INLINE static void transpose4(F a, F b, F c, F d, Real *p) { p[0] = a, p[1] = b, p[2] = c, p[3] = d; }
+    FQVAE_INLINE static void transpose4(F a, F b, F c, F d, Real *p) {
+        p[0] = a, p[1] = b, p[2] = c, p[3] = d;
+    }
     FQVAE_INLINE static constexpr int transposed_row(int) { return 0; }
     FQVAE_INLINE static F uniform(U word) {
         return (static_cast<Real>(word >> 9) + static_cast<Real>(0.5)) * static_cast<Real>(0x1p-23);
@@ -81,7 +85,8 @@ template <class R> struct ScalarLanes {
     using AddLog2 = typename PolynomialFunctions<ScalarLanes>::AddLog2;
     using Exp2 = typename PolynomialFunctions<ScalarLanes>::Exp2;
 
-    // What the polynomials of math.h need: x = mantissa * 2^exponent with the mantissa in [0.75, 1.5), and p * 2^n.
+    // What the polynomials of math.h need: x = mantissa * 2^exponent with the mantissa in [0.75, 1.5), and p
+    // * 2^n.
     FQVAE_INLINE static void split(F x, F &exponent, F &mantissa) {
         int32_t bits;
         memcpy(&bits, &x, 4);

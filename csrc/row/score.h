@@ -1,11 +1,12 @@
 // Costs: how far a code is from being the winner of a row, seen from a reference point close to z.
 //
-// The logit is -(z - m)^2, but only differences of logits matter, and for far z or wide codebooks they drown in the squares.
-// With a reference r near z, excess e = z - r and offset d = m - r,
+// The logit is -(z - m)^2, but only differences of logits matter, and for far z or wide codebooks they drown
+// in the squares. With a reference r near z, excess e = z - r and offset d = m - r,
 //     (z - m)^2 - (z - r)^2 = d (d - 2 e),
-// which neither cancels nor overflows for the codes that count: the distance of the code, and minus its logit. Its cost is
-// distance + log2(-log2 u): minus (logit + Gumbel noise), but for a constant. Costs and logits are logarithms to base 2;
-// lengths are scaled by kOffsetScale. A scorer knows r, and gives offset, cost and logit of code k.
+// which neither cancels nor overflows for the codes that count: the distance of the code, and minus its
+// logit. Its cost is distance + log2(-log2 u): minus (logit + Gumbel noise), but for a constant. Costs and
+// logits are logarithms to base 2; lengths are scaled by kOffsetScale. A scorer knows r, and gives offset,
+// cost and logit of code k.
 #pragma once
 
 #include <cstdint>
@@ -14,15 +15,17 @@
 
 namespace fqvae {
 
-constexpr int kTileCodes = 64;                           // codes that a stage handles before the next one runs
-constexpr double kLog2E = 1.4426950408889634;            // log2 e
-constexpr double kLn2 = 0.6931471805599453;              // ln 2
-constexpr double kLengthScale = 1.2011224087864498;      // sqrt(log2 e)
-constexpr double kFar = 0x1p100, kLowestLogit = -0x1p80; // what is further away counts as this far: weight exactly 0
+constexpr int kTileCodes = 64;                      // codes that a stage handles before the next one runs
+constexpr double kLog2E = 1.4426950408889634;       // log2 e
+constexpr double kLn2 = 0.6931471805599453;         // ln 2
+constexpr double kLengthScale = 1.2011224087864498; // sqrt(log2 e)
+constexpr double kFar = 0x1p100,
+                 kLowestLogit = -0x1p80; // what is further away counts as this far: weight exactly 0
 
-// What the stages hand on, code by code, a group of rows each: small enough to stay in the first-level cache. The arrays begin
-// at the same place of a 4096-byte page, as the codebook's sums do in the backward pass: a processor compares the addresses of
-// loads and earlier stores by their last twelve bits, and here a load that runs ahead meets no store that lags behind.
+// What the stages hand on, code by code, a group of rows each: small enough to stay in the first-level cache.
+// The arrays begin at the same place of a 4096-byte page, as the codebook's sums do in the backward pass: a
+// processor compares the addresses of loads and earlier stores by their last twelve bits, and here a load
+// that runs ahead meets no store that lags behind.
 template <class L> struct Tile {
     static constexpr int kSize = kTileCodes * L::width;
     alignas(4096) typename L::Real noise[kSize]; // log2 u, and in its place the cost, and in its place log2 w
@@ -36,7 +39,7 @@ template <class L> struct Tile {
 template <int Unroll, class Body> FQVAE_INLINE void for_codes(int count, Body body) {
     int k = 0;
     for (; k + Unroll <= count; k += Unroll)
-        FQVAE_UNROLL
+    FQVAE_UNROLL
         for (int j = 0; j < Unroll; ++j)
             body(k + j);
     for (; k < count; ++k)

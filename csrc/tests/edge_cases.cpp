@@ -1,5 +1,6 @@
-// The CPU kernels without Python, at the sizes where they could go wrong: for the sanitizers. Every buffer is its own heap block
-// of exactly the size promised, so that a single element too far is caught; what comes back is checked for sense.
+// The CPU kernels without Python, at the sizes where they could go wrong: for the sanitizers. Every buffer is
+// its own heap block of exactly the size promised, so that a single element too far is caught; what comes
+// back is checked for sense.
 #include <algorithm>
 #include <cmath>
 #include <cstdio>
@@ -53,7 +54,8 @@ void put(Block &block, DType dtype, size_t i, double x) {
     else if (dtype == DType::kBFloat16)
         block.as<uint16_t>()[i] = static_cast<uint16_t>(bits >> 16);
     else if (std::isnan(x) || std::isinf(x))
-        block.as<uint16_t>()[i] = static_cast<uint16_t>((bits >> 16 & 0x8000u) | 0x7c00u | (std::isnan(x) ? 1u : 0u));
+        block.as<uint16_t>()[i] =
+            static_cast<uint16_t>((bits >> 16 & 0x8000u) | 0x7c00u | (std::isnan(x) ? 1u : 0u));
     else if (std::fabs(x) < 6.2e-5)
         block.as<uint16_t>()[i] = 0;
     else
@@ -74,8 +76,8 @@ struct Results {
 };
 
 // One call forwards and backwards, and nearest codes for z.
-Results run(const Shape &shape, DType dtype, bool is_logits, bool hard, bool weights, double temperature, double spread,
-            int threads) {
+Results run(const Shape &shape, DType dtype, bool is_logits, bool hard, bool weights, double temperature,
+            double spread, int threads) {
     const size_t size = bytes_of(dtype), real = dtype == DType::kFloat64 ? 8 : 4;
     const DType compute = dtype == DType::kFloat64 ? DType::kFloat64 : DType::kFloat32;
     const auto rows = static_cast<size_t>(shape.rows), codes = static_cast<size_t>(shape.codes);
@@ -97,10 +99,16 @@ Results run(const Shape &shape, DType dtype, bool is_logits, bool hard, bool wei
     for (size_t i = 0; i < rows * codes; ++i)
         put(v, dtype, i, normal(random));
 
-    const Problem problem{input.as<void>(), dtype,         is_logits, codebook.as<void>(), shape.rows, shape.codes,
-                          shape.codebooks,  0x123456789ull, shape.row_offset, temperature, hard};
-    Results out{Block(rows, size),   Block(rows, 8),  Block(rows, real), Block(weights ? rows * codes : 0, size),
-                Block(rows * kRowSums, real), Block(inputs, size), Block(books * codes, real)};
+    const Problem problem{
+        input.as<void>(), dtype,          is_logits,        codebook.as<void>(), shape.rows, shape.codes,
+        shape.codebooks,  0x123456789ull, shape.row_offset, temperature,         hard};
+    Results out{Block(rows, size),
+                Block(rows, 8),
+                Block(rows, real),
+                Block(weights ? rows * codes : 0, size),
+                Block(rows * kRowSums, real),
+                Block(inputs, size),
+                Block(books * codes, real)};
     gumbel_forward(problem,
                    {out.quantized.as<void>(), out.indices.as<int64_t>(), out.kl.as<void>(),
                     weights ? out.weights.as<void>() : nullptr, out.sums.as<void>()},
@@ -113,7 +121,8 @@ Results run(const Shape &shape, DType dtype, bool is_logits, bool hard, bool wei
         Block nearest(rows, size), indices(rows, 8);
         nearest_forward(problem, {nearest.as<void>(), indices.as<int64_t>()}, threads);
         for (size_t i = 0; i < rows; ++i)
-            expect(indices.as<int64_t>()[i] >= 0 && indices.as<int64_t>()[i] < shape.codes, "nearest index", "range");
+            expect(indices.as<int64_t>()[i] >= 0 && indices.as<int64_t>()[i] < shape.codes, "nearest index",
+                   "range");
     }
     return out;
 }
@@ -121,11 +130,13 @@ Results run(const Shape &shape, DType dtype, bool is_logits, bool hard, bool wei
 void check(const Results &all, const Shape &shape, DType dtype, const std::string &where) {
     auto &out = const_cast<Results &>(all);
     for (int64_t i = 0; i < shape.rows; ++i)
-        expect(out.indices.as<int64_t>()[i] >= 0 && out.indices.as<int64_t>()[i] < shape.codes, "index range", where);
+        expect(out.indices.as<int64_t>()[i] >= 0 && out.indices.as<int64_t>()[i] < shape.codes, "index range",
+               where);
     const auto codes = static_cast<size_t>(shape.codes * shape.codebooks);
     for (size_t k = 0; k < codes; ++k)
-        expect(std::isfinite(dtype == DType::kFloat64 ? out.grad_codebook.as<double>()[k]
-                                                      : static_cast<double>(out.grad_codebook.as<float>()[k])),
+        expect(std::isfinite(dtype == DType::kFloat64
+                                 ? out.grad_codebook.as<double>()[k]
+                                 : static_cast<double>(out.grad_codebook.as<float>()[k])),
                "codebook gradient is not finite", where);
     expect(std::isfinite(out.grad_temperature), "temperature gradient is not finite", where);
 }
@@ -145,11 +156,14 @@ void kernels(const std::string &set) {
                     const bool is_logits = turn % 5 == 0, hard = turn % 2 == 0, weights = turn % 3 == 0;
                     const double temperature = turn % 4 == 0 ? 0.05 : 0.7, spread = turn % 7 == 0 ? 100 : 1;
                     const std::string where = set + " rows " + std::to_string(shape.rows) + " codes " +
-                                              std::to_string(k) + " codebooks " + std::to_string(books) + " type " +
-                                              std::to_string(type) + " turn " + std::to_string(turn);
-                    check(run(shape, dtype, is_logits, hard, weights, temperature, spread, 1), shape, dtype, where);
+                                              std::to_string(k) + " codebooks " + std::to_string(books) +
+                                              " type " + std::to_string(type) + " turn " +
+                                              std::to_string(turn);
+                    check(run(shape, dtype, is_logits, hard, weights, temperature, spread, 1), shape, dtype,
+                          where);
                 }
-    // Enough rows for the table of the posterior, for several chunks, and for threads: the same bits however many.
+    // Enough rows for the table of the posterior, for several chunks, and for threads: the same bits however
+    // many.
     const Shape many{9001, 16, 1, 0xffffff00ull};
     for (bool weights : {false, true}) {
         const auto one = run(many, DType::kFloat32, false, false, weights, 0.7, 1, 1);
