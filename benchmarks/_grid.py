@@ -97,7 +97,7 @@ class Grid:
             peak, turn = peak_extra_bytes(lambda c=contender: time_turn(c, case), self._device)
             measured.peak_bytes = peak
             spent = max(turn.values())
-            seconds_a_round += 2 * spent  # each turn is run untimed and timed
+            seconds_a_round += min(2 * spent, spent + 0.5)  # see time_settled_turn
             self._seconds_a_pair[contender.name] = spent / case.pairs
             cell.measured[contender.name] = measured
             running.append(contender)
@@ -138,7 +138,7 @@ class Grid:
             return (
                 f"needs about {contender.bytes_needed(case) / 2**30:.1f} GiB, {free / 2**30:.1f} GiB are free"
             )
-        predicted = self._seconds_a_pair.get(contender.name, 0.0) * case.pairs * (2 + 2 * _MIN_ROUNDS)
+        predicted = self._seconds_a_pair.get(contender.name, 0.0) * case.pairs * (2 + _MIN_ROUNDS)
         predicted += self._seconds_to_prepare.get(contender.name, 0.0)
         if progress.elapsed + predicted > self._deadline and predicted > 0.5:
             return f"would take about {predicted:.0f} s more; out of time"
