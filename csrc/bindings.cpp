@@ -23,8 +23,8 @@ Problem problem(Address input, int dtype, bool is_logits, Address codebook, int6
                 int64_t codebooks, uint64_t seed, uint64_t row_offset, double temperature, bool hard) {
     if (dtype < 0 || dtype > 3)
         throw std::invalid_argument("dtype must be 0, 1, 2 or 3, got " + std::to_string(dtype));
-    if (codes < 1 || codes > (int64_t(1) << 30))
-        throw std::invalid_argument("codes must be in [1, 2**30], got " + std::to_string(codes));
+    if (codes < 1 || codes > (int64_t(1) << 24))
+        throw std::invalid_argument("codes must be in [1, 2**24], got " + std::to_string(codes));
     if (rows < 0 || codebooks < 1 || rows % codebooks != 0)
         throw std::invalid_argument("rows must be a multiple of codebooks, got " + std::to_string(rows) +
                                     " and " + std::to_string(codebooks));

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 import truth
-from cases import DTYPES, compute_dtype, double, make
+from cases import DTYPES, HALF, compute_dtype, double, make
 from gradcases import leaf
 from test_forward import CODES, ROWS, divisor, far_values
 
@@ -67,6 +67,38 @@ def test_far_z_takes_the_outermost_code(backend, dtype):
         far = z.double().abs() > 100
         outermost = torch.where(z.double() > 0, int(book.argmax()), int(book.argmin()))
         assert torch.equal(result.indices[far], outermost[far])
+
+
+def every_half(dtype: torch.dtype) -> torch.Tensor:
+    """All finite values of a half precision."""
+    values = torch.arange(2**16, dtype=torch.int32).to(torch.int16).view(dtype)
+    return values[values.isfinite()]
+
+
+@pytest.mark.parametrize("dtype", HALF)
+def test_every_half_value_is_read_right(backend, dtype):
+    """Denormal ones too: codes between the powers of four tell the exponents apart, close ones the rest."""
+    z = every_half(dtype)
+    exponents = 2.0 ** torch.arange(-26, 17, 2, dtype=torch.float32) * 1.5
+    check(z, torch.cat([exponents, -exponents, torch.zeros(1)]), backend)
+    check(z[::29], torch.linspace(-2.0, 2.0, 257), backend)
+
+
+@pytest.mark.parametrize("dtype", HALF)
+def test_codes_are_rounded_to_half_as_pytorch_rounds(backend, dtype):
+    """Half-way between two values to the even one; denormal, tiny, overflowing codes."""
+    halves = every_half(dtype).float()
+    halves = halves[halves.abs() > 0].sort().values[::37]
+    step = torch.finfo(dtype).eps / 2
+    between = torch.cat([halves * (1 + step * x) for x in (0.5, 1.0, 1.0001, 0.9999, 1.5)])
+    small = torch.finfo(dtype).smallest_normal * torch.finfo(dtype).eps * torch.arange(-9, 10) / 4
+    big = torch.finfo(dtype).max * torch.tensor([1.0, 1 + step / 2, 1 + step, -1 - step / 2])
+    book = torch.cat([between, small, big]).unique()
+    book = book[book.isfinite()]
+    # Every code by itself under its own codebook: quantized is that code, rounded.
+    z = torch.zeros(len(book), dtype=dtype)
+    result = fqvae_kernels.nearest_quantize(z, book.unsqueeze(1), backend=backend)
+    assert torch.equal(result.quantized, book.to(dtype))
 
 
 def test_ties_take_the_lowest(backend):

@@ -16,8 +16,8 @@ template <class L> class Loops {
     using IO = RowIO<L>;
     static constexpr int width = L::width;
     static constexpr DType kReal = sizeof(Real) == 8 ? DType::kFloat64 : DType::kFloat32;
-    static constexpr int kGroupsBetweenFlushes =
-        256; // of the codebook's float sums: keeps their rounding down
+    // The codebook's float sums move on to double before their rounding counts.
+    static constexpr int kGroupsBetweenFlushes = 256;
 
   public:
     static Kernels table() {
@@ -26,63 +26,90 @@ template <class L> class Loops {
     }
 
   private:
+    // One group of rows and what its program needs.
+    struct Group {
+        const Problem &problem;
+        const Plan &plan;
+        const Codebook &codebook;
+        const PosteriorTable<L> &table;
+        const CallConstants<Real> &call;
+        const PhiloxKeys &keys;
+        const PhiloxCode *code;
+        Tile<L> &tile;
+        Rows rows;
+        PhiloxRow<L> row;
+
+        bool tabulated() const { return codebook.posterior != nullptr; }
+    };
+
+    // body(group) for all groups of rows that belong to codebook j.
+    template <class Body>
+    static void each_row_group(const Problem &problem, const Plan &plan, const Codebook &codebook, int64_t j,
+                               Range range, Scratch &scratch, Body body) {
+        const PhiloxKeys keys(problem.seed);
+        const auto call = IO::constants(problem, plan, codebook);
+        const PosteriorTable<L> table(codebook);
+        auto &tile = *static_cast<Tile<L> *>(scratch.tile);
+        each_group<L>(
+            range, problem.codebooks, j, problem.row_offset, [&](const Rows &rows, uint64_t number) {
+                const auto low = static_cast<uint32_t>(number), high = static_cast<uint32_t>(number >> 32);
+                const auto *code = code_keys(scratch, problem.codes, high, keys);
+                body(Group{problem, plan, codebook, table, call, keys, code, tile, rows,
+                           PhiloxRow<L>(low, static_cast<uint32_t>(rows.stride), keys)});
+            });
+    }
+
     static void forward(const Problem &problem, const Plan &plan, const ForwardOutputs &out, Range range,
                         Scratch &scratch) {
         const FlushDenormals flush;
-        const PhiloxKeys keys(problem.seed);
-        auto &tile = *static_cast<Tile<L> *>(scratch.tile);
         for (int64_t j = 0; j < problem.codebooks; ++j) {
             const Codebook codebook = plan.codebooks[j];
-            const auto call = IO::constants(problem, plan, codebook);
-            const PosteriorTable<L> table(codebook);
-            each_group<L>(
-                range, problem.codebooks, j, problem.row_offset, [&](const Rows &rows, uint64_t number) {
-                    const PhiloxRow<L> row(static_cast<uint32_t>(number), static_cast<uint32_t>(rows.stride),
-                                           keys);
-                    const auto *code =
-                        code_keys(scratch, problem.codes, static_cast<uint32_t>(number >> 32), keys);
-                    with_scorer<L>(
-                        problem, plan, codebook, rows, tile, [&](auto scorer, const auto &z, auto load_tile) {
-                            RowSums<L> sums;
-                            F kl_bits;
-                            const auto direct = [&] {
-                                sums = forward_row<L, true>(call, scorer, row, code, keys, tile, load_tile);
-                                kl_bits = sums.mean_logit - sums.log2_partition;
-                            };
-                            if (scorer.kBounded && codebook.posterior) {
-                                const auto place = table.locate(z.x);
-                                if (L::all(place.inside)) {
-                                    sums = forward_row<L, !decltype(scorer)::kBounded>(
-                                        call, scorer, row, code, keys, tile, load_tile);
-                                    kl_bits = table.value(place);
-                                } else {
-                                    direct();
-                                    kl_bits = L::select(place.inside, table.value(place), kl_bits);
-                                }
-                            } else {
-                                direct();
-                            }
-                            IO::store_row(problem, codebook, out, rows, z, scorer.kOffsetScale, sums,
-                                          kl_bits);
-                            if (out.weights && !problem.hard)
-                                weights_row<L>(call, scorer, sums, row, code, keys, tile, load_tile,
-                                               [&](int first, int count) {
-                                                   mask_tile<L>(tile.noise, count, z.usable,
-                                                                static_cast<Real>(__builtin_nan("")));
-                                                   Memory<L>::store_tile(out.weights, problem.dtype, rows,
-                                                                         problem.codes, first, count,
-                                                                         tile.noise);
-                                               });
-                        });
-                });
+            each_row_group(problem, plan, codebook, j, range, scratch, [&](const Group &group) {
+                with_scorer<L>(problem, plan, codebook, group.rows, group.tile,
+                               [&](auto scorer, const Reference<L> &z, auto load_tile) {
+                                   forward_group(group, out, scorer, z, load_tile);
+                               });
+            });
+        }
+    }
+
+    template <class Scorer, class LoadTile>
+    static void forward_group(const Group &group, const ForwardOutputs &out, Scorer scorer,
+                              const Reference<L> &z, LoadTile load_tile) {
+        const Problem &problem = group.problem;
+        const auto run = [&](auto with_posterior) {
+            return forward_row<L, with_posterior>(group.call, scorer, group.row, group.code, group.keys,
+                                                  group.tile, load_tile);
+        };
+        RowSums<L> sums;
+        F kl_bits;
+        const bool tabulated = Scorer::kBounded && group.tabulated();
+        const auto place = tabulated ? group.table.locate(z.x) : typename PosteriorTable<L>::Place{};
+        if (tabulated && L::all(place.inside)) {
+            sums = run(std::bool_constant<!Scorer::kBounded>());
+            kl_bits = group.table.value(place);
+        } else {
+            sums = run(std::true_type());
+            kl_bits = sums.mean_logit - sums.log2_partition;
+            if (tabulated)
+                kl_bits = L::select(place.inside, group.table.value(place), kl_bits);
+        }
+        IO::store_row(problem, group.codebook, out, group.rows, z, scorer.kOffsetScale, sums, kl_bits);
+        if (out.weights && !problem.hard) {
+            const auto store_tile = [&](int first, int count) {
+                Real *weights = group.tile.noise;
+                mask_tile<L>(weights, count, z.usable, static_cast<Real>(__builtin_nan("")));
+                Memory<L>::store_tile(out.weights, problem.dtype, group.rows, problem.codes, first, count,
+                                      weights);
+            };
+            weights_row<L>(group.call, scorer, sums, group.row, group.code, group.keys, group.tile, load_tile,
+                           store_tile);
         }
     }
 
     static void backward(const Problem &problem, const Plan &plan, const BackwardArguments &args, Range range,
                          Scratch &scratch, const PartialGradients &out) {
         const FlushDenormals flush;
-        const PhiloxKeys keys(problem.seed);
-        auto &tile = *static_cast<Tile<L> *>(scratch.tile);
         auto *code_sums = static_cast<Real *>(scratch.codebook_sums);
         memset(code_sums, 0, sizeof(Real) * static_cast<size_t>(problem.codes) * width);
         auto *node_sums = static_cast<Real *>(scratch.node_sums);
@@ -91,71 +118,73 @@ template <class L> class Loops {
             node_sums[i] = 0;
         for (int64_t j = 0; j < problem.codebooks; ++j) {
             const Codebook codebook = plan.codebooks[j];
-            const auto call = IO::constants(problem, plan, codebook);
-            const PosteriorTable<L> table(codebook);
+            double *gradient = out.codebook + j * problem.codes;
             int groups = 0;
-            each_group<L>(
-                range, problem.codebooks, j, problem.row_offset, [&](const Rows &rows, uint64_t number) {
-                    const PhiloxRow<L> row(static_cast<uint32_t>(number), static_cast<uint32_t>(rows.stride),
-                                           keys);
-                    const auto *code =
-                        code_keys(scratch, problem.codes, static_cast<uint32_t>(number >> 32), keys);
-                    with_scorer<L>(
-                        problem, plan, codebook, rows, tile, [&](auto scorer, const auto &z, auto load_tile) {
-                            auto up = IO::load_upstream(args, problem, rows, z.usable);
-                            const auto load_both = [&](int first, int count) {
-                                load_tile(first, count);
-                                if (!up.weights)
-                                    return;
-                                Memory<L>::load_tile(args.grad_weights, problem.dtype, rows, problem.codes,
-                                                     first, count, tile.grad_weights);
-                                mask_tile<L>(tile.grad_weights, count, z.usable, 0);
-                            };
-                            const auto store_tile = [&](int first, int count) {
-                                if (args.grad_input)
-                                    Memory<L>::store_tile(args.grad_input, problem.dtype, rows, problem.codes,
-                                                          first, count, tile.given);
-                            };
-                            const auto run = [&](auto general, auto with_posterior) {
-                                const auto sums = IO::load_sums(args, problem, rows, with_posterior);
-                                return backward_row<L, general, with_posterior>(call, scorer, sums, up,
-                                                                                code_sums, row, code, keys,
-                                                                                tile, load_both, store_tile);
-                            };
-                            const auto run_with = [&](auto with_posterior) {
-                                return up.weights || up.temperature ? run(std::true_type(), with_posterior)
-                                                                    : run(std::false_type(), with_posterior);
-                            };
-                            RowGradient<L> gradient;
-                            if (!(scorer.kBounded && codebook.posterior)) {
-                                gradient = run_with(std::true_type());
-                            } else {
-                                const auto place = table.locate(z.x);
-                                const F kl = L::select(place.inside, up.kl, L::set(0)) * IO::real(kLn2);
-                                if (args.grad_kl)
-                                    table.deposit(place, kl, node_sums);
-                                up.kl = L::select(place.inside, L::set(0), up.kl);
-                                if (L::all(place.inside))
-                                    gradient = run_with(std::bool_constant<!decltype(scorer)::kBounded>());
-                                else
-                                    gradient = run_with(std::true_type());
-                                gradient.input =
-                                    L::fma(kl * IO::real(kLengthScale), table.slope(place), gradient.input);
-                            }
-                            if (problem.hard)
-                                IO::add_one_hot(args, rows, up.quantized, code_sums);
-                            if (args.grad_input && !problem.is_logits)
-                                Memory<L>::store(args.grad_input, problem.dtype, rows, gradient.input);
-                            if (up.temperature)
-                                *out.temperature += L::sum(gradient.temperature);
-                        });
-                    if (++groups % kGroupsBetweenFlushes == 0)
-                        IO::move_lanes(code_sums, problem.codes, out.codebook + j * problem.codes);
-                });
-            IO::move_lanes(code_sums, problem.codes, out.codebook + j * problem.codes);
+            each_row_group(problem, plan, codebook, j, range, scratch, [&](const Group &group) {
+                with_scorer<L>(problem, plan, codebook, group.rows, group.tile,
+                               [&](auto scorer, const Reference<L> &z, auto load_tile) {
+                                   *out.temperature += backward_group(group, args, scorer, z, load_tile,
+                                                                      code_sums, node_sums);
+                               });
+                if (++groups % kGroupsBetweenFlushes == 0)
+                    IO::move_lanes(code_sums, problem.codes, gradient);
+            });
+            IO::move_lanes(code_sums, problem.codes, gradient);
         }
         for (int i = 0; i < node_values; ++i)
             out.node_weights[i] = static_cast<double>(node_sums[i]);
+    }
+
+    // Returns the group's part of the temperature's gradient.
+    template <class Scorer, class LoadTile>
+    static double backward_group(const Group &group, const BackwardArguments &args, Scorer scorer,
+                                 const Reference<L> &z, LoadTile load_tile, Real *code_sums,
+                                 Real *node_sums) {
+        const Problem &problem = group.problem;
+        Tile<L> &tile = group.tile;
+        auto up = IO::load_upstream(args, problem, group.rows, z.usable);
+        const auto load_both = [&](int first, int count) {
+            load_tile(first, count);
+            if (args.grad_weights) {
+                Memory<L>::load_tile(args.grad_weights, problem.dtype, group.rows, problem.codes, first,
+                                     count, tile.grad_weights);
+                mask_tile<L>(tile.grad_weights, count, z.usable, 0);
+            }
+        };
+        const auto store_tile = [&](int first, int count) {
+            if (args.grad_input)
+                Memory<L>::store_tile(args.grad_input, problem.dtype, group.rows, problem.codes, first, count,
+                                      tile.given);
+        };
+        const auto run = [&](auto general, auto with_posterior) {
+            const auto sums = IO::load_sums(args, problem, group.rows, with_posterior);
+            return backward_row<L, general, with_posterior>(group.call, scorer, sums, up, code_sums,
+                                                            group.row, group.code, group.keys, tile,
+                                                            load_both, store_tile);
+        };
+        const auto run_with = [&](auto with_posterior) {
+            return args.grad_weights || args.temperature ? run(std::true_type(), with_posterior)
+                                                         : run(std::false_type(), with_posterior);
+        };
+
+        RowGradient<L> gradient;
+        if (Scorer::kBounded && group.tabulated()) { // rows within the table take their KL's gradient from it
+            const auto place = group.table.locate(z.x);
+            const F kl = L::select(place.inside, up.kl, L::set(0)) * IO::real(kLn2);
+            if (args.grad_kl)
+                group.table.deposit(place, kl, node_sums);
+            up.kl = L::select(place.inside, L::set(0), up.kl);
+            gradient = L::all(place.inside) ? run_with(std::bool_constant<!Scorer::kBounded>())
+                                            : run_with(std::true_type());
+            gradient.input = L::fma(kl * IO::real(kLengthScale), group.table.slope(place), gradient.input);
+        } else {
+            gradient = run_with(std::true_type());
+        }
+        if (problem.hard)
+            IO::add_one_hot(args, group.rows, up.quantized, code_sums);
+        if (args.grad_input && !problem.is_logits)
+            Memory<L>::store(args.grad_input, problem.dtype, group.rows, gradient.input);
+        return args.temperature ? L::sum(gradient.temperature) : 0;
     }
 
     static void tabulate(const Codebook &codebook, int codes) {
@@ -177,21 +206,20 @@ template <class L> class Loops {
         const FlushDenormals flush;
         for (int64_t j = 0; j < problem.codebooks; ++j) {
             const Codebook codebook = plan.codebooks[j];
+            const F infinity = IO::real(__builtin_inf()), zero = L::set(0);
             each_group<L>(range, problem.codebooks, j, 0, [&](const Rows &rows, uint64_t) {
-                auto z = Memory<L>::load(problem.input, problem.dtype, rows);
-                const M usable =
-                    L::less(L::max(z, L::set(0) - z), L::set(static_cast<Real>(__builtin_inf())));
-                z = clamp<L>(L::select(usable, z, L::set(0)), L::set(static_cast<Real>(codebook.lowest)),
-                             L::set(static_cast<Real>(codebook.highest)));
-                const auto found =
-                    nearest_row<L>(static_cast<const Real *>(codebook.given), plan.numbers, problem.codes, z);
+                const F z = Memory<L>::load(problem.input, problem.dtype, rows);
+                const M usable = L::less(L::max(z, zero - z), infinity);
+                const F within = clamp<L>(L::select(usable, z, zero), IO::real(codebook.lowest),
+                                          IO::real(codebook.highest));
+                const auto *codes = static_cast<const Real *>(codebook.given);
+                const auto found = nearest_row<L>(codes, plan.numbers, problem.codes, within);
                 IO::store_indices(out.indices, rows, found.index);
                 IO::store_codes(problem, codebook, out.quantized, out.indices, rows, usable);
             });
         }
     }
 
-    // Noise and words need no tile of scores: eight rows' worth of buffers would do, but the tile is at hand.
     static void noise(uint64_t seed, uint64_t first_row, int64_t rows, int codes, void *out,
                       Scratch &scratch) {
         const FlushDenormals flush;

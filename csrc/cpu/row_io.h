@@ -80,7 +80,6 @@ template <class L> struct RowIO {
         up.kl = L::select(usable, Memory<L>::load(args.grad_kl, kReal, rows), zero);
         up.reference = zero;
         up.weights = args.grad_weights != nullptr;
-        up.temperature = args.temperature;
         if (up.weights) {
             Real lanes[width] = {};
             with_storage<Real>(problem.dtype, [&](auto *type) {

@@ -20,9 +20,8 @@ template <class L> struct RowUpstream {
     typename L::F
         direct;       // a again, or 0 where the one-hot takes the direct term (hard=True: the caller adds it)
     typename L::F kl; // h
-    typename L::F reference;  // v[index]: v is seen from there, as the offsets are from the reference point
-    bool weights = false;     // is there a v (tile.grad_weights)?
-    bool temperature = false; // is dL/dtau wanted?
+    typename L::F reference; // v[index]: v is seen from there, as the offsets are from the reference point
+    bool weights = false;    // is there a v (tile.grad_weights)?
 };
 
 template <class L> struct RowGradient {
