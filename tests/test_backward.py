@@ -105,7 +105,7 @@ def tensor_inputs(case):
 @pytest.mark.parametrize("is_logits", [False, True])
 @pytest.mark.parametrize("latents", [0, 3])
 def test_gradcheck(backend, is_logits, latents):
-    for codes in (1, 2, 7):
+    for codes in (1, 2, 5):
         case = make(6, codes, dtype=torch.float64, is_logits=is_logits, latents=latents, temperature=0.8)
 
         def outputs(input, codebook, temperature, case=case):

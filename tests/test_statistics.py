@@ -15,7 +15,7 @@ EDGES = [2, 3, 4, 5, 8, 15, 16, 17, 31, 33, 63, 64, 65, 67, 127, 128, 129, 130]
 
 def samples(backend: str) -> int:
     """The reference is slow; a smaller sample suffices for what it shares with no kernel."""
-    return 100_000 if backend == "cpu" else 20_000
+    return 100_000 if backend == "cpu" else 10_000
 
 
 def posterior(z: float, book: torch.Tensor) -> np.ndarray:
