@@ -118,7 +118,7 @@ FQVAE_INLINE void weights_row(CallConstants<typename L::Real> call, Scorer score
         }
         for_codes<4>(count, [&](int k) FQVAE_LAMBDA {
             const F scaled = L::fma(L::load(tile.noise + k * width), per_cost, sums.shift);
-            L::store(tile.noise + k * width, L::exp2(scaled - sums.log2_total));
+            L::store(tile.noise + k * width, L::min(L::exp2(scaled - sums.log2_total), L::set(1)));
         });
         store_tile(first, count);
     }
