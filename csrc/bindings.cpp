@@ -60,6 +60,7 @@ py::dict build_info() {
     compiled.append("avx2");
 #endif
     compiled.append("portable");
+    compiled.append("scalar");
     info["compiled"] = compiled;
     info["pybind11"] =
         PYBIND11_TOSTRING(PYBIND11_VERSION_MAJOR) "." PYBIND11_TOSTRING(PYBIND11_VERSION_MINOR);

@@ -32,6 +32,7 @@ constexpr InstructionSet kInstructionSets[] = {
     {"avx2", [] { return __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma"); }, avx2_kernels},
 #endif
     {"portable", [] { return true; }, portable_kernels},
+    {"scalar", [] { return true; }, scalar_kernels},
 };
 
 const InstructionSet &find(const std::string &name) {

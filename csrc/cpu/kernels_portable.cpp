@@ -8,6 +8,9 @@ namespace fqvae {
 
 Kernels portable_kernels() { return Loops<VectorLanes>::table(); }
 
+// One row at a time, the arithmetic of a GPU thread: for tests, and to measure the lanes against.
+Kernels scalar_kernels() { return Loops<ScalarLanes<float>>::table(); }
+
 // float64 is for checking gradients and for people who need it, not for speed: one row at a time, with libm's
 // functions.
 Kernels portable_double_kernels() { return Loops<ScalarLanes<double>>::table(); }

@@ -1,5 +1,6 @@
-// How a call will be computed: decided from the codebook and the temperature alone, so that no row's result
-// depends on its neighbours, on the number of rows, or on the number of threads.
+// How a call will be computed: decided from the codebook, the temperature and the number of rows, never from
+// the rows themselves or the number of threads. What a row samples depends on the first two alone; the number
+// of rows decides only whether their KL is tabulated, which changes its last bits.
 #pragma once
 
 #include <algorithm>
@@ -56,8 +57,8 @@ Codebook plan_codebook(const Real *codes, int count, double temperature, int64_t
 
     const double gap = largest_gap(codes, count, book.lowest, book.highest);
     const double top = 126 - std::log2(count) - 6; // 2^6 exceeds any scaled offset
-    book.reach = std::min(
-        2.0, book.highest - book.lowest); // offsets, and so their rounding, stay of the codebook's size
+    // Offsets, and so their rounding, stay of the codebook's size.
+    book.reach = std::min(2.0, book.highest - book.lowest);
     const double lowest = kLowestNoise - std::max(kLog2E * gap * gap / 4, book.reach * book.reach);
     book.bounded = gap <= widest_gap && (kHighestNoise - lowest) / temperature <= top + 100;
     book.shift = top - kHighestNoise / temperature;
@@ -93,6 +94,9 @@ template <class Real> class PlanStorage {
         plan = {codebooks_.data(), numbers_.data()};
     }
 
+    PlanStorage(const PlanStorage &) = delete;
+    PlanStorage &operator=(const PlanStorage &) = delete;
+
     // Of a global codebook, if the plan is for it.
     void tabulate_posterior(const Kernels &kernels, int codes) {
         Codebook &book = codebooks_.front();
@@ -102,9 +106,6 @@ template <class Real> class PlanStorage {
         book.posterior = posterior_.data();
         kernels.tabulate(book, codes);
     }
-    PlanStorage(const PlanStorage &) = delete;
-    PlanStorage &operator=(const PlanStorage &) = delete;
-
     Plan plan;
 
   private:

@@ -91,7 +91,8 @@ template <class L> class PosteriorTable {
         }
     }
 
-    // The codebook's gradient, in scaled units, of what was left at the nodes; added to sums[k * width + lane].
+    // The codebook's gradient, in scaled units, of what was left at the nodes; added to sums[k * width +
+    // lane].
     void gradient(int codes, const double *weights, Real *sums) const {
         for (int i = 0; i < nodes_; i += width) {
             Real value[width] = {}, slope[width] = {};

@@ -68,7 +68,7 @@ struct Plan {
     const uint32_t *numbers; // 0 ... codes-1
 };
 
-// Memory of one worker, sized by Kernels::scratch_bytes: kept from chunk to chunk.
+// Memory of one worker, kept from chunk to chunk.
 struct Scratch {
     PhiloxCode *code_keys;
     uint32_t keys_for; // high word of the row numbers for which code_keys were computed
@@ -109,6 +109,7 @@ struct Kernels {
 };
 
 Kernels portable_kernels();
+Kernels scalar_kernels();
 Kernels portable_double_kernels();
 Kernels avx2_kernels();
 Kernels avx512_kernels();

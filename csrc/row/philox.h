@@ -68,7 +68,8 @@ template <class L> struct PhiloxRow {
     }
 };
 
-// Rounds 3 to 10 for `Blocks` neighbouring blocks of codes, interleaved: words[4 j + i] is output i of block j.
+// Rounds 3 to 10 for `Blocks` neighbouring blocks of codes, interleaved: words[4 j + i] is output i of block
+// j.
 template <class L, int Blocks>
 FQVAE_INLINE void philox_words(const PhiloxRow<L> &row, const PhiloxCode *codes, const PhiloxKeys &keys,
                                typename L::U *words) {
@@ -76,7 +77,7 @@ FQVAE_INLINE void philox_words(const PhiloxRow<L> &row, const PhiloxCode *codes,
     const auto m0 = L::keep(L::set_word(kPhiloxM0)), m1 = L::keep(L::set_word(kPhiloxM1));
     Wide c0[Blocks][L::halves], c1[Blocks][L::halves], c2[Blocks][L::halves], c3[Blocks][L::halves];
     FQVAE_UNROLL
-    for (int b = 0; b < Blocks; ++b)
+    for (int b = 0; b < Blocks; ++b) {
         FQVAE_UNROLL
         for (int h = 0; h < L::halves; ++h) {
             Wide p0 = L::multiply(L::xor_word(row.into_c0[h], codes[b].into_c0), m0);
@@ -86,11 +87,12 @@ FQVAE_INLINE void philox_words(const PhiloxRow<L> &row, const PhiloxCode *codes,
             c1[b][h] = p1;
             c3[b][h] = p0;
         }
+    }
     FQVAE_UNROLL
     for (int r = 3; r < kPhiloxRounds - 1; ++r) {
         const auto key0 = L::keep(L::set_word(keys.k0[r])), key1 = L::keep(L::set_word(keys.k1[r]));
         FQVAE_UNROLL
-        for (int b = 0; b < Blocks; ++b)
+        for (int b = 0; b < Blocks; ++b) {
             FQVAE_UNROLL
             for (int h = 0; h < L::halves; ++h) {
                 Wide p0 = L::multiply(c0[b][h], m0), p1 = L::multiply(c2[b][h], m1);
@@ -99,6 +101,7 @@ FQVAE_INLINE void philox_words(const PhiloxRow<L> &row, const PhiloxCode *codes,
                 c1[b][h] = p1;
                 c3[b][h] = p0;
             }
+        }
     }
     const auto key0 = L::keep(L::set_word(keys.k0[kPhiloxRounds - 1]));
     const auto key1 = L::keep(L::set_word(keys.k1[kPhiloxRounds - 1]));

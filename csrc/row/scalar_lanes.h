@@ -1,6 +1,6 @@
 // A lane type is the vocabulary in which a row's program is written: `width` rows side by side, one row to a
 // lane. This one has a single lane. With `double` it serves float64 tensors; with `float` it is the
-// arithmetic of a GPU thread, and the portable kernel where the compiler has no vector extensions.
+// arithmetic of a GPU thread, which the tests run as the instruction set "scalar".
 //
 // Every lane type offers: Real, F (lanes of Real), U (lanes of uint32), M (lanes of true/false), Wide (lanes
 // of uint64, `halves` registers of which hold one U), and the functions below. Arithmetic is written with + -
@@ -27,7 +27,7 @@ template <class R> struct ScalarLanes {
     FQVAE_INLINE static F set(Real x) { return x; }
     FQVAE_INLINE static F load(const Real *p) { return *p; }
     FQVAE_INLINE static void store(Real *p, F x) { *p = x; }
-    FQVAE_INLINE static F fma(F a, F b, F c) { return __builtin_fma(a, b, c); }
+    FQVAE_INLINE static F fma(F a, F b, F c) { return a * b + c; }
     FQVAE_INLINE static F max(F a, F b) { return a > b ? a : b; }
     FQVAE_INLINE static F min(F a, F b) { return a < b ? a : b; }
     FQVAE_INLINE static M less(F a, F b) { return a < b; }
@@ -38,9 +38,8 @@ template <class R> struct ScalarLanes {
     FQVAE_INLINE static bool get(M m, int) { return m; }
 
     FQVAE_INLINE static U set_word(uint32_t x) { return x; }
-    FQVAE_INLINE static U keep(U x) {
-        return x;
-    } // in a register, if the compiler would rather read it again and again
+    // In a register, where the compiler would rather read it again and again.
+    FQVAE_INLINE static U keep(U x) { return x; }
     FQVAE_INLINE static U select(M m, U a, U b) { return m ? a : b; }
     FQVAE_INLINE static void store_word(uint32_t *p, U x) { *p = x; }
     FQVAE_INLINE static U load_word(const uint32_t *p) { return *p; }

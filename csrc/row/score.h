@@ -38,16 +38,18 @@ template <class L> struct Tile {
 // Calls body(k) for k = 0 ... count-1, `Unroll` at a time so that independent codes overlap.
 template <int Unroll, class Body> FQVAE_INLINE void for_codes(int count, Body body) {
     int k = 0;
-    for (; k + Unroll <= count; k += Unroll)
-    FQVAE_UNROLL
+    for (; k + Unroll <= count; k += Unroll) {
+        FQVAE_UNROLL
         for (int j = 0; j < Unroll; ++j)
             body(k + j);
+    }
     for (; k < count; ++k)
         body(k);
 }
 
-// Codebooks without wide gaps, temperatures that are not small (see cpu/plan.h): r is z itself within reach of the codebook
-// (Inside: e = 0), else the end of the codebook that is next to z. Costs are bounded: a constant shift replaces a running minimum.
+// Codebooks without wide gaps, temperatures that are not small (see cpu/plan.h): r is z itself within reach
+// of the codebook (Inside: e = 0), else the end of the codebook that is next to z. Costs are bounded: a
+// constant shift replaces a running minimum.
 template <class L, bool Inside> struct BoundedScorer {
     using F = typename L::F;
     using AddLog2 = typename L::AddLog2;
@@ -58,15 +60,18 @@ template <class L, bool Inside> struct BoundedScorer {
 
     FQVAE_INLINE F excess() const { return twice_excess * L::set(static_cast<typename L::Real>(0.5)); }
     FQVAE_INLINE F offset(int k) const { return L::set(codes[k]) - reference; }
-    FQVAE_INLINE F cost(int, F d, F log2_u, const AddLog2 &add_log2) const { return add_log2(d, along(d), log2_u); }
+    FQVAE_INLINE F cost(int, F d, F log2_u, const AddLog2 &add_log2) const {
+        return add_log2(d, along(d), log2_u);
+    }
     FQVAE_INLINE F logit(int, F d) const { return L::set(0) - d * along(d); }
 
   private:
     FQVAE_INLINE F along(F d) const { return Inside ? d : d - twice_excess; }
 };
 
-// Every other case: r is the nearest code itself, so that the largest logit is exactly 0. Lengths stay as given, since their
-// differences are often exact: between two codes far apart, a rounding of z - m is multiplied by the gap.
+// Every other case: r is the nearest code itself, so that the largest logit is exactly 0. Lengths stay as
+// given, since their differences are often exact: between two codes far apart, a rounding of z - m is
+// multiplied by the gap.
 template <class L> struct ExactScorer {
     using F = typename L::F;
     using AddLog2 = typename L::AddLog2;
@@ -88,8 +93,8 @@ template <class L> struct ExactScorer {
     }
 };
 
-// Logits given by an encoder, `transposed` to lanes of rows tile by tile. The reference is the row's largest logit, and the
-// code that has it. -inf (a code masked out) ends as a weight of exactly 0.
+// Logits given by an encoder, `transposed` to lanes of rows tile by tile. The reference is the row's largest
+// logit, and the code that has it. -inf (a code masked out) ends as a weight of exactly 0.
 template <class L> struct LogitScorer {
     using F = typename L::F;
     using AddLog2 = typename L::AddLog2;
@@ -109,10 +114,11 @@ template <class L> struct LogitScorer {
     }
 };
 
-// Calls body(k, word) for the words of codes 0 ... count-1 and up to three more, which complete the last block of four.
+// Calls body(k, word) for the words of codes 0 ... count-1 and up to three more, which complete the last
+// block of four.
 template <class L, class Body>
-FQVAE_INLINE void each_word(const PhiloxRow<L> &row, const PhiloxCode *codes, const PhiloxKeys &keys, int count,
-                            Body body) {
+FQVAE_INLINE void each_word(const PhiloxRow<L> &row, const PhiloxCode *codes, const PhiloxKeys &keys,
+                            int count, Body body) {
     int k = 0;
     for (; k + 4 * kPhiloxBlocks <= count; k += 4 * kPhiloxBlocks) {
         typename L::U words[4 * kPhiloxBlocks];
@@ -132,16 +138,15 @@ FQVAE_INLINE void each_word(const PhiloxRow<L> &row, const PhiloxCode *codes, co
 
 // The noise of `count` codes from the block of `codes` on: log2(u), of which the cost makes -ln(-ln u).
 template <class L>
-FQVAE_INLINE void draw_noise(const PhiloxRow<L> &row, const PhiloxCode *codes, const PhiloxKeys &keys, int count,
-                             typename L::Real *noise) {
+FQVAE_INLINE void draw_noise(const PhiloxRow<L> &row, const PhiloxCode *codes, const PhiloxKeys &keys,
+                             int count, typename L::Real *noise) {
     constexpr int width = L::width;
     each_word<L>(row, codes, keys, count, [&](int k, typename L::U word) FQVAE_LAMBDA {
         L::store(noise + k * width, L::uniform(word));
     });
     const typename L::Log2 log2;
-    for_codes<4>(count, [&](int k) FQVAE_LAMBDA {
-        L::store(noise + k * width, log2(L::load(noise + k * width)));
-    });
+    for_codes<4>(count,
+                 [&](int k) FQVAE_LAMBDA { L::store(noise + k * width, log2(L::load(noise + k * width))); });
 }
 
 } // namespace fqvae
