@@ -9,6 +9,7 @@
 
 #include "cpu/dispatch.h"
 #include "cpu/parallel.h"
+#include "cuda/approximate.h"
 #include "row/forward.h"
 
 namespace py = pybind11;
@@ -61,6 +62,7 @@ py::dict build_info() {
 #endif
     compiled.append("portable");
     compiled.append("scalar");
+    compiled.append("device");
     info["compiled"] = compiled;
     info["pybind11"] =
         PYBIND11_TOSTRING(PYBIND11_VERSION_MAJOR) "." PYBIND11_TOSTRING(PYBIND11_VERSION_MINOR);
@@ -126,6 +128,15 @@ PYBIND11_MODULE(_native, m) {
     m.def("instruction_sets", &instruction_sets);
     m.def("instruction_set", &instruction_set);
     m.def("use_instruction_set", &use_instruction_set);
+    m.def("set_device_error", [](const std::string &error) { // of the instruction set "device": for tests
+        const char *known[] = {"none", "up", "down", "scattered"};
+        for (int i = 0; i < 4; ++i)
+            if (error == known[i]) {
+                device_error = static_cast<DeviceError>(i);
+                return;
+            }
+        throw std::invalid_argument("device error must be none, up, down or scattered, got '" + error + "'");
+    });
     m.def("threading_runtime", &threading_runtime);
     m.def("build_info", &build_info);
 }

@@ -33,6 +33,7 @@ constexpr InstructionSet kInstructionSets[] = {
 #endif
     {"portable", [] { return true; }, portable_kernels},
     {"scalar", [] { return true; }, scalar_kernels},
+    {"device", [] { return true; }, device_kernels},
 };
 
 const InstructionSet &find(const std::string &name) {

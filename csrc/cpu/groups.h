@@ -2,10 +2,12 @@
 // program.
 #pragma once
 
+#include <algorithm>
 #include <type_traits>
 
 #include "../row/backward.h"
 #include "../row/nearest.h"
+#include "../row/reference.h"
 #include "memory.h"
 
 namespace fqvae {
@@ -40,18 +42,6 @@ void each_group(Range range, int64_t codebooks, int64_t codebook, uint64_t row_o
     }
 }
 
-// A row's reference point, in the codebook's own units; whether the row can be used at all; z, centred and
-// scaled, for bounded scorers.
-template <class L> struct Reference {
-    typename L::F point;
-    typename L::M usable;
-    typename L::F x;
-};
-
-template <class L> FQVAE_INLINE typename L::F clamp(typename L::F x, typename L::F low, typename L::F high) {
-    return L::max(L::min(x, high), low);
-}
-
 // Puts `otherwise` into the lanes of rows that are not usable.
 template <class L>
 void mask_tile(typename L::Real *tile, int count, typename L::M usable, typename L::Real otherwise) {
@@ -73,8 +63,8 @@ LargestLogit<L> largest_logit(const Problem &problem, const typename L::Real *co
                               Tile<L> &tile) {
     const auto infinity = L::set(static_cast<typename L::Real>(__builtin_inf()));
     LargestLogit<L> found{L::set(0) - infinity, L::set(codes[0]), L::less(L::set(0), infinity)};
-    for (int first = 0; first < problem.codes; first += kTileCodes) {
-        const int count = problem.codes - first < kTileCodes ? problem.codes - first : kTileCodes;
+    for (int first = 0; first < problem.codes; first += L::tile_codes) {
+        const int count = std::min(problem.codes - first, L::tile_codes);
         Memory<L>::load_tile(problem.input, problem.dtype, rows, problem.codes, first, count, tile.given);
         for (int k = 0; k < count; ++k) {
             const auto x = L::load(tile.given + k * L::width);
@@ -94,8 +84,6 @@ template <class L, class Run>
 FQVAE_INLINE void with_scorer(const Problem &problem, const Plan &plan, const Codebook &codebook,
                               const Rows &rows, Tile<L> &tile, Run run) {
     using Real = typename L::Real;
-    auto real = [](double x) { return L::set(static_cast<Real>(x)); };
-    const auto far = L::set(static_cast<Real>(kFar)), scale = L::set(static_cast<Real>(kLengthScale));
     const auto zero = L::set(0), two = L::set(2);
     const auto no_tile = [](int, int) {};
     const auto *given = static_cast<const Real *>(codebook.given);
@@ -110,27 +98,24 @@ FQVAE_INLINE void with_scorer(const Problem &problem, const Plan &plan, const Co
         return;
     }
 
-    auto z = Memory<L>::load(problem.input, problem.dtype, rows);
-    const auto usable = L::less(L::max(z, zero - z), real(__builtin_inf()));
-    z = L::select(usable, z, zero);
-    const auto inside = clamp<L>(z, real(codebook.lowest), real(codebook.highest));
-    if (codebook.bounded) {
+    const Finite<L> finite(Memory<L>::load(problem.input, problem.dtype, rows));
+    const auto lowest = static_cast<Real>(codebook.lowest), highest = static_cast<Real>(codebook.highest);
+    if (codebook.bounds.bounded) {
         const auto *codes = static_cast<const Real *>(codebook.scaled);
-        const auto centred = (z - real(codebook.centre)) * scale;
-        const auto end = clamp<L>(centred, real(codebook.scaled_lowest), real(codebook.scaled_highest));
-        const auto beyond = clamp<L>(centred - end, zero - far, far);
-        const auto outside = L::less(real(codebook.reach), L::max(beyond, zero - beyond));
-        const auto reference = L::select(outside, end, centred), excess = L::select(outside, beyond, zero);
-        const Reference<L> row{L::select(outside, inside, z), usable, centred};
-        if (!L::any(outside))
-            run(BoundedScorer<L, true>{codes, reference, zero}, row, no_tile);
+        const BoundedPlace<L> place(finite.z, codebook.bounds_in<Real>(), lowest, highest);
+        const Reference<L> row{place.point, finite.usable, place.x};
+        if (!L::any(place.outside))
+            run(BoundedScorer<L, true>{codes, place.reference, zero}, row, no_tile);
         else
-            run(BoundedScorer<L, false>{codes, reference, excess * two}, row, no_tile);
+            run(BoundedScorer<L, false>{codes, place.reference, place.excess * two}, row, no_tile);
     } else {
-        const auto nearest = nearest_row<L>(given, plan.numbers, problem.codes, inside);
-        const auto excess = clamp<L>(z - nearest.code, zero - far, far);
-        run(ExactScorer<L>{given, nearest.code, excess * two}, Reference<L>{nearest.code, usable, zero},
-            no_tile);
+        NearestCode<L> nearest(given[0]);
+        nearest_row<L>(CodeRange::all<L>(problem.codes), given, L::numbers(plan.numbers),
+                       clamp<L>(finite.z, L::set(lowest), L::set(highest)), nearest);
+        const auto far = L::set(static_cast<Real>(kFar));
+        const auto excess = clamp<L>(finite.z - nearest.code, zero - far, far);
+        run(ExactScorer<L>{given, nearest.code, excess * two},
+            Reference<L>{nearest.code, finite.usable, zero}, no_tile);
     }
 }
 

@@ -32,13 +32,14 @@ template <class L> class Loops {
         const Plan &plan;
         const Codebook &codebook;
         const PosteriorTable<L> &table;
-        const CallConstants<Real> &call;
+        const CallConstants<L> &call;
         const PhiloxKeys &keys;
         const PhiloxCode *code;
         Tile<L> &tile;
         Rows rows;
         PhiloxRow<L> row;
 
+        CodeRange codes() const { return CodeRange::all<L>(problem.codes); }
         bool tabulated() const { return codebook.posterior != nullptr; }
     };
 
@@ -78,8 +79,10 @@ template <class L> class Loops {
                               const Reference<L> &z, LoadTile load_tile) {
         const Problem &problem = group.problem;
         const auto run = [&](auto with_posterior) {
-            return forward_row<L, with_posterior>(group.call, scorer, group.row, group.code, group.keys,
-                                                  group.tile, load_tile);
+            ForwardSums<L, with_posterior, Scorer> sums;
+            sums.add(group.codes(), group.call, scorer, group.row, group.code, group.keys, group.tile,
+                     load_tile);
+            return sums.finish(group.call);
         };
         RowSums<L> sums;
         F kl_bits;
@@ -102,8 +105,8 @@ template <class L> class Loops {
                 Memory<L>::store_tile(out.weights, problem.dtype, group.rows, problem.codes, first, count,
                                       weights);
             };
-            weights_row<L>(group.call, scorer, sums, group.row, group.code, group.keys, group.tile, load_tile,
-                           store_tile);
+            weights_row<L>(group.codes(), group.call, scorer, sums, group.codes().one_tile(), group.row,
+                           group.code, group.keys, group.tile, load_tile, store_tile);
         }
     }
 
@@ -156,11 +159,18 @@ template <class L> class Loops {
                 Memory<L>::store_tile(args.grad_input, problem.dtype, group.rows, problem.codes, first, count,
                                       tile.given);
         };
+        const typename IO::CodebookSums codebook_sums{code_sums};
         const auto run = [&](auto general, auto with_posterior) {
             const auto sums = IO::load_sums(args, problem, group.rows, with_posterior);
-            return backward_row<L, general, with_posterior>(group.call, scorer, sums, up, code_sums,
-                                                            group.row, group.code, group.keys, tile,
-                                                            load_both, store_tile);
+            F weights_mean = L::set(0);
+            if (general && up.weights)
+                weights_mean = weights_mean_row<L, with_posterior>(group.codes(), group.call, scorer, sums,
+                                                                   up, group.row, group.code, group.keys,
+                                                                   tile, load_both);
+            return backward_row<L, general, with_posterior>(
+                group.codes(), group.call, scorer, sums, up, weights_mean,
+                general && up.weights && group.codes().one_tile(), codebook_sums, group.row, group.code,
+                group.keys, tile, load_both, store_tile);
         };
         const auto run_with = [&](auto with_posterior) {
             return args.grad_weights || args.temperature ? run(std::true_type(), with_posterior)
@@ -213,7 +223,9 @@ template <class L> class Loops {
                 const F within = clamp<L>(L::select(usable, z, zero), IO::real(codebook.lowest),
                                           IO::real(codebook.highest));
                 const auto *codes = static_cast<const Real *>(codebook.given);
-                const auto found = nearest_row<L>(codes, plan.numbers, problem.codes, within);
+                NearestCode<L> found(codes[0]);
+                nearest_row<L>(CodeRange::all<L>(problem.codes), codes, L::numbers(plan.numbers), within,
+                               found);
                 IO::store_indices(out.indices, rows, found.index);
                 IO::store_codes(problem, codebook, out.quantized, out.indices, rows, usable);
             });
@@ -228,11 +240,11 @@ template <class L> class Loops {
         each_group<L>({0, rows}, 1, 0, first_row, [&](const Rows &group, uint64_t number) {
             const PhiloxRow<L> row(static_cast<uint32_t>(number), 1, keys);
             const auto *code = code_keys(scratch, codes, static_cast<uint32_t>(number >> 32), keys);
-            for (int first = 0; first < codes; first += kTileCodes) {
-                const int count = codes - first < kTileCodes ? codes - first : kTileCodes;
+            for (int first = 0; first < codes; first += L::tile_codes) {
+                const int count = std::min(codes - first, L::tile_codes);
                 draw_noise<L>(row, code + first / 4, keys, count, tile.noise);
                 for (int k = 0; k < count; ++k)
-                    L::store(tile.noise + k * width, IO::gumbel(L::load(tile.noise + k * width)));
+                    L::store(tile.noise + k * width, gumbel_of_log2<L>(L::load(tile.noise + k * width)));
                 Memory<L>::store_tile(out, kReal, group, codes, first, count, tile.noise);
             }
         });
@@ -245,7 +257,7 @@ template <class L> class Loops {
             uint32_t padded[width] = {};
             memcpy(padded, words + i, sizeof(uint32_t) * static_cast<size_t>(lanes));
             Memory<L>::store(out, kReal, Rows{i, 1, lanes},
-                             IO::gumbel(typename L::Log2()(L::uniform(L::load_word(padded)))));
+                             gumbel_of_log2<L>(typename L::Log2()(L::uniform(L::load_word(padded)))));
         }
     }
 

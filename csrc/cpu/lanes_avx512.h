@@ -5,11 +5,12 @@
 #include <immintrin.h>
 
 #include "../row/math.h"
+#include "../row/tiles.h"
 #include "log_tables.h"
 
 namespace fqvae {
 
-struct Avx512Lanes {
+struct Avx512Lanes : TilesInMemory {
     using Real = float;
     using F = __m512;
     using U = __m512i;

@@ -10,11 +10,12 @@
 #endif
 
 #include "../row/math.h"
+#include "../row/tiles.h"
 
 namespace fqvae {
 namespace {
 
-struct VectorLanes {
+struct VectorLanes : TilesInMemory {
     typedef float F __attribute__((vector_size(4 * FQVAE_LANES)));
     typedef int32_t M __attribute__((vector_size(4 * FQVAE_LANES)));
     typedef uint32_t U __attribute__((vector_size(4 * FQVAE_LANES)));

@@ -9,40 +9,17 @@
 #include <limits>
 #include <vector>
 
-#include "../row/score.h"
+#include "../row/bounds.h"
 #include "problem.h"
 
 namespace fqvae {
 
-// An upper bound on the distance between neighbouring codes: the range is cut into 64 buckets, and the
-// longest run of empty ones is found in the bits of a word.
-template <class Real> double largest_gap(const Real *codes, int count, double lowest, double highest) {
-    const double bucket = (highest - lowest) / 64;
-    if (!(bucket > 0))
-        return 0;
-    uint64_t occupied = 0;
-    for (int k = 0; k < count; ++k)
-        occupied |= uint64_t(1) << std::min(63, static_cast<int>((codes[k] - lowest) / bucket));
-    int longest = 0;
-    uint64_t empty = ~occupied;
-    for (; empty != 0; empty &= empty << 1) // each step shortens every run by one
-        ++longest;
-    return (longest + 2) * bucket;
-}
-
-// -log2(-log2 u), the noise in base 2, lies between these.
-constexpr double kLowestNoise = -4.6, kHighestNoise = 23.5;
-
-// Prepares one codebook. The bounded scorer serves float codebooks whose range and gaps are moderate, at
-// temperatures that are not small: then, with costs shifted by a constant, the largest weight of a row lies
-// between 2^-100 and a power of 2 whose sum over all codes, times an offset, is still finite.
-//
-// If its gaps are narrow besides, and `rows` many enough to pay for it, its posterior is worth tabulating,
-// from some way below the lowest code to as far above the highest. The interpolation's error is then below
-// 2e-7 (KL) and 1e-6 (gradients).
+// Prepares one codebook. If the bounded scorer serves it, its gaps are narrow, and `rows` are many enough to
+// pay for it, then its posterior is worth tabulating, from some way below the lowest code to as far above the
+// highest. The interpolation's error is below 2e-7 (KL) and 1e-6 (gradients).
 template <class Real>
 Codebook plan_codebook(const Real *codes, int count, double temperature, int64_t rows, Real *scaled) {
-    constexpr double widest = 16, widest_gap = 4, widest_tabulated_gap = 1.5, margin = 2.5;
+    constexpr double widest_tabulated_gap = 1.5, margin = 2.5;
     constexpr int64_t rows_per_node = 16;
     Codebook book{};
     book.given = codes;
@@ -52,28 +29,26 @@ Codebook plan_codebook(const Real *codes, int count, double temperature, int64_t
     bool finite = true;
     for (int k = 0; k < count; ++k)
         finite = finite && std::isfinite(codes[k]);
-    if (sizeof(Real) == 8 || !finite || book.highest - book.lowest > widest || count == 1)
+    const double bucket = (book.highest - book.lowest) / kBuckets;
+    if (sizeof(Real) == 8 || !finite || !(bucket > 0))
         return book;
 
-    const double gap = largest_gap(codes, count, book.lowest, book.highest);
-    const double top = 126 - std::log2(count) - 6; // 2^6 exceeds any scaled offset
-    // Offsets, and so their rounding, stay of the codebook's size.
-    book.reach = std::min(2.0, book.highest - book.lowest);
-    const double lowest = kLowestNoise - std::max(kLog2E * gap * gap / 4, book.reach * book.reach);
-    book.bounded = gap <= widest_gap && (kHighestNoise - lowest) / temperature <= top + 100;
-    book.shift = top - kHighestNoise / temperature;
-    book.shift_below = std::nearbyint(book.shift);
-    book.centre = static_cast<Real>((book.lowest + book.highest) / 2);
+    uint64_t occupied = 0;
+    for (int k = 0; k < count; ++k)
+        occupied |= uint64_t(1) << bucket_of<double>(codes[k], book.lowest, bucket);
+    const double gap = largest_gap(occupied, bucket);
+    book.bounds = bounds_of<double>(book.lowest, book.highest, gap, std::log2(count), temperature);
+    if (!book.bounds.bounded)
+        return book;
+    const auto bounds = book.bounds_in<Real>();
     book.scaled = scaled;
     for (int k = 0; k < count; ++k)
-        scaled[k] = static_cast<Real>((codes[k] - book.centre) * kLengthScale);
-    book.scaled_lowest = *std::min_element(scaled, scaled + count);
-    book.scaled_highest = *std::max_element(scaled, scaled + count);
+        scaled[k] = bounds.scaled(codes[k]);
 
-    book.posterior_first = std::floor((book.scaled_lowest - margin) / kPosteriorStep) * kPosteriorStep;
-    const int nodes =
-        static_cast<int>((book.scaled_highest + margin - book.posterior_first) / kPosteriorStep) + 2;
-    if (book.bounded && gap <= widest_tabulated_gap && rows >= rows_per_node * nodes)
+    const double first = bounds.scaled(*low) - margin, last = bounds.scaled(*high) + margin;
+    book.posterior_first = std::floor(first / kPosteriorStep) * kPosteriorStep;
+    const int nodes = static_cast<int>((last - book.posterior_first) / kPosteriorStep) + 2;
+    if (gap <= widest_tabulated_gap && rows >= rows_per_node * nodes)
         book.posterior_nodes = nodes;
     return book;
 }

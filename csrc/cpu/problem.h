@@ -5,7 +5,7 @@
 #include <cstddef>
 #include <cstdint>
 
-#include "../row/philox.h"
+#include "../row/bounds.h"
 
 namespace fqvae {
 
@@ -51,14 +51,16 @@ struct NearestOutputs {
 struct Codebook {
     const void *given;  // as it came
     const void *scaled; // centred and scaled, for the bounded scorer
-    double lowest, highest, centre;
-    double scaled_lowest, scaled_highest;
-    bool bounded;
-    double reach; // how far beyond its ends z is its own reference point, in scaled units
-    double shift, shift_below;
+    double lowest, highest;
+    Bounds<double> bounds;
     void *posterior; // table of posterior_nodes nodes (posterior_table.h), or null
     int posterior_nodes;
     double posterior_first; // where it begins, centred and scaled
+
+    template <class Real> Bounds<Real> bounds_in() const {
+        return {bounds.bounded, static_cast<Real>(bounds.reach), static_cast<Real>(bounds.shift),
+                static_cast<Real>(bounds.shift_below), static_cast<Real>(bounds.centre)};
+    }
 };
 constexpr double kPosteriorStep = 0x1p-5; // between its nodes
 constexpr int kPosteriorColumns = 3;
@@ -110,6 +112,7 @@ struct Kernels {
 
 Kernels portable_kernels();
 Kernels scalar_kernels();
+Kernels device_kernels();
 Kernels portable_double_kernels();
 Kernels avx2_kernels();
 Kernels avx512_kernels();

@@ -15,15 +15,10 @@ template <class L> struct RowIO {
 
     static F real(double x) { return L::set(static_cast<Real>(x)); }
 
-    static CallConstants<Real> constants(const Problem &problem, const Plan &plan, const Codebook &codebook) {
-        return {problem.codes, plan.numbers, static_cast<Real>(1 / problem.temperature),
-                static_cast<Real>(codebook.shift), static_cast<Real>(codebook.shift_below)};
-    }
-
-    // From log2(u) to -ln(-ln u).
-    static F gumbel(F log2_u) {
-        constexpr double minus_ln_ln2 = 0.36651292058166433;
-        return L::fma(typename L::AddLog2()(L::set(0), L::set(0), log2_u), real(-kLn2), real(minus_ln_ln2));
+    static CallConstants<L> constants(const Problem &problem, const Plan &plan, const Codebook &codebook) {
+        return {L::numbers(plan.numbers), static_cast<Real>(__builtin_log2(problem.codes)),
+                static_cast<Real>(1 / problem.temperature), static_cast<Real>(codebook.bounds.shift),
+                static_cast<Real>(codebook.bounds.shift_below)};
     }
 
     // kl_bits: sum of q log2 q.
@@ -124,6 +119,19 @@ template <class L> struct RowIO {
             }
         });
     }
+
+    // The sums of a codebook's gradient, lane by lane.
+    struct CodebookSums {
+        Real *sums; // (codes, width)
+        FQVAE_INLINE void add(int first, int k, F x) const {
+            Real *sum = sums + (first + k) * width;
+            L::store(sum, L::load(sum) + x);
+        }
+        FQVAE_INLINE void add(int first, int k, F a, F b) const {
+            Real *sum = sums + (first + k) * width;
+            L::store(sum, L::fma(a, b, L::load(sum)));
+        }
+    };
 
     // Adds the lanes of each code's sum to its gradient, in a fixed order, and clears them.
     static void move_lanes(Real *code_sums, int codes, double *gradient) {

@@ -29,14 +29,63 @@ template <class L> struct RowGradient {
     typename L::F temperature; // dL/dtau of each row
 };
 
-// Adds each code's gradient to codebook[k * width + lane]. With given logits, their gradient is handed to
-// store_tile(first, count) in tile.given. General: with a gradient of the weights, or for the temperature.
-// WithPosterior: with the KL's gradient; else someone else sees to it (posterior.h).
-template <class L, bool General, bool WithPosterior, class Scorer, class LoadTile, class StoreTile>
+// Leaves log2 w, log2 q and d of each code in the tile. Bounded costs are small enough to take log2_total
+// together with the shift; others are first brought close to 0, so that nothing is lost at low temperatures.
+template <class L, bool WithPosterior, class Scorer>
+FQVAE_INLINE void weigh_tile(int first, int count, CallConstants<L> call, Scorer scorer, RowSums<L> sums,
+                             const PhiloxRow<L> &row, const PhiloxCode *code_keys, const PhiloxKeys &keys,
+                             Tile<L> &tile) {
+    using F = typename L::F;
+    constexpr int width = L::width;
+    const F per_cost = L::set(-call.inverse_temperature), bounded_shift = sums.shift - sums.log2_total;
+    draw_noise<L>(row, code_keys + block_of(first), keys, count, tile.noise);
+    const typename L::AddLog2 add_log2;
+    for_codes<4>(count, [&](int k) FQVAE_LAMBDA {
+        const F d = scorer.offset(first + k);
+        const F cost = scorer.cost(k, d, L::load(tile.noise + k * width), add_log2);
+        L::store(tile.noise + k * width, Scorer::kBounded
+                                             ? L::fma(cost, per_cost, bounded_shift)
+                                             : L::fma(cost, per_cost, sums.shift) - sums.log2_total);
+        if constexpr (WithPosterior)
+            L::store(tile.logit + k * width, scorer.logit(k, d) - sums.log2_partition);
+        L::store(tile.offset + k * width, d);
+    });
+}
+
+// Sum of w (v - v[index]): what the gradient of the weights needs to know of a row beforehand. Leaves the last
+// tile weighed.
+template <class L, bool WithPosterior, class Scorer, class LoadTile>
+FQVAE_INLINE typename L::F
+weights_mean_row(CodeRange range, CallConstants<L> call, Scorer scorer, RowSums<L> sums, RowUpstream<L> up,
+                 const PhiloxRow<L> &row, const PhiloxCode *code_keys, const PhiloxKeys &keys, Tile<L> &tile,
+                 LoadTile load_tile) {
+    using F = typename L::F;
+    constexpr int width = L::width;
+    F mean = L::set(0);
+    for (int first = range.begin; first < range.end; first += range.step) {
+        const int count = range.template count<L>(first);
+        load_tile(first, count);
+        weigh_tile<L, WithPosterior>(first, count, call, scorer, sums, row, code_keys, keys, tile);
+        for_codes<4>(count, [&](int k) FQVAE_LAMBDA {
+            const F v = L::load(tile.grad_weights + k * width) - up.reference;
+            mean = L::fma(L::exp2(L::load(tile.noise + k * width)), v, mean);
+        });
+    }
+    return mean;
+}
+
+// Adds each code's gradient to `codebook`: add(first, k, x) for code first + k of the tile that begins at
+// `first`, and add(first, k, a, b), which adds a b. With given logits, their gradient is handed to store_tile(first, count) in tile.given. General: with a gradient of
+// the weights, whose mean weights_mean_row has found, or for the temperature. weighed: has it left the only
+// tile ready? WithPosterior: with the KL's
+// gradient; else someone else sees to it (posterior.h).
+template <class L, bool General, bool WithPosterior, class Scorer, class CodebookSums, class LoadTile,
+          class StoreTile>
 FQVAE_INLINE RowGradient<L>
-backward_row(CallConstants<typename L::Real> call, Scorer scorer, RowSums<L> sums, RowUpstream<L> up,
-             typename L::Real *codebook, const PhiloxRow<L> &row, const PhiloxCode *code_keys,
-             const PhiloxKeys &keys, Tile<L> &tile, LoadTile load_tile, StoreTile store_tile) {
+backward_row(CodeRange range, CallConstants<L> call, Scorer scorer, RowSums<L> sums, RowUpstream<L> up,
+             typename L::F weights_mean, bool weighed, CodebookSums codebook, const PhiloxRow<L> &row,
+             const PhiloxCode *code_keys, const PhiloxKeys &keys, Tile<L> &tile, LoadTile load_tile,
+             StoreTile store_tile) {
     using F = typename L::F;
     using Real = typename L::Real;
     constexpr int width = L::width;
@@ -49,59 +98,26 @@ backward_row(CallConstants<typename L::Real> call, Scorer scorer, RowSums<L> sum
     const F slope = up.quantized * ds_scale * L::set(to_length), slope_mean = slope * sums.mean_offset;
     const F kl = up.kl * L::set(static_cast<Real>(kLn2) * dl_scale);
     const F kl_mean = kl * (sums.mean_logit - sums.log2_partition);
-    const F log2_codes = L::set(static_cast<Real>(__builtin_log2(call.codes)));
-    const F per_cost = L::set(-call.inverse_temperature);
-    const F bounded_shift = sums.shift - sums.log2_total;
-
-    // Leaves log2 w, log2 q and d of each code in the tile. Bounded costs are small enough to take log2_total
-    // together with the shift; others are first brought close to 0, so that nothing is lost at low
-    // temperatures.
-    auto score_tile = [&](int first, int count) FQVAE_LAMBDA {
-        load_tile(first, count);
-        draw_noise<L>(row, code_keys + first / 4, keys, count, tile.noise);
-        const typename L::AddLog2 add_log2;
-        for_codes<4>(count, [&](int k) FQVAE_LAMBDA {
-            const F d = scorer.offset(first + k);
-            const F cost = scorer.cost(first + k, d, L::load(tile.noise + k * width), add_log2);
-            L::store(tile.noise + k * width, Scorer::kBounded
-                                                 ? L::fma(cost, per_cost, bounded_shift)
-                                                 : L::fma(cost, per_cost, sums.shift) - sums.log2_total);
-            if constexpr (WithPosterior)
-                L::store(tile.logit + k * width, scorer.logit(first + k, d) - sums.log2_partition);
-            L::store(tile.offset + k * width, d);
-        });
-    };
-    auto tile_count = [&](int first) FQVAE_LAMBDA {
-        return call.codes - first < kTileCodes ? call.codes - first : kTileCodes;
-    };
-
-    F weights_mean = zero; // mean of v - v[index]
-    if (General && up.weights)
-        for (int first = 0; first < call.codes; first += kTileCodes) {
-            score_tile(first, tile_count(first));
-            for_codes<4>(tile_count(first), [&](int k) FQVAE_LAMBDA {
-                const F v = L::load(tile.grad_weights + k * width) - up.reference;
-                weights_mean = L::fma(L::exp2(L::load(tile.noise + k * width)), v, weights_mean);
-            });
-        }
+    const F log2_codes = L::set(call.log2_codes);
 
     RowGradient<L> gradient{zero, zero};
-    for (int first = 0; first < call.codes; first += kTileCodes) {
-        const int count = tile_count(first);
-        if (!(General && up.weights && call.codes <= kTileCodes))
-            score_tile(first, count);
+    for (int first = range.begin; first < range.end; first += range.step) {
+        const int count = range.template count<L>(first);
+        if (!weighed) {
+            load_tile(first, count);
+            weigh_tile<L, WithPosterior>(first, count, call, scorer, sums, row, code_keys, keys, tile);
+        }
         const typename L::Exp2 exp2;
         for_codes<4>(count, [&](int k) FQVAE_LAMBDA {
             const F log2_w = L::load(tile.noise + k * width), d = L::load(tile.offset + k * width);
             const F w = exp2(log2_w), slope_here = slope * d - slope_mean;
-            Real *sum = codebook + (first + k) * width;
             if constexpr (!General && !WithPosterior &&
                           !Scorer::kGivenLogits) { // the same in fewer operations
                 const F pull = slope_here * d;
                 const F rest = Scorer::kInside ? up.direct - pull
                                                : L::fma(slope_here, scorer.excess(), up.direct - pull);
                 gradient.input = L::fma(w, pull, gradient.input);
-                L::store(sum, L::fma(w, rest, L::load(sum)));
+                codebook.add(first, k, w, rest);
                 return;
             }
             F ds = slope_here;
@@ -116,14 +132,13 @@ backward_row(CallConstants<typename L::Real> call, Scorer scorer, RowSums<L> sum
                 const F logit = L::load(tile.logit + k * width);
                 dl = L::fma(exp2(logit), logit * kl - kl_mean, ds);
             }
-            const F direct = L::fma(w, up.direct, L::load(sum));
             if constexpr (Scorer::kGivenLogits) {
                 L::store(tile.given + k * width, dl);
-                L::store(sum, direct);
+                codebook.add(first, k, w, up.direct);
             } else {
-                const F term = dl * d;
+                const F term = dl * d, direct = L::fma(w, up.direct, zero - term);
                 gradient.input = gradient.input + term;
-                L::store(sum, Scorer::kInside ? direct - term : L::fma(dl, scorer.excess(), direct - term));
+                codebook.add(first, k, Scorer::kInside ? direct : L::fma(dl, scorer.excess(), direct));
             }
         });
         if constexpr (Scorer::kGivenLogits)

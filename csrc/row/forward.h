@@ -9,9 +9,10 @@
 namespace fqvae {
 
 // What every row of a call shares.
-template <class Real> struct CallConstants {
-    int codes;               // K
-    const uint32_t *numbers; // 0, 1 ... K-1: broadcast from memory at no cost
+template <class L> struct CallConstants {
+    using Real = typename L::Real;
+    typename L::Numbers numbers;
+    Real log2_codes; // log2 K
     Real inverse_temperature;
     Real shift;       // of bounded scorers; see RowSums
     Real shift_below; // a whole number near it, which RowSums leaves out of shift and log2_total alike: they
@@ -29,51 +30,107 @@ template <class L> struct RowSums {
 };
 constexpr int kRowSums = 5; // numbers a row that are kept
 
-// WithPosterior: take log2_partition and mean_logit too; else they are 0, and someone else knows the KL
-// (posterior.h).
-template <class L, bool WithPosterior, class Scorer, class LoadTile>
-FQVAE_INLINE RowSums<L> forward_row(CallConstants<typename L::Real> call, Scorer scorer,
-                                    const PhiloxRow<L> &row, const PhiloxCode *code_keys,
-                                    const PhiloxKeys &keys, Tile<L> &tile, LoadTile load_tile) {
+// The sums over a row's codes, tile by tile. WithPosterior: take partition and weighted_logit too; else they
+// stay 0, and someone else knows the KL (posterior.h).
+template <class L, bool WithPosterior, class Scorer> struct ForwardSums {
     using F = typename L::F;
-    constexpr int width = L::width;
-    const F zero = L::set(0), inverse_temperature = L::set(call.inverse_temperature);
-    const F per_cost = zero - inverse_temperature;
-    F lowest = L::set(-2 * kLowestLogit), total = zero, weighted = zero;
-    F partition = zero, weighted_logit = zero, shift = L::set(call.shift);
-    auto index = L::set_word(0);
+    F lowest, total, weighted; // total, weighted: of weights times a power of 2, which for bounded scorers is
+                               // the call's shift, and else makes the weight of the lowest cost 1
+    F partition, weighted_logit;
+    typename L::U index;
 
-    for (int first = 0; first < call.codes; first += kTileCodes) {
-        const int count = call.codes - first < kTileCodes ? call.codes - first : kTileCodes;
+    FQVAE_INLINE ForwardSums()
+        : lowest(L::set(-2 * kLowestLogit)), total(L::set(0)), weighted(L::set(0)), partition(L::set(0)),
+          weighted_logit(L::set(0)), index(L::set_word(0)) {}
+
+    // Sums of neighbouring tiles come first: that keeps the rounding of a large codebook's sums down.
+    template <class LoadTile>
+    FQVAE_INLINE void add(CodeRange range, CallConstants<L> call, Scorer scorer, const PhiloxRow<L> &row,
+                          const PhiloxCode *code_keys, const PhiloxKeys &keys, Tile<L> &tile,
+                          LoadTile load_tile) {
+        constexpr int together = 64;
+        for (int begin = range.begin; begin < range.end; begin += together * range.step) {
+            ForwardSums part = *this;
+            part.total = part.weighted = part.partition = part.weighted_logit = L::set(0);
+            const bool last = range.end - begin <= together * range.step;
+            const int end = last ? range.end : begin + together * range.step;
+            for (int first = begin; first < end; first += range.step)
+                part.add_tile(first, range.template count<L>(first), call, scorer, row, code_keys, keys, tile,
+                              load_tile);
+            part.continue_from(*this, call);
+            *this = part;
+        }
+    }
+
+    FQVAE_INLINE RowSums<L> finish(const CallConstants<L> &call) const {
+        const F zero = L::set(0), below = Scorer::kBounded ? L::set(call.shift_below) : zero;
+        const F shift = Scorer::kBounded ? L::set(call.shift - call.shift_below)
+                                         : lowest * L::set(call.inverse_temperature);
+        RowSums<L> sums{weighted / total, shift, L::log2(total, below), zero, zero, index};
+        if constexpr (WithPosterior) {
+            sums.log2_partition = L::log2(partition, zero);
+            sums.mean_logit = weighted_logit / partition;
+        }
+        return sums;
+    }
+
+  private:
+    // What the sums so far are to be multiplied by when the lowest cost has fallen.
+    FQVAE_INLINE F since(const F &before, const CallConstants<L> &call) const {
+        return Scorer::kBounded ? L::set(1) : L::exp2((lowest - before) * L::set(call.inverse_temperature));
+    }
+
+    // Adds the sums up to the codes that these are for.
+    FQVAE_INLINE void continue_from(const ForwardSums &before, const CallConstants<L> &call) {
+        const F factor = since(before.lowest, call);
+        total = L::fma(before.total, factor, total);
+        weighted = L::fma(before.weighted, factor, weighted);
+        partition = before.partition + partition;
+        weighted_logit = before.weighted_logit + weighted_logit;
+    }
+
+    template <class LoadTile>
+    FQVAE_INLINE void add_tile(int first, int count, CallConstants<L> call, Scorer scorer,
+                               const PhiloxRow<L> &row, const PhiloxCode *code_keys, const PhiloxKeys &keys,
+                               Tile<L> &tile, LoadTile load_tile) {
+        constexpr int width = L::width;
+        const F zero = L::set(0), inverse_temperature = L::set(call.inverse_temperature);
+        const F per_cost = zero - inverse_temperature, shift = L::set(call.shift), before = lowest;
         load_tile(first, count);
-        draw_noise<L>(row, code_keys + first / 4, keys, count, tile.noise);
+        draw_noise<L>(row, code_keys + block_of(first), keys, count, tile.noise);
 
+        F lowest_here = lowest;
+        auto index_here = index;
         const typename L::AddLog2 add_log2;
         for_codes<4>(count, [&](int k) FQVAE_LAMBDA {
             const F d = scorer.offset(first + k);
-            const F cost = scorer.cost(first + k, d, L::load(tile.noise + k * width), add_log2);
+            const F cost = scorer.cost(k, d, L::load(tile.noise + k * width), add_log2);
             L::store(tile.offset + k * width, d);
             L::store(tile.noise + k * width, cost);
             if constexpr (WithPosterior)
-                L::store(tile.logit + k * width, scorer.logit(first + k, d));
-            index = L::select(L::less(cost, lowest), L::set_word(call.numbers[first + k]), index);
-            lowest = L::min(cost, lowest);
+                L::store(tile.logit + k * width, scorer.logit(k, d));
+            index_here = L::select(L::less(cost, lowest_here),
+                                   L::set_word(L::number(call.numbers, first + k)), index_here);
+            lowest_here = L::min(cost, lowest_here);
         });
-        if constexpr (!Scorer::kBounded) { // the minimum has fallen: bring the sums so far to the new one
-            const F before = shift;
-            shift = lowest * inverse_temperature;
-            if (first > 0) {
-                const F factor = L::exp2(shift - before);
-                total = total * factor;
-                weighted = weighted * factor;
-            }
+        lowest = lowest_here;
+        index = index_here;
+        if constexpr (!Scorer::kBounded) {
+            const F factor = since(before, call);
+            total = total * factor;
+            weighted = weighted * factor;
         }
 
-        // Sums within a tile first: that keeps the rounding of a large codebook's sums down.
         F tile_total = zero, tile_weighted = zero, tile_partition = zero, tile_logit = zero;
+        if constexpr (L::small_tiles) {
+            tile_total = total, tile_weighted = weighted;
+            tile_partition = partition, tile_logit = weighted_logit;
+        }
         const typename L::Exp2 exp2;
         for_codes<4>(count, [&](int k) FQVAE_LAMBDA {
-            const F w = exp2(L::fma(L::load(tile.noise + k * width), per_cost, shift));
+            const F cost = L::load(tile.noise + k * width);
+            const F w = exp2(Scorer::kBounded ? L::fma(cost, per_cost, shift)
+                                              : (lowest_here - cost) * inverse_temperature);
             tile_total = tile_total + w;
             tile_weighted = L::fma(w, L::load(tile.offset + k * width), tile_weighted);
             if constexpr (WithPosterior) {
@@ -82,38 +139,35 @@ FQVAE_INLINE RowSums<L> forward_row(CallConstants<typename L::Real> call, Scorer
                 tile_logit = L::fma(q, logit, tile_logit);
             }
         });
-        total = total + tile_total;
-        weighted = weighted + tile_weighted;
-        partition = partition + tile_partition;
-        weighted_logit = weighted_logit + tile_logit;
+        if constexpr (L::small_tiles) {
+            total = tile_total, weighted = tile_weighted;
+            partition = tile_partition, weighted_logit = tile_logit;
+        } else {
+            total = total + tile_total, weighted = weighted + tile_weighted;
+            partition = partition + tile_partition, weighted_logit = weighted_logit + tile_logit;
+        }
     }
-    const F below = Scorer::kBounded ? L::set(call.shift_below) : zero;
-    if constexpr (WithPosterior)
-        return {weighted / total,           shift - below, L::log2(total, below), L::log2(partition, zero),
-                weighted_logit / partition, index};
-    else
-        return {weighted / total, shift - below, L::log2(total, below), zero, zero, index};
-}
+};
 
-// Soft weights, once the sums are known, handed to store_tile(first, count) in tile.noise. Costs still in the
-// tile are used as they are; a codebook of more than one tile is scored again.
+// Soft weights, once the sums are known, handed to store_tile(first, count) in tile.noise. scored: does the only
+// tile still hold its costs? Else tiles are scored again.
 template <class L, class Scorer, class LoadTile, class StoreTile>
-FQVAE_INLINE void weights_row(CallConstants<typename L::Real> call, Scorer scorer, RowSums<L> sums,
-                              const PhiloxRow<L> &row, const PhiloxCode *code_keys, const PhiloxKeys &keys,
-                              Tile<L> &tile, LoadTile load_tile, StoreTile store_tile) {
+FQVAE_INLINE void weights_row(CodeRange range, CallConstants<L> call, Scorer scorer, RowSums<L> sums,
+                              bool scored, const PhiloxRow<L> &row, const PhiloxCode *code_keys,
+                              const PhiloxKeys &keys, Tile<L> &tile, LoadTile load_tile,
+                              StoreTile store_tile) {
     using F = typename L::F;
     constexpr int width = L::width;
     const F per_cost = L::set(-call.inverse_temperature);
-    for (int first = 0; first < call.codes; first += kTileCodes) {
-        const int count = call.codes - first < kTileCodes ? call.codes - first : kTileCodes;
-        if (call.codes > kTileCodes) {
+    for (int first = range.begin; first < range.end; first += range.step) {
+        const int count = range.template count<L>(first);
+        if (!scored) {
             load_tile(first, count);
-            draw_noise<L>(row, code_keys + first / 4, keys, count, tile.noise);
+            draw_noise<L>(row, code_keys + block_of(first), keys, count, tile.noise);
             const typename L::AddLog2 add_log2;
             for_codes<4>(count, [&](int k) FQVAE_LAMBDA {
                 const F log2_u = L::load(tile.noise + k * width);
-                L::store(tile.noise + k * width,
-                         scorer.cost(first + k, scorer.offset(first + k), log2_u, add_log2));
+                L::store(tile.noise + k * width, scorer.cost(k, scorer.offset(first + k), log2_u, add_log2));
             });
         }
         for_codes<4>(count, [&](int k) FQVAE_LAMBDA {

@@ -2,9 +2,7 @@
 // fits (Lawson's iteration on Chebyshev nodes); the errors stated are those of the polynomials.
 #pragma once
 
-#define FQVAE_INLINE inline __attribute__((always_inline))
-#define FQVAE_LAMBDA __attribute__((always_inline))
-#define FQVAE_UNROLL _Pragma("GCC unroll 16")
+#include "platform.h"
 
 namespace fqvae {
 

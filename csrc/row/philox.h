@@ -12,7 +12,7 @@
 
 #include <cstdint>
 
-#include "math.h"
+#include "platform.h"
 
 namespace fqvae {
 
@@ -25,6 +25,7 @@ constexpr int kPhiloxBlocks =
 struct PhiloxKeys {
     uint32_t k0[kPhiloxRounds], k1[kPhiloxRounds];
 
+    PhiloxKeys() = default;
     FQVAE_INLINE explicit PhiloxKeys(uint64_t seed) {
         k0[0] = static_cast<uint32_t>(seed);
         k1[0] = static_cast<uint32_t>(seed >> 32);
@@ -37,7 +38,7 @@ struct PhiloxKeys {
 
 // The block's side: round 3 multiplies (row.into_c0 ^ into_c0) and (row.into_c2 ^ into_c2), and then mixes
 // next_c0 in.
-struct PhiloxCode {
+struct alignas(16) PhiloxCode {
     uint32_t into_c0, into_c2, next_c0;
 
     PhiloxCode() = default;

@@ -12,10 +12,11 @@
 #include <cstring>
 
 #include "math.h"
+#include "tiles.h"
 
 namespace fqvae {
 
-template <class R> struct ScalarLanes {
+template <class R, class Tiles = TilesInMemory> struct ScalarLanes : Tiles {
     using Real = R;
     using F = R;
     using U = uint32_t;

@@ -5,30 +5,30 @@
 //     (z - m)^2 - (z - r)^2 = d (d - 2 e),
 // which neither cancels nor overflows for the codes that count: the distance of the code, and minus its
 // logit. Its cost is distance + log2(-log2 u): minus (logit + Gumbel noise), but for a constant. Costs and
-// logits are logarithms to base 2; lengths are scaled by kOffsetScale. A scorer knows r, and gives offset,
-// cost and logit of code k.
+// logits are logarithms to base 2; lengths are scaled by kOffsetScale. A scorer knows r, and gives the offset
+// of code k, and cost and logit of the code at place k of the current tile.
 #pragma once
 
 #include <cstdint>
 
 #include "philox.h"
+#include "tiles.h"
 
 namespace fqvae {
 
-constexpr int kTileCodes = 64;                      // codes that a stage handles before the next one runs
 constexpr double kLog2E = 1.4426950408889634;       // log2 e
 constexpr double kLn2 = 0.6931471805599453;         // ln 2
 constexpr double kLengthScale = 1.2011224087864498; // sqrt(log2 e)
 constexpr double kFar = 0x1p100,
                  kLowestLogit = -0x1p80; // what is further away counts as this far: weight exactly 0
 
-// What the stages hand on, code by code, a group of rows each: small enough to stay in the first-level cache.
-// The arrays begin at the same place of a 4096-byte page, as the codebook's sums do in the backward pass: a
+// What the stages hand on, code by code, a group of rows each: small enough to stay in the first-level cache,
+// or in registers. In memory the arrays begin at the same place of a 4096-byte page, as the codebook's sums do in the backward pass: a
 // processor compares the addresses of loads and earlier stores by their last twelve bits, and here a load
 // that runs ahead meets no store that lags behind.
 template <class L> struct Tile {
-    static constexpr int kSize = kTileCodes * L::width;
-    alignas(4096) typename L::Real noise[kSize]; // log2 u, and in its place the cost, and in its place log2 w
+    static constexpr int kSize = L::tile_codes * L::width;
+    alignas(L::tile_alignment) typename L::Real noise[kSize]; // log2 u, and in its place the cost, and in its place log2 w
     typename L::Real logit[kSize];
     typename L::Real offset[kSize];
     typename L::Real given[kSize];        // the caller's logits, transposed
@@ -109,7 +109,7 @@ template <class L> struct LogitScorer {
         return add_log2(logit(k, d), L::set(-1), log2_u);
     }
     FQVAE_INLINE F logit(int k, F) const {
-        const F x = L::load(transposed + k % kTileCodes * L::width) - largest;
+        const F x = L::load(transposed + k * L::width) - largest;
         return L::max(x * L::set(static_cast<typename L::Real>(kLog2E)), L::set(kLowestLogit));
     }
 };
@@ -134,6 +134,14 @@ FQVAE_INLINE void each_word(const PhiloxRow<L> &row, const PhiloxCode *codes, co
         for (int j = 0; j < 4; ++j)
             body(k + j, words[j]);
     }
+}
+
+// From log2(u) to the noise -ln(-ln u).
+template <class L> FQVAE_INLINE typename L::F gumbel_of_log2(typename L::F log2_u) {
+    constexpr double minus_ln_ln2 = 0.36651292058166433;
+    return L::fma(typename L::AddLog2()(L::set(0), L::set(0), log2_u),
+                  L::set(static_cast<typename L::Real>(-kLn2)),
+                  L::set(static_cast<typename L::Real>(minus_ln_ln2)));
 }
 
 // The noise of `count` codes from the block of `codes` on: log2(u), of which the cost makes -ln(-ln u).

@@ -1,0 +1,59 @@
+// The codebook's gradient of a block's rows: sums in shared memory, one for each code and each of the rows
+// that the block works on at a time, so that no two threads meet; from time to time they are added up, in a
+// fixed order, and moved on to the block's part in device memory.
+#pragma once
+
+#include "block.h"
+
+namespace fqvae {
+
+template <class Real> class CodebookSums {
+  public:
+    // rows: that the block works on at a time, a power of 2. Tiles lie so far apart that the threads of a
+    // warp, which share rows or not, meet different banks.
+    __device__ __forceinline__ CodebookSums(Real *sums, int lanes)
+        : sums_(sums), rows_(kThreads / lanes), tile_(4 * rows_ + (lanes > 1 ? 32 / lanes : 0)),
+          mine_(sums + threadIdx.x / lanes) {}
+
+    __device__ __forceinline__ void add(int first, int k, Real x) const {
+        Real &sum = mine_[block_of(first) * tile_ + k * rows_];
+        sum += x;
+    }
+    __device__ __forceinline__ void add(int first, int k, Real a, Real b) const {
+        Real &sum = mine_[block_of(first) * tile_ + k * rows_];
+        sum = fma(a, b, sum);
+    }
+
+    // Without barriers: the caller's.
+    __device__ __forceinline__ void clear(int codes) const {
+#pragma unroll 1
+        for (int i = threadIdx.x; i < (codes + 3) / 4 * tile_; i += kThreads)
+            sums_[i] = 0;
+    }
+
+    // Adds the sums of codes 0 ... count - 1 to `part`, which nobody else touches, and clears them.
+    __device__ __forceinline__ void move_to(double *part, int count) const {
+#pragma unroll 1
+        for (int k = threadIdx.x; k < count; k += kThreads) {
+            Real *sums = sums_ + block_of(k) * tile_ + k % 4 * rows_;
+            Real quarters[4] = {0, 0, 0, 0};
+#pragma unroll 1
+            for (int i = 0; i < rows_; i += 4) {
+#pragma unroll
+                for (int j = 0; j < 4; ++j) {
+                    Real &sum = sums[(i + j + k) & (rows_ - 1)]; // each thread begins elsewhere: other banks
+                    quarters[j] += sum;
+                    sum = 0;
+                }
+            }
+            part[k] += static_cast<double>((quarters[0] + quarters[1]) + (quarters[2] + quarters[3]));
+        }
+    }
+
+  private:
+    Real *sums_;
+    int rows_, tile_;
+    Real *mine_;
+};
+
+} // namespace fqvae

@@ -1,0 +1,12 @@
+// What differs between the compilers that see a row's program: the CPU's, and nvcc.
+#pragma once
+
+#if defined(__CUDACC__)
+#define FQVAE_INLINE __host__ __device__ __forceinline__
+#define FQVAE_LAMBDA
+#define FQVAE_UNROLL _Pragma("unroll")
+#else
+#define FQVAE_INLINE inline __attribute__((always_inline))
+#define FQVAE_LAMBDA __attribute__((always_inline))
+#define FQVAE_UNROLL _Pragma("GCC unroll 16")
+#endif

@@ -1,0 +1,1 @@
+"""What stands between the face of the CUDA backend and its kernels: geometry, arguments, launchers."""
