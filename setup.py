@@ -2,14 +2,16 @@
 
 The environment variable FQVAE_BUILD says what to build:
 
-auto    the default: the CPU kernels if a C++17 compiler works here, else the pure-Python package
-        and a notice
+auto    the default: the CPU kernels if a C++17 compiler works here, the CUDA kernels besides if there is
+        an nvcc, else the pure-Python package and a notice
 cpu     the CPU kernels, or stop with one sentence
-cuda    not part of this release: stops with one sentence
+cuda    the CPU and the CUDA kernels, or stop with one sentence
 none    the pure-Python package
 
-CXX names the compiler, FQVAE_WERROR=1 makes its warnings errors, CMAKE_BUILD_PARALLEL_LEVEL or MAX_JOBS
-sets the number of jobs. What was built, and why not more, is written to fqvae_kernels/_build.json. Neither
+CXX names the C++ compiler and CUDACXX nvcc, which is looked for on the PATH and in CUDA_HOME/bin otherwise.
+FQVAE_CUDA_ARCHS lists the GPU architectures ("80 90"); the default is those of CUDA_ARCHITECTURES that this
+nvcc knows. PTX of the last one serves the GPUs that come after. FQVAE_WERROR=1 makes warnings errors,
+CMAKE_BUILD_PARALLEL_LEVEL or MAX_JOBS sets the number of jobs. What was built, and why not more, is written to fqvae_kernels/_build.json. Neither
 this file nor the C++ knows torch, so the build works in isolation and its result serves every torch release.
 """
 
@@ -24,7 +26,7 @@ import subprocess
 import sys
 import sysconfig
 import tempfile
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import ClassVar
 
@@ -33,7 +35,8 @@ from setuptools.command.build import build
 
 ROOT = Path(__file__).resolve().parent
 PACKAGE = "fqvae_kernels"
-MODULE = f"_native{sysconfig.get_config_var('EXT_SUFFIX')}"
+SUFFIX = sysconfig.get_config_var("EXT_SUFFIX")
+CUDA_ARCHITECTURES = (75, 80, 86, 89, 90, 100, 120)
 CHOICES = ("auto", "cpu", "cuda", "none")
 PROBE = "#include <optional>\nint main() { std::optional<int> x = 0; return *x; }\n"
 
@@ -44,11 +47,16 @@ class BuildError(Exception):
 
 @dataclass(frozen=True)
 class Plan:
-    """What to build: `compiler` is None for the pure-Python package, and `reason` then says why."""
+    """What to build: `compiler` is None for the pure-Python package, and `reason` then says why; `nvcc` is None
+    without CUDA kernels, and `cuda_reason` says why.
+    """
 
     requested: str
     compiler: list[str] | None
     reason: str | None
+    nvcc: str | None = None
+    architectures: tuple[int, ...] = ()
+    cuda_reason: str | None = None  # why there will be no CUDA kernels
 
 
 def find_compiler(environ) -> list[str]:
@@ -84,16 +92,57 @@ def make_plan(environ) -> Plan:
     requested = environ.get("FQVAE_BUILD", "").strip() or "auto"
     if requested not in CHOICES:
         raise SystemExit(f"FQVAE_BUILD={requested} is unknown: it may be auto, cpu, cuda or none.")
-    if requested == "cuda":
-        raise SystemExit("FQVAE_BUILD=cuda cannot be met: the CUDA backend is not part of this release yet.")
     if requested == "none":
-        return Plan(requested, None, "FQVAE_BUILD=none asked for the pure-Python package")
+        reason = "FQVAE_BUILD=none asked for the pure-Python package"
+        return Plan(requested, None, reason, cuda_reason=reason)
     try:
-        return Plan(requested, find_compiler(environ), None)
+        compiler = find_compiler(environ)
     except BuildError as error:
-        if requested == "cpu":
-            raise SystemExit(f"FQVAE_BUILD=cpu cannot be met: {error}.") from None
-        return Plan(requested, None, str(error))
+        if requested != "auto":
+            raise SystemExit(f"FQVAE_BUILD={requested} cannot be met: {error}.") from None
+        return Plan(requested, None, str(error), cuda_reason=str(error))
+    if requested == "cpu":
+        return Plan(requested, compiler, None, cuda_reason="FQVAE_BUILD=cpu asked for the CPU kernels alone")
+    try:
+        nvcc = find_nvcc(environ)
+        return Plan(requested, compiler, None, nvcc, cuda_architectures(nvcc, environ))
+    except BuildError as error:
+        if requested == "cuda":
+            raise SystemExit(f"FQVAE_BUILD=cuda cannot be met: {error}.") from None
+        return Plan(requested, compiler, None, cuda_reason=str(error))
+
+
+def find_nvcc(environ) -> str:
+    """The path of the CUDA compiler. Raises BuildError."""
+    named = environ.get("CUDACXX", "").strip()
+    home = environ.get("CUDA_HOME", "").strip()
+    found = shutil.which(named or "nvcc", path=environ.get("PATH"))
+    if found is None and not named and home:
+        found = shutil.which("nvcc", path=str(Path(home, "bin")))
+    if found is None:
+        where = f"CUDACXX={named} names no program" if named else "nvcc is not on the PATH"
+        raise BuildError(f"there is no CUDA compiler ({where})")
+    return found
+
+
+def cuda_architectures(nvcc: str, environ) -> tuple[int, ...]:
+    """The GPU architectures to build for, in rising order. Raises BuildError."""
+    done = subprocess.run([nvcc, "--list-gpu-arch"], capture_output=True, text=True, env=environ)
+    known = {int(number) for number in re.findall(r"compute_(\d+)\b", done.stdout)}
+    if not known:
+        raise BuildError(f"{nvcc} does not say which GPUs it compiles for ({first_error(done.stderr)})")
+    asked = environ.get("FQVAE_CUDA_ARCHS", "").replace(",", " ").replace(";", " ").split()
+    if not asked:
+        return tuple(number for number in CUDA_ARCHITECTURES if number in known)
+    numbers = set()
+    for name in asked:
+        number = name.replace(".", "")
+        if not number.isdigit() or int(number) not in known:
+            raise BuildError(
+                f"FQVAE_CUDA_ARCHS names {name}, and this nvcc knows {', '.join(map(str, sorted(known)))}"
+            )
+        numbers.add(int(number))
+    return tuple(sorted(numbers))
 
 
 def first_error(log: str) -> str:
@@ -132,18 +181,18 @@ def run(command: list[str], environ, log: list[str]) -> None:
         raise BuildError(f"{Path(command[0]).name} failed ({first_error(''.join(output))})")
 
 
-def compile_native(compiler: list[str], build_base: Path) -> Path:
-    """Builds the extension module and returns its path. Raises BuildError."""
+def compile_modules(plan: Plan, build_base: Path, log: list[str]) -> dict[str, Path]:
+    """Builds the extension modules of the plan and returns their paths by name. Raises BuildError."""
     try:
         import pybind11
     except ImportError:
         raise BuildError("pybind11 is missing: install it with pip, or let pip isolate the build") from None
-    environ = dict(os.environ, CXX=shlex.join(compiler))
+    environ = dict(os.environ, CXX=shlex.join(plan.compiler))
     if environ.get("MAX_JOBS"):  # what torch's own extension builds read
         environ.setdefault("CMAKE_BUILD_PARALLEL_LEVEL", environ["MAX_JOBS"])
     # CMake cannot change a build folder's compiler, flags or source folder, so each combination has its own.
-    choices = [str(ROOT), sysconfig.get_path("include")]
-    choices += [environ.get(name, "") for name in ("CXX", "CXXFLAGS", "LDFLAGS")]
+    choices = [str(ROOT), sysconfig.get_path("include"), str(plan.nvcc), str(plan.architectures)]
+    choices += [environ.get(name, "") for name in ("CXX", "CXXFLAGS", "LDFLAGS", "CUDAFLAGS")]
     key = hashlib.sha256("\0".join(choices).encode()).hexdigest()[:8]
     folder = build_base / f"cmake-{sys.implementation.cache_tag}-{key}"
     werror = environ.get("FQVAE_WERROR", "").strip().lower() in ("1", "on", "yes", "true")
@@ -155,14 +204,22 @@ def compile_native(compiler: list[str], build_base: Path) -> Path:
         f"-Dpybind11_DIR={pybind11.get_cmake_dir()}",
         f"-DFQVAE_WERROR={'ON' if werror else 'OFF'}",
     ]
+    modules = ["_native"]
+    if plan.nvcc is not None:
+        modules.append("_cuda")
+        real = [f"{number}-real" for number in plan.architectures]
+        configure += [
+            "-DFQVAE_CUDA=ON",
+            f"-DCMAKE_CUDA_COMPILER={plan.nvcc}",
+            f"-DCMAKE_CUDA_ARCHITECTURES={';'.join([*real, f'{plan.architectures[-1]}-virtual'])}",
+        ]
     folder.mkdir(parents=True, exist_ok=True)
-    log: list[str] = []
     try:
         run(configure, environ, log)
-        run([tool("cmake"), "--build", str(folder), "--target", "_native"], environ, log)
+        run([tool("cmake"), "--build", str(folder), "--target", *modules], environ, log)
     finally:
         (folder / "build.log").write_text("".join(log))
-    return folder / MODULE
+    return {name: folder / f"{name}{SUFFIX}" for name in modules}
 
 
 def announce(text: str) -> None:
@@ -195,26 +252,43 @@ class BuildNative(Command):
         plan = self.distribution.plan
         package = (ROOT if self.editable_mode else Path(self.build_lib)) / PACKAGE
         package.mkdir(parents=True, exist_ok=True)
-        module, reason = None, plan.reason
+        modules, reason, cuda_reason = {}, plan.reason, plan.cuda_reason
         if plan.compiler is not None:
-            try:
-                module = compile_native(plan.compiler, Path(self.build_base).resolve())
-            except BuildError as error:
-                reason = str(error)
-        if module is None and plan.requested == "cpu":
-            raise SystemExit(f"FQVAE_BUILD=cpu cannot be met: {reason}.")
-        # Removed even where nothing replaces it; never overwritten, as a running process may have it mapped.
-        (package / MODULE).unlink(missing_ok=True)
-        if module is not None:
-            shutil.copy2(module, package / MODULE)
-        built = [] if module is None else ["cpu"]
-        if not built and plan.requested == "auto":
+            modules, reason, cuda_reason = self.compile(plan)
+        for name in ("_native", "_cuda"):
+            # Removed even where nothing replaces it; never overwritten, as a running process may have it mapped.
+            (package / f"{name}{SUFFIX}").unlink(missing_ok=True)
+            if name in modules:
+                shutil.copy2(modules[name], package / f"{name}{SUFFIX}")
+        if not modules and plan.requested == "auto":
             announce(
                 f"the CPU kernels were NOT built: {reason}. The package works without them, slower, on plain "
                 f"PyTorch. FQVAE_BUILD=cpu makes this an error; FQVAE_BUILD=none says that it is meant."
             )
-        record = {"requested": plan.requested, "built": built, "reason": reason}
+        elif plan.nvcc is not None and "_cuda" not in modules:
+            announce(f"the CUDA kernels were NOT built: {cuda_reason}. FQVAE_BUILD=cuda makes this an error.")
+        built = [backend for backend, name in (("cpu", "_native"), ("cuda", "_cuda")) if name in modules]
+        record = {"requested": plan.requested, "built": built, "reason": reason, "cuda_reason": cuda_reason}
         (package / "_build.json").write_text(json.dumps(record) + "\n")
+
+    def compile(self, plan: Plan):
+        """The modules that could be built, and why not the native and the CUDA one. SystemExit where the plan
+        is an explicit choice that cannot be met.
+        """
+        base = Path(self.build_base).resolve()
+        log: list[str] = []
+        try:
+            return compile_modules(plan, base, log), None, plan.cuda_reason
+        except BuildError as error:
+            if plan.requested != "auto":
+                raise SystemExit(f"FQVAE_BUILD={plan.requested} cannot be met: {error}.") from None
+            reason = str(error)
+        if plan.nvcc is None:
+            return {}, reason, plan.cuda_reason
+        try:  # it may have been the CUDA compiler's fault
+            return compile_modules(replace(plan, nvcc=None, architectures=()), base, log), None, reason
+        except BuildError as error:
+            return {}, str(error), str(error)
 
     def get_source_files(self):
         return []

@@ -100,6 +100,13 @@ def print_table(cells: list[Cell], contenders: list[Contender], machine: dict[st
             times = "".join(f"{_spread(measured, name):>22}" for name in PASSES)
             ratios = "".join(f"{_two_ratios(cell, contender.name, baseline):>14}" for baseline in _BASELINES)
             print(f"  {contender.name:26}{times}{_mebibytes(measured.peak_bytes):>7}{ratios}")
+            fractions = [
+                f"{name} {fraction:.0%}"
+                for name in PASSES
+                if (fraction := measured.fraction_of_bound(name)) is not None
+            ]
+            if fractions:
+                print(f"  {'':26}of the modelled bound: {', '.join(fractions)}")
     notes = [f"  {contender.name}: {contender.note}" for contender in contenders if contender.note]
     if notes:
         print("\nNotes\n" + "\n".join(notes))
@@ -119,6 +126,7 @@ def ratio(cell: Cell, contender: str, baseline: str, name: str) -> float | None:
 
 def write_csv(path: Path, cells: list[Cell], machine: dict[str, str]) -> None:
     """One row a shape, contender and pass; skipped contenders have one row that says why."""
+    modelled = machine["device"] != "cpu"
     header = [
         "scalars",
         "codes",
@@ -135,6 +143,7 @@ def write_csv(path: Path, cells: list[Cell], machine: dict[str, str]) -> None:
         "times_as_fast_as_textbook",
         "times_as_fast_as_compiled",
         "times_the_floor",
+        *(["modelled_bound_ms", "fraction_of_modelled_bound"] if modelled else []),
         "skipped",
     ]
     with path.open("w", newline="") as file:
@@ -151,6 +160,9 @@ def write_csv(path: Path, cells: list[Cell], machine: dict[str, str]) -> None:
                     row += [_number(measured.quantile(name, q), 1e3) for q in (0.5, 0.2, 0.8)]
                     row += [measured.rounds, _number(peak, 2**-20) if name == BOTH else ""]
                     row += [_number(ratio(cell, contender, baseline, name)) for baseline in _BASELINES]
+                    if modelled:
+                        bound, fraction = measured.bounds.get(name), measured.fraction_of_bound(name)
+                        row += [_number(bound, 1e3), _number(fraction)]
                     writer.writerow([*row, "", *machine.values()])
             for contender, reason in cell.skipped.items():
                 blank = [""] * (len(header) - len(shape) - 2)

@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import _cuda_timing
 import torch
 from _contenders import Case, Contender
 
@@ -22,10 +23,19 @@ PASSES = (FORWARD, BACKWARD, BOTH)
 
 @dataclass
 class Measured:
-    """Seconds of each round by pass, and the peak of extra memory of one forward and backward in bytes."""
+    """Seconds of each round by pass, and the peak of extra memory of one forward and backward in bytes.
+
+    bounds: the seconds that the cost model allows a pass, where it knows the kernels and the device.
+    """
 
     seconds: dict[str, list[float]] = field(default_factory=lambda: {name: [] for name in PASSES})
     peak_bytes: int | None = None
+    bounds: dict[str, float] = field(default_factory=dict)
+
+    def fraction_of_bound(self, name: str) -> float | None:
+        """The modelled bound over the median; None where either is missing."""
+        median = self.median(name)
+        return self.bounds[name] / median if median and name in self.bounds else None
 
     def median(self, name: str) -> float | None:
         return self.quantile(name, 0.5)
@@ -74,19 +84,10 @@ def time_settled_turn(contender: Contender, case: Case) -> dict[str, float]:
 
 
 def _time_turn_cuda(contender: Contender, case: Case) -> dict[str, float]:
-    start, middle, end = (torch.cuda.Event(enable_timing=True) for _ in range(3))
-    torch.cuda.synchronize()
-    start.record()
-    outputs = contender.forward(case)
-    middle.record()
-    if contender.has_backward:
-        contender.backward(case, outputs)
-    end.record()
-    torch.cuda.synchronize()
-    forward = start.elapsed_time(middle) * 1e-3
-    if not contender.has_backward:
+    forward, backward = _cuda_timing.time_turn(contender, case)
+    if backward is None:
         return {FORWARD: forward}
-    return {FORWARD: forward, BACKWARD: middle.elapsed_time(end) * 1e-3, BOTH: start.elapsed_time(end) * 1e-3}
+    return {FORWARD: forward, BACKWARD: backward, BOTH: forward + backward}
 
 
 def interleave(turns: Sequence[Callable[[], Any]], rounds: int) -> list[list[Any]]:

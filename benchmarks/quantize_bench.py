@@ -3,14 +3,17 @@
     python benchmarks/quantize_bench.py            the whole grid: table, CSV and plot in under three minutes
     python benchmarks/quantize_bench.py --quick    two small shapes, to see that everything runs
     python benchmarks/quantize_bench.py --bars     the figures that the project holds itself to (CPU)
+    python benchmarks/quantize_bench.py --device cuda   the grid on a GPU, with what the cost model allows
 
 All contenders run in one process on the same inputs and are timed in turn, forward and backward apart, after
-a warm-up; compiling is not timed. README.md ("Performance") says what the columns mean.
+a warm-up; compiling is not timed. On a GPU the time is the device's, by CUDA events, with inputs that its
+cache does not hold. README.md ("Performance") says what the columns mean.
 """
 
 from __future__ import annotations
 
 import argparse
+import re
 import sys
 import tempfile
 import warnings
@@ -26,8 +29,9 @@ except ImportError as error:
 import _bars
 import _report
 from _contenders import Ours, build_contenders, serving_backends
-from _grid import Grid, Progress
-from _timing import call_overhead, can_measure_memory, load_average, usable_cores
+from _gpu_bound import Bounds
+from _grid import Cell, Grid, Progress
+from _timing import BACKWARD, BOTH, FORWARD, call_overhead, can_measure_memory, load_average, usable_cores
 
 ROOT = Path(__file__).resolve().parent.parent
 
@@ -53,7 +57,8 @@ def parse_arguments(argv: list[str] | None = None) -> argparse.Namespace:
         type=Path,
         const=ROOT / "README.md",
         metavar="FILE",
-        help="also put the table between FILE's bench markers (bars markers with --bars; default: README.md)",
+        help="also put the table between FILE's bench markers (bars markers with --bars, bench-cuda markers "
+        "with --device cuda; default: README.md)",
     )
     options = parser.parse_args(argv)
     if options.threads is not None and not 1 <= options.threads <= 1024:
@@ -68,7 +73,7 @@ def parse_arguments(argv: list[str] | None = None) -> argparse.Namespace:
         parser.error(f"--backend was {options.backend!r}; on {options.device} it may be {choices} here")
     if options.readme is not None:
         try:
-            _report.replace_between(options.readme, "bars" if options.bars else "bench", None)
+            _report.replace_between(options.readme, _marker(options), None)
         except (OSError, ValueError) as error:
             parser.error(f"--readme was {options.readme}; it may be a file with the markers ({error})")
     try:
@@ -78,6 +83,31 @@ def parse_arguments(argv: list[str] | None = None) -> argparse.Namespace:
         parser.error(f"--output was {options.output}; it may be a folder to write to ({error})")
     options.backends = serving if options.backend is None else (options.backend,)
     return options
+
+
+def _marker(options: argparse.Namespace) -> str:
+    """The marker of the place in README.md for what these options measure."""
+    return "bars" if options.bars else "bench" if options.device == "cpu" else "bench-cuda"
+
+
+def file_stem(device: str, quick: bool) -> str:
+    """The name of the result files for this device: "cpu", or the name of a GPU."""
+    name = re.sub(r"[^a-z0-9]+", "_", device.lower()).strip("_")
+    return f"quantize_{name}" + ("_quick" if quick else "")
+
+
+def add_bounds(cells: list[Cell], bounds: Bounds) -> None:
+    """Put what the cost model allows the CUDA kernels beside what was measured of them."""
+    for cell in cells:
+        measured = cell.measured.get("fqvae_kernels, cuda")
+        if measured is None:
+            continue
+        for name in (FORWARD, BACKWARD):
+            seconds = bounds.seconds(name, cell.scalars, cell.codes)
+            if seconds is not None:
+                measured.bounds[name] = seconds
+        if len(measured.bounds) == 2:
+            measured.bounds[BOTH] = sum(measured.bounds.values())
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -99,6 +129,11 @@ def main(argv: list[str] | None = None) -> int:
         absent.append("This system does not let a process reset its memory peak, so no memory is measured.")
     cells = Grid(contenders, device, quick=options.quick).run(Progress())
     machine = _report.describe_machine(device, load)
+    if options.device == "cuda":
+        bounds = Bounds(machine["device"])
+        if bounds.missing:
+            absent.append(f"No modelled bound: {bounds.missing}.")
+        add_bounds(cells, bounds)
 
     _report.print_table(cells, contenders, machine)
     for sentence in absent:
@@ -110,7 +145,7 @@ def main(argv: list[str] | None = None) -> int:
             f"an empty torch.autograd.Function {empty * 1e6:.1f} us."
         )
 
-    stem = f"quantize_{options.device}" + ("_quick" if options.quick else "")
+    stem = file_stem(machine["device"], options.quick)
     table, plot = options.output / f"{stem}.csv", options.output / f"{stem}.png"
     _report.write_csv(table, cells, machine)
     plotted = _report.draw_plot(plot, cells, contenders, machine)
@@ -118,7 +153,7 @@ def main(argv: list[str] | None = None) -> int:
     if options.readme is not None:
         picture = _report.link(plot, options.readme) if plotted else ""
         text = _report.markdown_table(cells, options.backends[0], machine, picture)
-        _report.replace_between(options.readme, "bench", text)
+        _report.replace_between(options.readme, _marker(options), text)
         print(f"Written: the table in {options.readme}")
     return 0
 

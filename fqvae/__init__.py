@@ -1,9 +1,11 @@
-"""Factor quantized variational autoencoders.
+"""Factor quantized variational autoencoders: FactorQVAE (arXiv 2409.14851) and eight companions.
 
-The models, the data and the metrics of FactorQVAE (arXiv 2409.14851) come here; they build on the quantizers
-of `fqvae_kernels`, which never import this package. This release holds the kernels only.
+`fqvae.load(run_or_checkpoint)` gives a trained model; the command `fqvae train` makes one. The quantizers are
+those of `fqvae_kernels`.
 """
+
+from fqvae.training.checkpoint import load
 
 __version__ = "0.1.0"
 
-__all__ = ["__version__"]
+__all__ = ["__version__", "load"]

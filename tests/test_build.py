@@ -21,6 +21,7 @@ import pytest
 ROOT = Path(__file__).resolve().parents[1]
 MODULE = f"_native{sysconfig.get_config_var('EXT_SUFFIX')}"
 NO_COMPILER = {"CXX": "/nonexistent/c++"}
+NO_NVCC = "there is no CUDA compiler (CUDACXX=/nonexistent/nvcc names no program)"
 LEFT_OUT = shutil.ignore_patterns(
     ".git",
     "build",
@@ -55,7 +56,10 @@ def source(tmp_path: Path) -> Path:
 
 
 def run(*command: object, cwd: Path, **environ: str) -> subprocess.CompletedProcess:
-    """Runs a command without this process's build settings, and without a terminal to print notices on."""
+    """Runs a command without this process's build settings, and without a terminal to print notices on.
+
+    Without a CUDA compiler as well, unless one is named: its part of a build takes minutes.
+    """
     kept = {
         k: v for k, v in os.environ.items() if not k.startswith("FQVAE_") and k not in ("CXX", "CXXFLAGS")
     }
@@ -63,7 +67,7 @@ def run(*command: object, cwd: Path, **environ: str) -> subprocess.CompletedProc
     return subprocess.run(
         [str(word) for word in command],
         cwd=cwd,
-        env={**kept, "PATH": path, **environ},
+        env={**kept, "PATH": path, "CUDACXX": "/nonexistent/nvcc", **environ},
         stdin=subprocess.DEVNULL,
         capture_output=True,
         text=True,
@@ -108,7 +112,11 @@ def setup_module():
 
 REFUSED = {
     "unknown": ({"FQVAE_BUILD": "fast"}, "FQVAE_BUILD=fast is unknown: it may be auto, cpu, cuda or none."),
-    "cuda": ({"FQVAE_BUILD": "cuda"}, "the CUDA backend is not part of this release yet."),
+    "cuda without nvcc": ({"FQVAE_BUILD": "cuda"}, f"FQVAE_BUILD=cuda cannot be met: {NO_NVCC}."),
+    "cuda without a compiler": (
+        {"FQVAE_BUILD": "cuda", **NO_COMPILER},
+        "FQVAE_BUILD=cuda cannot be met: there is no C++ compiler (CXX=/nonexistent/c++ names no program).",
+    ),
     "no such compiler": (
         {"FQVAE_BUILD": "cpu", **NO_COMPILER},
         "FQVAE_BUILD=cpu cannot be met: there is no C++ compiler (CXX=/nonexistent/c++ names no program).",
@@ -142,14 +150,14 @@ def test_pip_shows_the_sentence_and_no_traceback(source, tmp_path):
     options = ("--no-build-isolation", "--no-deps", "--target", tmp_path / "target")
     done = run(sys.executable, "-m", "pip", "install", *options, source, cwd=tmp_path, FQVAE_BUILD="cuda")
     assert done.returncode != 0
-    assert REFUSED["cuda"][1] in done.stderr
+    assert REFUSED["cuda without nvcc"][1] in done.stderr
     assert "Traceback" not in done.stdout + done.stderr
 
 
 def test_without_a_compiler_auto_builds_pure_python_and_says_why(source):
     wheel, record, stderr = build_wheel(source, **NO_COMPILER)
     reason = "there is no C++ compiler (CXX=/nonexistent/c++ names no program)"
-    assert record == {"requested": "auto", "built": [], "reason": reason}
+    assert record == {"requested": "auto", "built": [], "reason": reason, "cuda_reason": reason}
     assert f"the CPU kernels were NOT built: {reason}." in stderr
     assert wheel.filename.endswith("-py3-none-any.whl")
     assert not [name for name in wheel.namelist() if "_native." in name]
@@ -175,6 +183,66 @@ def test_a_compilation_that_fails(requested, source):
             done.stderr.splitlines()[-1],
         )
         assert "Traceback" not in done.stderr
+
+
+@pytest.fixture
+def fake_nvcc(tmp_path):
+    """A program that knows three architectures and compiles nothing."""
+    path = tmp_path / "bin" / "nvcc"
+    path.parent.mkdir()
+    path.write_text(
+        '#!/bin/sh\n[ "$1" = --list-gpu-arch ] || exit 1\necho compute_80; echo compute_90a; echo compute_120\n'
+    )
+    path.chmod(0o755)
+    return path
+
+
+@pytest.mark.skipif(not has_compiler(), reason="there is no C++ compiler")
+def test_which_architectures_are_built(fake_nvcc):
+    plan = setup_module().make_plan
+    environ = {"PATH": os.environ["PATH"], "CUDACXX": str(fake_nvcc)}
+    assert plan(environ).architectures == (80, 120)  # those of the default that it knows
+    assert plan({**environ, "FQVAE_CUDA_ARCHS": "12.0; 80"}).architectures == (80, 120)
+    with pytest.raises(SystemExit, match=r"FQVAE_CUDA_ARCHS names 75, and this nvcc knows 80, 120\.$"):
+        plan({**environ, "FQVAE_BUILD": "cuda", "FQVAE_CUDA_ARCHS": "75 80"})
+    assert "names 75" in plan({**environ, "FQVAE_CUDA_ARCHS": "75"}).cuda_reason
+
+
+@pytest.mark.skipif(not has_compiler(), reason="there is no C++ compiler")
+def test_where_nvcc_is_looked_for(fake_nvcc, tmp_path):
+    find = setup_module().find_nvcc
+    assert find({"PATH": str(fake_nvcc.parent)}) == str(fake_nvcc)
+    assert find({"PATH": "", "CUDA_HOME": str(tmp_path)}) == str(fake_nvcc)
+    with pytest.raises(Exception, match=r"there is no CUDA compiler \(nvcc is not on the PATH\)"):
+        find({"PATH": str(tmp_path)})
+
+
+@needs_tools
+def test_auto_without_a_working_nvcc_builds_the_cpu_kernels(fake_nvcc, source):
+    (source / "csrc/bindings.cpp").write_text("#error broken on purpose\n")  # so that the test is short
+    _, record, stderr = build_wheel(source, CUDACXX=str(fake_nvcc))
+    assert record["built"] == []
+    assert "broken on purpose" in record["reason"]  # the second try got as far as the CPU kernels
+    assert "the CPU kernels were NOT built" in stderr
+
+
+@pytest.mark.slow
+@needs_tools
+@pytest.mark.skipif(shutil.which("nvcc") is None, reason="nvcc is not on the PATH")
+def test_the_cuda_module(source, tmp_path):
+    nvcc = shutil.which("nvcc")
+    wheel, record, _ = build_wheel(source, FQVAE_BUILD="cuda", FQVAE_CUDA_ARCHS="90", CUDACXX=nvcc)
+    assert record == {"requested": "cuda", "built": ["cpu", "cuda"], "reason": None, "cuda_reason": None}
+    wheel.extractall(tmp_path / "installed")
+    code = (
+        "import torch; from fqvae_kernels.backends import cuda; module = cuda.launcher.module;"
+        "assert module.ROW_SUMS == cuda.stats_rows, module.ROW_SUMS;"
+        "print(module.ARCHITECTURES, '|', cuda.unavailable_reason(None))"
+    )
+    done = run_python(code, tmp_path / "installed")
+    assert done.stdout.startswith("90-real 90-virtual | "), done.stderr
+    if not torch.cuda.is_available():
+        assert "this PyTorch was built without CUDA" in done.stdout or "no GPU" in done.stdout
 
 
 def test_none_builds_pure_python_with_types_and_without_tests(source):
@@ -293,7 +361,8 @@ def test_sdist_to_wheel_to_import(source, tmp_path):
         archive.extractall(tmp_path / "unpacked", filter="data")
     (unpacked,) = (tmp_path / "unpacked").iterdir()
     wheel, record, _ = build_wheel(unpacked, FQVAE_BUILD="cpu")
-    assert record == {"requested": "cpu", "built": ["cpu"], "reason": None}
+    asked = "FQVAE_BUILD=cpu asked for the CPU kernels alone"
+    assert record == {"requested": "cpu", "built": ["cpu"], "reason": None, "cuda_reason": asked}
     assert {f"fqvae_kernels/{MODULE}", "fqvae_kernels/py.typed"} <= set(wheel.namelist())
     wheel.extractall(tmp_path / "installed")
     code = "import fqvae_kernels as f; print(f.__file__, *f.available_backends())"

@@ -112,7 +112,7 @@ FQVAE_INLINE void with_scorer(const Problem &problem, const Plan &plan, const Co
         NearestCode<L> nearest(given[0]);
         nearest_row<L>(CodeRange::all<L>(problem.codes), given, L::numbers(plan.numbers),
                        clamp<L>(finite.z, L::set(lowest), L::set(highest)), nearest);
-        const auto far = L::set(static_cast<Real>(kFar));
+        const auto far = L::set(static_cast<Real>(kFarExactExcess));
         const auto excess = clamp<L>(finite.z - nearest.code, zero - far, far);
         run(ExactScorer<L>{given, nearest.code, excess * two},
             Reference<L>{nearest.code, finite.usable, zero}, no_tile);

@@ -27,7 +27,7 @@ struct Call {
     int32_t dtype, temperature_dtype;
     int32_t hard;
     int32_t vectors; // may four numbers of a (rows, codes) tensor be loaded together?
-    int32_t unused;
+    int32_t is_logits;
 };
 
 struct ForwardArguments {

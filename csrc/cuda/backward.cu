@@ -64,7 +64,7 @@ template <class Real, bool General, class Scorer, class LoadTile>
 __device__ __forceinline__ void
 backward_row(const BackwardArguments &args, Block<Real> &block, Shares<Real> &shares,
              const RowOfThread<Real> &row, Scorer scorer, const Reference<DeviceLanes<Real>> &reference,
-             bool scaled, Tile<DeviceLanes<Real>> &tile, LoadTile load_logits) {
+             Tile<DeviceLanes<Real>> &tile, LoadTile load_logits) {
     using L = DeviceLanes<Real>;
     const Call &call = args.call;
     const bool usable = reference.usable;
@@ -83,7 +83,7 @@ backward_row(const BackwardArguments &args, Block<Real> &block, Shares<Real> &sh
 
     Real weights_mean = 0;
     if (General && up.weights) {
-        block.each_stage(row.lane, scaled, [&](int stage, CodeRange range) {
+        block.each_stage(row.lane, [&](int stage, CodeRange range) {
             weights_mean += weights_mean_row<L, true>(range, block.constants, scorer, sums, up, philox,
                                                       block.code_keys(), block.keys(), tile,
                                                       [&](int first, int) { load_tile(stage + first); });
@@ -93,7 +93,7 @@ backward_row(const BackwardArguments &args, Block<Real> &block, Shares<Real> &sh
 
     const int64_t index = call.hard ? args.indices[row.row] : 0;
     RowGradient<L> gradient{0, 0};
-    block.each_stage(row.lane, scaled, [&](int stage, CodeRange range) {
+    block.each_stage(row.lane, [&](int stage, CodeRange range) {
         const bool weighed = General && up.weights && block.resident() && range.one_tile();
         const auto more = backward_row<L, General, true>(
             range, block.constants, scorer, sums, up, weights_mean, weighed, shares.codebook, philox,
@@ -159,14 +159,13 @@ __device__ __forceinline__ void backward_scalars(const BackwardArguments &args) 
     Block<Real> block(args.call, memory);
     block.survey(true);
     Tile<DeviceLanes<Real>> tile;
-    const bool scaled = block.bounds.bounded;
     const auto prepare = [&] {
         if (block.resident())
-            block.stage(0, scaled);
+            block.stage(0);
     };
     backward_block(args, block, block.behind_codes(), prepare, [&](auto &shares, const auto &row) {
         with_scalar_scorer(block, args.call, row, true, [&](auto scorer, const auto &reference) {
-            backward_row<Real, General>(args, block, shares, row, scorer, reference, scaled, tile, [](int) {});
+            backward_row<Real, General>(args, block, shares, row, scorer, reference, tile, [](int) {});
         });
     });
 }
@@ -176,15 +175,14 @@ __device__ __forceinline__ void backward_logits(const BackwardArguments &args) {
     extern __shared__ __align__(16) unsigned char memory[];
     Block<Real> block(args.call, memory);
     Tile<DeviceLanes<Real>> tile;
-    block.highest = 0;
     const auto prepare = [&] {
         if (block.resident())
-            block.stage(0, false);
+            block.stage(0);
     };
     backward_block(args, block, block.behind_codes(), prepare, [&](auto &shares, const auto &row) {
         with_logit_scorer(block, args.call, row, tile, [&](auto scorer, const auto &reference) {
             backward_row<Real, General>(
-                args, block, shares, row, scorer, reference, false, tile, [&](int k) {
+                args, block, shares, row, scorer, reference, tile, [&](int k) {
                     load_logits(args.call, row.row, k, reference.usable, tile.given);
                 });
         });

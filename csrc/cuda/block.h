@@ -118,12 +118,15 @@ template <class Real> class Block {
 
     // Brings codes `first` ... into shared memory, as the scorer wants them, with the code blocks' side of
     // Philox. Barriers are the caller's.
-    __device__ __forceinline__ void stage(int first, bool scaled) {
+    __device__ __forceinline__ void stage(int first) {
+        const bool scaled = bounds.bounded;
+        // Codes that complete the last tile: they never win, and their weight is 0.
+        const Real padding = scaled ? static_cast<Real>(kPadding) : call_.is_logits ? 0 : INFINITY;
         const int count = min(call_.staged, call_.codes - first), whole = (count + 3) / 4 * 4;
 #pragma unroll 1
         for (int k = threadIdx.x; k < whole; k += kThreads) {
-            const Real code = k < count ? given_[first + k] : padding();
-            codes_[k] = scaled ? bounds.scaled(code) : code;
+            const Real code = k < count ? given_[first + k] : padding;
+            codes_[k] = scaled && k < count ? bounds.scaled(code) : code;
         }
 #pragma unroll 1
         for (int b = threadIdx.x; b < whole / 4; b += kThreads)
@@ -133,11 +136,11 @@ template <class Real> class Block {
     // body(first, range): for each part of the codebook that shared memory holds at a time, the tiles of this
     // thread, counted from `first`. The whole codebook must be staged already if it is resident. body must
     // not contain barriers.
-    template <class Body> __device__ __forceinline__ void each_stage(int lane, bool scaled, Body body) {
+    template <class Body> __device__ __forceinline__ void each_stage(int lane, Body body) {
         for (int first = 0; first < call_.codes; first += call_.staged) {
             if (!resident()) {
                 __syncthreads(); // the last part is not needed any more
-                stage(first, scaled);
+                stage(first);
                 __syncthreads();
             }
             constants.numbers = static_cast<uint32_t>(first);
@@ -173,12 +176,6 @@ template <class Real> class Block {
     Real lowest, highest;
 
   private:
-    // A code that never wins and whose weight is 0, further away than any temperature can bring near.
-    __device__ __forceinline__ Real padding() const {
-        const Real far = static_cast<Real>(0x1p40), relative = fabs(highest) / 4;
-        return highest + (far > relative ? far : relative);
-    }
-
     const Call &call_;
     const int64_t latent_;
     const PhiloxKeys keys_;

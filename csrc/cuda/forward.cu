@@ -68,13 +68,13 @@ __device__ __forceinline__ void store_row(const ForwardArguments &args, const Bl
 template <class Real, class Scorer, class LoadTile>
 __device__ __forceinline__ void forward_row(const ForwardArguments &args, Block<Real> &block,
                                             const RowOfThread<Real> &row, Scorer scorer,
-                                            const Reference<DeviceLanes<Real>> &reference, bool scaled,
+                                            const Reference<DeviceLanes<Real>> &reference,
                                             Tile<DeviceLanes<Real>> &tile, LoadTile load_tile) {
     using L = DeviceLanes<Real>;
     const Call &call = args.call;
     const PhiloxRow<L> philox = block.philox_row(row.row);
     ForwardSums<L, true, Scorer> partial;
-    block.each_stage(row.lane, scaled, [&](int stage, CodeRange range) {
+    block.each_stage(row.lane, [&](int stage, CodeRange range) {
         partial.add(range, block.constants, scorer, philox, block.code_keys(), block.keys(), tile,
                     [&](int first, int) { load_tile(stage + first); });
     });
@@ -86,7 +86,7 @@ __device__ __forceinline__ void forward_row(const ForwardArguments &args, Block<
         return;
     if (!args.weights)
         return;
-    block.each_stage(row.lane, scaled, [&](int stage, CodeRange range) {
+    block.each_stage(row.lane, [&](int stage, CodeRange range) {
         weights_row<L>(range, block.constants, scorer, sums, block.resident() && range.one_tile(), philox,
                        block.code_keys(), block.keys(), tile, [&](int first, int) { load_tile(stage + first); },
                        [&](int first, int) {
@@ -110,14 +110,13 @@ template <class Real> __device__ __forceinline__ void forward_scalars(const Forw
     Block<Real> block(args.call, memory);
     block.survey(true);
     Tile<DeviceLanes<Real>> tile;
-    const bool scaled = block.bounds.bounded;
     if (block.resident()) {
-        block.stage(0, scaled);
+        block.stage(0);
         __syncthreads();
     }
     block.each_row([&](const RowOfThread<Real> &row) {
         with_scalar_scorer(block, args.call, row, !args.weights, [&](auto scorer, const auto &reference) {
-            forward_row(args, block, row, scorer, reference, scaled, tile, [](int) {});
+            forward_row(args, block, row, scorer, reference, tile, [](int) {});
         });
     });
 }
@@ -126,14 +125,13 @@ template <class Real> __device__ __forceinline__ void forward_logits(const Forwa
     extern __shared__ __align__(16) unsigned char memory[];
     Block<Real> block(args.call, memory);
     Tile<DeviceLanes<Real>> tile;
-    block.highest = 0; // of the padding; the codes' own ends do not matter here
     if (block.resident()) {
-        block.stage(0, false);
+        block.stage(0);
         __syncthreads();
     }
     block.each_row([&](const RowOfThread<Real> &row) {
         with_logit_scorer(block, args.call, row, tile, [&](auto scorer, const auto &reference) {
-            forward_row(args, block, row, scorer, reference, false, tile, [&](int k) {
+            forward_row(args, block, row, scorer, reference, tile, [&](int k) {
                 load_logits(args.call, row.row, k, reference.usable, tile.given);
             });
         });

@@ -10,7 +10,7 @@ template <class Real> __device__ __forceinline__ void nearest_block(const Neares
     Block<Real> block(call, memory);
     block.survey(false);
     if (block.resident()) {
-        block.stage(0, false);
+        block.stage(0);
         __syncthreads();
     }
     block.each_row([&](const RowOfThread<Real> &row) {

@@ -23,7 +23,7 @@ __device__ __forceinline__ NearestCode<DeviceLanes<Real>> nearest_code(Block<Rea
     using L = DeviceLanes<Real>;
     NearestCode<L> nearest(block.given(0));
     const Real inside = clamp<L>(z, block.lowest, block.highest);
-    block.each_stage(lane, false, [&](int, CodeRange range) {
+    block.each_stage(lane, [&](int, CodeRange range) {
         nearest_row<L>(range, block.codes(), block.constants.numbers, inside, nearest);
     });
     merge_nearest(nearest, call.lanes);
@@ -48,7 +48,7 @@ __device__ __forceinline__ void with_scalar_scorer(Block<Real> &block, const Cal
             run(BoundedScorer<L, false>{block.codes(), place.reference, place.excess * 2}, reference);
     } else {
         const auto nearest = nearest_code(block, call, row.lane, finite.z);
-        const Real far = static_cast<Real>(kFar), excess = clamp<L>(finite.z - nearest.code, -far, far);
+        const Real far = static_cast<Real>(kFarExactExcess), excess = clamp<L>(finite.z - nearest.code, -far, far);
         run(ExactScorer<L>{block.codes(), nearest.code, excess * 2},
             Reference<L>{nearest.code, usable, 0});
     }

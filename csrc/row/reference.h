@@ -42,7 +42,7 @@ template <class L> struct BoundedPlace {
     FQVAE_INLINE BoundedPlace(F z, const Bounds<typename L::Real> &bounds, typename L::Real lowest,
                               typename L::Real highest) {
         using Real = typename L::Real;
-        const F far = L::set(static_cast<Real>(kFar)), zero = L::set(0);
+        const F far = L::set(static_cast<Real>(kFarExcess)), zero = L::set(0);
         x = (z - L::set(bounds.centre)) * L::set(static_cast<Real>(kLengthScale));
         const F end = clamp<L>(x, L::set(bounds.scaled(lowest)), L::set(bounds.scaled(highest)));
         const F beyond = clamp<L>(x - end, zero - far, far);

@@ -21,6 +21,10 @@ constexpr double kLn2 = 0.6931471805599453;         // ln 2
 constexpr double kLengthScale = 1.2011224087864498; // sqrt(log2 e)
 constexpr double kFar = 0x1p100,
                  kLowestLogit = -0x1p80; // what is further away counts as this far: weight exactly 0
+// So far at most from its reference point does a z count, of the bounded and of the other scorer; and what
+// completes the last tile of a padded codebook lies further, on either side of any z.
+constexpr double kFarExcess = 0x1p48, kPadding = 0x1p50;
+constexpr double kFarExactExcess = 0x1p98;
 
 // What the stages hand on, code by code, a group of rows each: small enough to stay in the first-level cache,
 // or in registers. In memory the arrays begin at the same place of a 4096-byte page, as the codebook's sums do in the backward pass: a

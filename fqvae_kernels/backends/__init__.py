@@ -7,13 +7,14 @@ unless it is `differentiable`: plain PyTorch operations that autograd and torch.
 
 from __future__ import annotations
 
+import functools
 from typing import Protocol, TypeGuard, cast
 
 import torch
 from torch import Tensor
 
 from fqvae_kernels._types import GumbelCall
-from fqvae_kernels.backends import cpu, reference
+from fqvae_kernels.backends import cpu, cuda, reference, triton
 
 GumbelOutputs = tuple[Tensor, Tensor, Tensor, Tensor | None, Tensor | None]
 GumbelGradients = tuple[Tensor | None, Tensor | None, Tensor | None]
@@ -74,11 +75,14 @@ class KernelBackend(Backend, Protocol):
 # Best first.
 NAMES = ("cuda", "triton", "cpu", "reference")
 
-_MODULES: dict[str, Backend] = {"cpu": cast(Backend, cpu), "reference": cast(Backend, reference)}
-_ABSENT = {
-    "cuda": "this release of fqvae_kernels has no CUDA backend",
-    "triton": "this release of fqvae_kernels has no Triton backend",
+_MODULES: dict[str, Backend] = {
+    "cuda": cast(Backend, cuda),
+    "triton": cast(Backend, triton),
+    "cpu": cast(Backend, cpu),
+    "reference": cast(Backend, reference),
 }
+# Those among which backend=None chooses, by the kind of device: a simulated GPU serves only by its name.
+_CANDIDATES = {"cpu": ("cpu", "reference"), "cuda": ("cuda", "triton", "reference")}
 
 
 def is_kernel(backend: Backend) -> TypeGuard[KernelBackend]:
@@ -103,8 +107,7 @@ def kernel(name: str) -> KernelBackend:
 
 def unavailable_reason(name: str, device: torch.device | None = None) -> str | None:
     """Why the backend of this name cannot serve the device (None: any device here), or None if it can."""
-    module = _MODULES.get(name)
-    return _ABSENT[name] if module is None else module.unavailable_reason(device)
+    return _MODULES[name].unavailable_reason(device)
 
 
 def available_backends() -> tuple[str, ...]:
@@ -118,8 +121,7 @@ def choose(name: str | None, device: torch.device) -> Backend:
     Raises ValueError for an unknown name, RuntimeError for one that cannot serve the device.
     """
     if name is None:
-        # The reference serves every device, so there is always a first one.
-        return _MODULES[_serving(device)[0]]
+        return _best(device.type)
     if name not in NAMES:
         raise ValueError(f"backend must be None or one of {', '.join(map(repr, NAMES))}, but was {name!r}")
     reason = unavailable_reason(name, device)
@@ -132,5 +134,15 @@ def choose(name: str | None, device: torch.device) -> Backend:
     return _MODULES[name]
 
 
+@functools.cache
+def _best(device_type: str) -> Backend:
+    """The first that serves; the reference serves every device."""
+    names = _CANDIDATES.get(device_type, ("reference",))
+    device = torch.device(device_type)
+    return next(_MODULES[name] for name in names if unavailable_reason(name, device) is None)
+
+
 def _serving(device: torch.device | None) -> tuple[str, ...]:
-    return tuple(name for name in NAMES if unavailable_reason(name, device) is None)
+    serving = [name for name in NAMES if unavailable_reason(name, device) is None]
+    # Interpreted kernels are a tool for tests: the last choice.
+    return tuple(sorted(serving, key=lambda name: name == "triton" and triton.interpreted()))

@@ -79,7 +79,7 @@ class Pass(NamedTuple):
             0 if temperature_at is None else DTYPE_CODES[temperature_at.dtype],
             self.call.hard,
             self.vectors,
-            0,
+            self.call.is_logits,
         )
         buffers = (self.input, self.codebook, seed_at, temperature_at)
         return Arguments(packed, tuple(map(Buffer, buffers)))

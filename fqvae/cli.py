@@ -1,0 +1,98 @@
+"""The command `fqvae`."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from fqvae.models.config import ConfigError
+from fqvae.training.checkpoint import read_checkpoint
+from fqvae.training.config import RunConfig
+from fqvae.training.presets import load_preset, model_names, preset_names
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the command; returns its exit status: 0, 1 for an error, 130 for a run that was interrupted."""
+    parser = argparse.ArgumentParser(prog="fqvae", description="Factor quantized variational autoencoders.")
+    commands = parser.add_subparsers(required=True, metavar="COMMAND")
+    _add_train(commands)
+    # Options may stand between the words of a command, which argparse cannot do by itself under subcommands.
+    options, words = parser.parse_known_args(arguments)
+    unknown = [word for word in words if word.startswith("-")]
+    if unknown:
+        parser.error(f"unknown option {unknown[0]}")
+    try:
+        status: int = options.run(options, words)
+    except ModuleNotFoundError as error:
+        print(f"fqvae: error: {error}; the extra 'train' has what training needs", file=sys.stderr)
+        return 1
+    except (ValueError, OSError, ArithmeticError) as error:
+        print(f"fqvae: error: {error}", file=sys.stderr)
+        return 1
+    return status
+
+
+_TRAIN = """Train a model in a folder of its own: last.ckpt, config.yaml, metrics.csv, TensorBoard's events,
+and reconstructions.png. A run that was interrupted or killed goes on with --resume FOLDER."""
+
+
+def _add_train(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    parser = commands.add_parser(
+        "train",
+        help="train a model",
+        usage="fqvae train PRESET [key=value ...] [options]",
+        description=_TRAIN,
+        epilog=f"Presets: {', '.join(preset_names())}. Settings are the keys of config.yaml: steps=1000.",
+    )
+    parser.add_argument("--model", help=f"one of {', '.join(model_names())}; factorqvae if not given")
+    parser.add_argument("--out", type=Path, help="the folder; by default a new one under runs/")
+    parser.add_argument("--resume", type=Path, metavar="FOLDER", help="go on with the run in this folder")
+    parser.add_argument("--device", choices=("auto", "cpu", "cuda"), default="auto")
+    parser.add_argument(
+        "--fast",
+        choices=("auto", "on", "off"),
+        default="auto",
+        help="bfloat16, channels-last and torch.compile; auto: all on a GPU, channels-last alone on a CPU",
+    )
+    parser.set_defaults(run=_train)
+
+
+def _train(options: argparse.Namespace, words: list[str]) -> int:
+    preset = words.pop(0) if words and "=" not in words[0] else None
+    config = _config(preset, words, options)
+    from fqvae.training.run import train  # Lightning takes seconds to import: not for a wrong key
+
+    folder = options.resume or options.out or _new_folder(f"{preset}-{options.model or 'factorqvae'}")
+    outcome = train(
+        config, folder, resume=options.resume is not None, device=options.device, fast=options.fast
+    )
+    if os.environ.get("RANK", "0") != "0":
+        return 0
+    losses = ", ".join(f"{name} {value:.4g}" for name, value in outcome.losses.items())
+    print(f"step {outcome.step} of {config.steps}: {losses}")
+    if not outcome.finished:
+        print(f"interrupted; go on with: fqvae train --resume {folder}")
+        return 130
+    print(f"checkpoint and pictures are in {folder}")
+    return 0
+
+
+def _config(preset: str | None, settings: list[str], options: argparse.Namespace) -> RunConfig:
+    if preset is not None:
+        return load_preset(preset, options.model or "factorqvae", settings)
+    if options.resume is None:
+        raise ConfigError(f"name a preset ({', '.join(preset_names())}) or a run to --resume")
+    if options.model is not None or settings:
+        raise ConfigError("--model and settings need a preset: a run that is resumed has its own")
+    return read_checkpoint(options.resume).config
+
+
+def _new_folder(name: str) -> Path:
+    """runs/name, or runs/name-2 and so on: the first that is not there."""
+    number = 1
+    while (folder := Path("runs") / (name if number == 1 else f"{name}-{number}")).exists():
+        number += 1
+    return folder

@@ -1,0 +1,118 @@
+"""Image sets with known factors of variation: the face they share, and the order of their images."""
+
+from __future__ import annotations
+
+import difflib
+import math
+from collections.abc import Iterable
+from typing import Any, Protocol, TypeAlias
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+IntArray: TypeAlias = NDArray[np.int64] | Tensor
+
+
+class FactorDataset(Protocol):
+    """An image for every combination of the factors' values, in mixed radix: the last factor is fastest.
+
+    Attributes:
+        name: as `open_dataset` knows it.
+        factor_names, factor_sizes: in index order.
+        image_shape: (3, height, width).
+    """
+
+    @property
+    def name(self) -> str: ...
+
+    @property
+    def factor_names(self) -> tuple[str, ...]: ...
+
+    @property
+    def factor_sizes(self) -> tuple[int, ...]: ...
+
+    @property
+    def image_shape(self) -> tuple[int, int, int]: ...
+
+    def __len__(self) -> int:
+        """The number of images, which is the product of the factors' sizes."""
+
+    def images(self, index: IntArray) -> Tensor:
+        """The images of these numbers, (batch,) of integers: uint8 (batch, 3, height, width)."""
+
+    def factors(self, index: IntArray) -> Tensor:
+        """The factors of these images, (batch,) of integers: int64 (batch, factors)."""
+
+    def index(self, factors: IntArray) -> Tensor:
+        """The inverse of factors: (batch, factors) of integers to int64 (batch,)."""
+
+
+class FactorGrid:
+    """The order of a set's images: all of a FactorDataset but the images."""
+
+    name: str
+    factor_names: tuple[str, ...]
+    factor_sizes: tuple[int, ...]
+
+    def __len__(self) -> int:
+        return math.prod(self.factor_sizes)
+
+    def factors(self, index: IntArray) -> Tensor:
+        """Args:
+            index: (batch,) of integers.
+
+        Returns:
+            int64 (batch, factors), on the CPU.
+
+        Raises:
+            TypeError, ValueError, IndexError: not integers; another shape; a number out of range.
+        """
+        numbers = self.check_index(index)
+        return torch.from_numpy(np.stack(np.unravel_index(numbers, self.factor_sizes), 1).astype(np.int64))
+
+    def index(self, factors: IntArray) -> Tensor:
+        """Args:
+            factors: (batch, factors) of integers.
+
+        Returns:
+            int64 (batch,), on the CPU.
+
+        Raises:
+            TypeError, ValueError, IndexError: not integers; another shape; a value out of range.
+        """
+        values = _integers("factors", factors)
+        if values.ndim != 2 or values.shape[1] != len(self.factor_sizes):
+            raise ValueError(
+                f"factors must be of shape (batch, {len(self.factor_sizes)}), but was {values.shape}"
+            )
+        for name, size, column in zip(self.factor_names, self.factor_sizes, values.T, strict=True):
+            wrong = column[(column < 0) | (column >= size)]
+            if wrong.size:
+                raise IndexError(f"factors: {name} must be at least 0 and below {size}, but was {wrong[0]}")
+        return torch.from_numpy(np.ravel_multi_index(tuple(values.T), self.factor_sizes).astype(np.int64))
+
+    def check_index(self, index: IntArray) -> NDArray[np.int64]:
+        """The index as an array (batch,) of images that exist; errors as factors raises them."""
+        numbers = _integers("index", index)
+        if numbers.ndim != 1:
+            raise ValueError(f"index must be of shape (batch,), but was {numbers.shape}")
+        wrong = numbers[(numbers < 0) | (numbers >= len(self))]
+        if wrong.size:
+            raise IndexError(
+                f"index must be at least 0 and below {len(self)}, the size of {self.name}, but was {wrong[0]}"
+            )
+        return numbers
+
+
+def nearest(word: str, known: Iterable[str]) -> str:
+    """The known word that is most like this one."""
+    return difflib.get_close_matches(word, list(known), n=1, cutoff=0.0)[0]
+
+
+def _integers(name: str, value: Any) -> NDArray[np.int64]:
+    array = value.detach().cpu().numpy() if isinstance(value, Tensor) else np.asarray(value)
+    if not np.issubdtype(array.dtype, np.integer):
+        raise TypeError(f"{name} must hold integers, but was of {array.dtype}")
+    return array.astype(np.int64, copy=False)

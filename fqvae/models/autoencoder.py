@@ -1,0 +1,94 @@
+"""`Autoencoder`: encoder, latent, decoder. All nine models are this one, with other parts."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+from fqvae.models.config import ModelConfig
+from fqvae.models.latents import Drawn, Noise, build_latent
+from fqvae.models.networks import build_decoder, build_encoder, initialise
+
+
+class Autoencoder(nn.Module):
+    """Images to codes and back.
+
+    The initial weights are a function of configuration and seed alone.
+
+    Args:
+        config: the parts.
+        image_size: S, height and width of the images.
+        seed: of the initial weights.
+
+    Raises:
+        ConfigError: an image size that the network cannot take.
+    """
+
+    def __init__(self, config: ModelConfig, image_size: int, *, seed: int = 0) -> None:
+        super().__init__()
+        self.config = config
+        self.image_size = image_size
+        self.latent = build_latent(config.latent)
+        self.encoder = build_encoder(config.network, image_size, self.latent.outputs)
+        self.decoder = build_decoder(config.network, image_size, self.latent.inputs)
+        generator = torch.Generator().manual_seed(seed)
+        initialise(self, config.network.init, generator)
+        self.latent.initialise(generator)
+
+    def forward(self, images: Tensor) -> Tensor:
+        """The images as their codes describe them, nothing drawn: float (batch, 3, S, S) like `decode`'s."""
+        return self.decode(self.encode(images))
+
+    def encode(self, images: Tensor) -> Tensor:
+        """The codes of images, nothing drawn: (batch, M).
+
+        int64 in [0, K) for the models with a codebook; the posterior means, or z itself, for the others.
+        images: (batch, 3, S, S), uint8 or in the units of `to_float`. Raises ValueError for another shape.
+        """
+        return self.latent.codes(self._head(images))
+
+    def decode(self, codes: Tensor) -> Tensor:
+        """Images of codes (batch, M): float (batch, 3, S, S), black at -1/2 and white at 1/2; see `to_uint8`.
+
+        Raises TypeError, ValueError for codes of another dtype or shape, or out of range.
+        """
+        images: Tensor = self.decoder(self.latent.values(codes))
+        return images
+
+    def sample(self, count: int, *, generator: torch.Generator | None = None) -> Tensor:
+        """Codes drawn from the prior, (count, M): uniform over the codes, or N(0, 1) for a Gaussian latent.
+
+        generator: on the CPU; PyTorch's default one if None. Raises ValueError for a plain latent, which has
+        no prior.
+        """
+        return self.latent.prior(count, generator).to(next(self.parameters()).device)
+
+    def draw(
+        self, images: Tensor, noise: Noise, *, temperature: float = 1.0, features: bool = False
+    ) -> Drawn:
+        """A sample of the latents with the penalties, as training needs it. Images as for `encode`.
+
+        features: whether what the discriminator sees is wanted.
+        """
+        return self.latent.draw(self._head(images), noise, temperature, features)
+
+    def _head(self, images: Tensor) -> Tensor:
+        """The encoder's numbers, at least float32: the codes lie closer than bfloat16 can tell apart."""
+        shape = (3, self.image_size, self.image_size)
+        if images.dim() != 4 or images.shape[1:] != shape:
+            raise ValueError(
+                f"images must have shape (batch, {shape[0]}, {shape[1]}, {shape[2]}), "
+                f"but had shape {tuple(images.shape)}"
+            )
+        head: Tensor = self.encoder(to_float(images))
+        return head if head.dtype == torch.float64 else head.float()
+
+
+def to_float(images: Tensor) -> Tensor:
+    """uint8 images as x / 255 - 1/2, float32; floating-point ones are taken to be so already."""
+    return images if images.is_floating_point() else images.float() / 255 - 0.5
+
+
+def to_uint8(images: Tensor) -> Tensor:
+    """The inverse of `to_float`, rounded, values out of range clipped."""
+    return ((images.detach() + 0.5) * 255).round().clamp(0, 255).to(torch.uint8)

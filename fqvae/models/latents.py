@@ -1,0 +1,296 @@
+"""The five latents: what an encoder's numbers become before they are decoded.
+
+Shapes: M latents, K codes, D numbers in a vector code. Each latent says how many numbers it wants from the
+encoder (`outputs`), how many it gives to the decoder (`inputs`) and to the discriminator (`features`).
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from fqvae.models.config import LatentConfig
+from fqvae_kernels import gumbel_noise, gumbel_quantize, gumbel_quantize_logits, nearest_quantize
+
+
+@dataclass(frozen=True)
+class Noise:
+    """Where a batch's noise comes from: a seed in [0, 2**64), and the number of the batch's first image.
+
+    Image i of the batch draws what image first + i of a larger batch would draw, so that shards of a batch
+    draw together what the whole one would have.
+    """
+
+    seed: int
+    first: int = 0
+
+
+@dataclass(eq=False)
+class Drawn:
+    """A batch of latents as training sees it.
+
+    quantized: (batch, inputs), for the decoder. terms: the mean penalties by their names in `WeightsConfig`.
+    features: (batch, M, K) or (batch, M, 1), for the discriminator; None if not asked for. codes: int64
+    (batch, M), the codes drawn; None where there are none.
+    """
+
+    quantized: Tensor
+    terms: dict[str, Tensor]
+    features: Tensor | None = None
+    codes: Tensor | None = None
+
+
+class Latent(nn.Module):
+    """What all latents have in common."""
+
+    discrete = False
+
+    def __init__(self, config: LatentConfig) -> None:
+        super().__init__()
+        self.config = config
+        self.outputs = self.inputs = self.features = config.size
+
+    def draw(self, head: Tensor, noise: Noise, temperature: float, features: bool) -> Drawn:
+        """A sample for training. head: (batch, outputs). features: whether the discriminator's are wanted."""
+        raise NotImplementedError
+
+    def codes(self, head: Tensor) -> Tensor:
+        """The most likely code of each latent, nothing drawn: (batch, M), int64 if there is a codebook."""
+        raise NotImplementedError
+
+    def values(self, codes: Tensor) -> Tensor:
+        """What the decoder takes for these codes, (batch, inputs). Raises TypeError, ValueError."""
+        if not isinstance(codes, Tensor) or not codes.is_floating_point():
+            raise TypeError(f"codes must be a floating-point tensor, but were {_kind(codes)}")
+        _check_shape(codes, self.config.size)
+        return codes
+
+    def prior(self, count: int, generator: torch.Generator | None) -> Tensor:
+        """Codes drawn from the prior, (count, M). Raises ValueError where there is none."""
+        raise NotImplementedError
+
+    def initialise(self, generator: torch.Generator) -> None:
+        """Set the codebook, if there is one."""
+
+
+class Plain(Latent):
+    """z as it is: the autoencoder's and the BioAE's."""
+
+    def draw(self, head: Tensor, noise: Noise, temperature: float, features: bool) -> Drawn:
+        """See `Latent.draw`; nothing is drawn."""
+        terms = {"nonnegativity": (-head).clamp(min=0).mean(), "activity": head.square().mean()}
+        return Drawn(head, terms, head.unsqueeze(-1))
+
+    def codes(self, head: Tensor) -> Tensor:
+        """z, (batch, M)."""
+        return head
+
+    def prior(self, count: int, generator: torch.Generator | None) -> Tensor:
+        """Raises ValueError: a plain autoencoder says nothing about how its latents are distributed."""
+        raise ValueError("a model with a plain latent has no prior to sample from")
+
+
+class Gaussian(Latent):
+    """z ~ N(mean, variance), prior N(0, 1); the encoder gives the means, then the log-variances."""
+
+    def __init__(self, config: LatentConfig) -> None:
+        super().__init__(config)
+        self.outputs = 2 * config.size
+
+    def draw(self, head: Tensor, noise: Noise, temperature: float, features: bool) -> Drawn:
+        """See `Latent.draw`. kl = (mean**2 + variance - 1 - ln variance) / 2."""
+        mean, log_variance = head.chunk(2, dim=1)
+        z = mean + (log_variance / 2).exp() * normal_noise(noise, mean)
+        kl = (mean.square() + log_variance.expm1() - log_variance) / 2
+        return Drawn(z, {"kl": kl.mean()}, z.unsqueeze(-1))
+
+    def codes(self, head: Tensor) -> Tensor:
+        """The means, (batch, M)."""
+        return head.chunk(2, dim=1)[0]
+
+    def prior(self, count: int, generator: torch.Generator | None) -> Tensor:
+        """N(0, 1), (count, M)."""
+        return torch.randn(count, self.config.size, generator=generator)
+
+
+class _Coded(Latent):
+    """A latent with a codebook: (K,), (M, K) with one for each latent, or (K, D)."""
+
+    discrete = True
+
+    def __init__(self, config: LatentConfig, shape: tuple[int, ...]) -> None:
+        super().__init__(config)
+        self.features = config.size * config.codebook_size
+        self.codebook = nn.Parameter(torch.zeros(shape))
+
+    @torch.no_grad()
+    def initialise(self, generator: torch.Generator) -> None:
+        """N(0, 1), or evenly from -1/2 to 1/2."""
+        if self.config.init == "normal":
+            self.codebook.normal_(generator=generator)
+        else:
+            self.codebook.copy_(torch.linspace(-0.5, 0.5, self.config.codebook_size))
+
+    def values(self, codes: Tensor) -> Tensor:
+        """The codes' values, (batch, inputs). codes: int64 (batch, M) in [0, K), or TypeError, ValueError."""
+        if not isinstance(codes, Tensor) or codes.dtype != torch.int64:
+            raise TypeError(f"codes must be a torch.int64 tensor, but were {_kind(codes)}")
+        _check_shape(codes, self.config.size)
+        count = self.config.codebook_size
+        if codes.numel() and (codes.min() < 0 or codes.max() >= count):
+            raise ValueError(f"codes must be in [0, {count}), but ran from {codes.min()} to {codes.max()}")
+        return self._look_up(codes).flatten(1)
+
+    def prior(self, count: int, generator: torch.Generator | None) -> Tensor:
+        """Uniform over the codes, int64 (count, M)."""
+        return torch.randint(self.config.codebook_size, (count, self.config.size), generator=generator)
+
+    def _look_up(self, codes: Tensor) -> Tensor:
+        """(batch, M) or, for vectors, (batch, M, D)."""
+        if self.config.codebooks == "per_latent":
+            return self.codebook.gather(1, codes.T).T
+        return self.codebook[codes]
+
+    def _nearest(self, z: Tensor, quantized: Tensor, codes: Tensor) -> Drawn:
+        """The nearest codes with the two penalties that draw z and the codes together."""
+        chosen = self._look_up(codes)
+        terms = {
+            "commitment": (z - chosen.detach()).square().mean(),
+            "codebook": (chosen - z.detach()).square().mean(),
+        }
+        return Drawn(quantized.flatten(1), terms, codes=codes)
+
+
+class Scalar(_Coded):
+    """Every number that the encoder gives, quantized to a codebook of scalars (arXiv 2409.14851)."""
+
+    def __init__(self, config: LatentConfig) -> None:
+        super().__init__(config, _scalar_codebook(config))
+
+    def draw(self, head: Tensor, noise: Noise, temperature: float, features: bool) -> Drawn:
+        """See `Latent.draw`."""
+        if self.config.estimator == "nearest":
+            return self._nearest(head, *nearest_quantize(head, self.codebook))
+        quantized, codes, kl, weights = gumbel_quantize(
+            head,
+            self.codebook,
+            temperature=temperature,
+            hard=self.config.hard,
+            seed=noise.seed,
+            row_offset=noise.first * self.config.size,
+            return_weights=features,
+        )
+        return Drawn(quantized, {"kl": kl.mean()}, weights, codes)
+
+    def codes(self, head: Tensor) -> Tensor:
+        """The nearest codes."""
+        return nearest_quantize(head, self.codebook).indices
+
+
+class Logits(_Coded):
+    """A code drawn for each latent from K logits that the encoder gives: a discrete VAE with scalar codes."""
+
+    def __init__(self, config: LatentConfig) -> None:
+        super().__init__(config, _scalar_codebook(config))
+        self.outputs = config.size * config.codebook_size
+
+    def draw(self, head: Tensor, noise: Noise, temperature: float, features: bool) -> Drawn:
+        """See `Latent.draw`."""
+        quantized, codes, kl, weights = gumbel_quantize_logits(
+            self._logits(head),
+            self.codebook,
+            temperature=temperature,
+            hard=self.config.hard,
+            seed=noise.seed,
+            row_offset=noise.first * self.config.size,
+            return_weights=features,
+        )
+        return Drawn(quantized, {"kl": kl.mean()}, weights, codes)
+
+    def codes(self, head: Tensor) -> Tensor:
+        """The codes of the largest logits, the lowest index on a tie."""
+        return self._logits(head).argmax(-1)
+
+    def _logits(self, head: Tensor) -> Tensor:
+        return head.view(-1, self.config.size, self.config.codebook_size)
+
+
+class Vector(_Coded):
+    """As `Scalar` with codes of D numbers: the quantizer of a VQ-VAE (van den Oord et al., NeurIPS 2017)."""
+
+    def __init__(self, config: LatentConfig) -> None:
+        super().__init__(config, (config.codebook_size, config.dimension))
+        self.outputs = self.inputs = config.size * config.dimension
+
+    def draw(self, head: Tensor, noise: Noise, temperature: float, features: bool) -> Drawn:
+        """See `Latent.draw`."""
+        z = head.unflatten(1, (self.config.size, self.config.dimension))
+        if self.config.estimator == "nearest":
+            codes = self.codes(head)
+            return self._nearest(z, z + (self._look_up(codes) - z).detach(), codes)
+        # The kernel draws the weights; it knows scalar codes only, so that the vectors are summed here.
+        _, codes, kl, weights = gumbel_quantize_logits(
+            self._logits(z),
+            torch.zeros_like(self.codebook[:, 0]),
+            temperature=temperature,
+            hard=self.config.hard,
+            seed=noise.seed,
+            row_offset=noise.first * self.config.size,
+            return_weights=True,
+        )
+        assert weights is not None
+        return Drawn((weights @ self.codebook).flatten(1), {"kl": kl.mean()}, weights, codes)
+
+    def codes(self, head: Tensor) -> Tensor:
+        """The nearest codes, the lowest index on a tie."""
+        return self._logits(head.unflatten(1, (self.config.size, self.config.dimension))).argmax(-1)
+
+    def _logits(self, z: Tensor) -> Tensor:
+        """-|z - m|**2 + |z|**2, which has the same softmax: (batch, M, K)."""
+        logits = z @ self.codebook.T * 2
+        return logits - self.codebook.square().sum(-1)
+
+
+def build_latent(config: LatentConfig) -> Latent:
+    """The latent that the configuration describes, its codebook all zero until `initialise` is called."""
+    kinds: dict[str, type[Latent]] = {
+        "plain": Plain,
+        "gaussian": Gaussian,
+        "scalar": Scalar,
+        "logits": Logits,
+        "vector": Vector,
+    }
+    return kinds[config.kind](config)
+
+
+def normal_noise(noise: Noise, like: Tensor) -> Tensor:
+    """N(0, 1), shape, dtype and device of `like`, (batch, M): the same numbers on every device.
+
+    Box and Muller's transform of the exponentials e = -ln u under `gumbel_noise` (1958): with one of them
+    as half the squared radius and exp(-e) of another as the angle's turn.
+    """
+    batch, latents = like.shape
+    dtype = torch.float64 if like.dtype == torch.float64 else torch.float32
+    gumbels = gumbel_noise(
+        noise.seed, batch, 2 * latents, row_offset=noise.first, device=like.device, dtype=dtype
+    )
+    half_square, turn = (-gumbels).exp().chunk(2, dim=1)
+    angle = (-turn).exp() * (2 * math.pi)
+    return ((half_square * 2).sqrt() * angle.cos()).to(like.dtype)
+
+
+def _scalar_codebook(config: LatentConfig) -> tuple[int, ...]:
+    shared = config.codebooks == "shared"
+    return (config.codebook_size,) if shared else (config.size, config.codebook_size)
+
+
+def _check_shape(codes: Tensor, latents: int) -> None:
+    if codes.dim() != 2 or codes.shape[1] != latents:
+        raise ValueError(f"codes must have shape (batch, {latents}), but had shape {tuple(codes.shape)}")
+
+
+def _kind(codes: object) -> str:
+    return str(codes.dtype) if isinstance(codes, Tensor) else type(codes).__name__

@@ -1,0 +1,156 @@
+"""What a run is: typed, frozen, and made from flat keys such as `model.weights.kl`."""
+
+from __future__ import annotations
+
+import dataclasses
+import difflib
+import types
+import typing
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from fqvae.models.config import ConfigError, ModelConfig, check_at_least
+
+
+@dataclass(frozen=True)
+class DataConfig:
+    """name: of a set that `fqvae.data.open_dataset` knows. size: height and width of its images.
+
+    root: the file or folder of a set that is not rendered here.
+    """
+
+    name: str = "rayshapes"
+    size: int = 64
+    root: str | None = None
+
+
+@dataclass(frozen=True)
+class OptimizerConfig:
+    """Adam for the autoencoder and for the discriminator, along a cosine down to `final_learning_rate`.
+
+    weight_decay: decoupled (AdamW), of encoder and decoder, not of codebook and discriminator.
+    """
+
+    learning_rate: float = 1e-3
+    discriminator_learning_rate: float = 1e-3
+    final_learning_rate: float = 1.25e-6
+    weight_decay: float = 0.0
+
+    def __post_init__(self) -> None:
+        check_at_least("optimizer", self, **{each.name: 0 for each in dataclasses.fields(self)})
+
+
+@dataclass(frozen=True)
+class RunConfig:
+    """A training run. A step is one batch, over all processes: schedules and intervals count those.
+
+    batch_size: images in a step; with a discriminator, half of them are for it.
+    temperature_steps: the temperature is exp(-step / this); None: the number of steps of the run.
+    log_every, checkpoint_every: in steps.
+    """
+
+    data: DataConfig = field(default_factory=DataConfig)
+    model: ModelConfig = field(default_factory=ModelConfig)
+    optimizer: OptimizerConfig = field(default_factory=OptimizerConfig)
+    steps: int = 50_000
+    batch_size: int = 256
+    temperature_steps: int | None = None
+    seed: int = 0
+    log_every: int = 100
+    checkpoint_every: int = 1_000
+
+    def __post_init__(self) -> None:
+        check_at_least("run", self, steps=1, batch_size=1, log_every=1, checkpoint_every=1, seed=0)
+        if self.temperature_steps is not None:
+            check_at_least("run", self, temperature_steps=1)
+        if self.model.has_discriminator and self.batch_size % 2:
+            raise ConfigError(
+                f"batch_size must be even, because half of it is for the discriminator, "
+                f"but was {self.batch_size}"
+            )
+
+
+def from_flat(values: Mapping[str, object]) -> RunConfig:
+    """The run with these values, by dotted keys; what is not named has its default.
+
+    Texts are read as the field's type asks ("1e-4", "none"), so values may come from YAML or a command line.
+    Raises ConfigError: an unknown key or a bad value, with the nearest right one.
+    """
+    check_keys(values)
+    config: RunConfig = _build(RunConfig, values, "")
+    return config
+
+
+def to_flat(config: object) -> dict[str, Any]:
+    """The values of a configuration by their dotted keys: what `from_flat` takes."""
+    flat: dict[str, Any] = {}
+    for each in dataclasses.fields(config):  # type: ignore[arg-type]
+        value = getattr(config, each.name)
+        if dataclasses.is_dataclass(value):
+            flat.update({f"{each.name}.{key}": inner for key, inner in to_flat(value).items()})
+        else:
+            flat[each.name] = value
+    return flat
+
+
+def check_keys(keys: Iterable[str]) -> None:
+    """Raise ConfigError for a key that no run has."""
+    known = list(to_flat(RunConfig()))
+    for key in keys:
+        if key not in known:
+            raise ConfigError(f"unknown key {key!r}{did_you_mean(key, known)}")
+
+
+def did_you_mean(word: str, known: Iterable[str]) -> str:
+    """The end of an error message with the nearest known word, by itself or by what follows its last dot."""
+    known = list(known)
+    tails = {each.rsplit(".", 1)[-1]: each for each in known}
+    for candidates in ({each: each for each in known}, tails):
+        if word in candidates:
+            return f"; did you mean {candidates[word]!r}?"
+    near = difflib.get_close_matches(word, [*known, *tails], n=1, cutoff=0.0)
+    return f"; did you mean {tails.get(near[0], near[0])!r}?" if near else ""
+
+
+def _build(kind: type[Any], values: Mapping[str, object], prefix: str) -> Any:
+    hints = typing.get_type_hints(kind)
+    arguments = {}
+    for each in dataclasses.fields(kind):
+        key, hint = prefix + each.name, hints[each.name]
+        if dataclasses.is_dataclass(hint):
+            arguments[each.name] = _build(typing.cast("type[Any]", hint), values, key + ".")
+        elif key in values:
+            arguments[each.name] = _convert(key, values[key], hint)
+    return kind(**arguments)
+
+
+def _convert(key: str, value: object, hint: Any) -> object:
+    """value as the type that the field has, or ConfigError."""
+    if typing.get_origin(hint) is types.UnionType:
+        if value is None or value == "none":
+            return None
+        hint = next(each for each in typing.get_args(hint) if each is not type(None))
+    if typing.get_origin(hint) is typing.Literal:
+        allowed = typing.get_args(hint)
+        if value not in allowed:
+            raise ConfigError(
+                f"{key} cannot be {value!r}{did_you_mean(str(value), allowed)} "
+                f"It may be {', '.join(map(repr, allowed))}"
+            )
+        return value
+    if hint is bool and str(value).lower() in ("true", "false"):
+        return str(value).lower() == "true"
+    if hint is str and isinstance(value, str):
+        return value
+    if hint in (int, float) and isinstance(value, str | int | float) and not isinstance(value, bool):
+        try:
+            number = float(value)
+            if hint is float:
+                return number
+            if number == int(number):
+                return int(number)
+        except (ValueError, OverflowError):
+            pass
+    names = {bool: "true or false", int: "a whole number", float: "a number", str: "a text"}
+    raise ConfigError(f"{key} must be {names[hint]}, but was {value!r}")

@@ -1,0 +1,220 @@
+"""Training on Lightning: the step, its schedules, and what it logs."""
+
+from __future__ import annotations
+
+import math
+import time
+from typing import Any
+
+import numpy as np
+import torch
+from lightning.pytorch import LightningModule
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from fqvae.data import FactorDataset
+from fqvae.models.autoencoder import Autoencoder, to_float
+from fqvae.models.networks import build_discriminator, initialise
+from fqvae.training.checkpoint import FORMAT
+from fqvae.training.config import RunConfig, to_flat
+from fqvae.training.counters import Batches, cosine, derive_seed
+from fqvae.training.fast import Fast
+from fqvae.training.step import Place, compute_losses
+
+
+class NonFiniteError(FloatingPointError):
+    """A loss or weight that is NaN or infinite."""
+
+
+class Training(LightningModule):
+    """An autoencoder and, if total correlation has a weight, a discriminator, in training.
+
+    step: the number of steps taken, the one counter of a run. last_losses: losses and penalties logged last.
+    usage: how often each code was drawn since then in this process, (M, K), or (M, 0) without a codebook.
+    """
+
+    def __init__(self, config: RunConfig, dataset: FactorDataset, train: NDArray[np.int64]) -> None:
+        super().__init__()
+        self.automatic_optimization = False
+        self.config, self.dataset, self.train_index = config, dataset, train
+        self.step = 0
+        self.last_losses: dict[str, float] = {}
+        self.fast = Fast()
+        self.autoencoder = Autoencoder(
+            config.model, config.data.size, seed=derive_seed(config.seed, "autoencoder")
+        )
+        latent = self.autoencoder.latent
+        self.discriminator: nn.Module | None = None
+        if config.model.has_discriminator:
+            self.discriminator = build_discriminator(config.model.discriminator, latent.features)
+            generator = torch.Generator().manual_seed(derive_seed(config.seed, "discriminator"))
+            initialise(self.discriminator, config.model.network.init, generator)
+        codes = latent.config.codebook_size if latent.discrete else 0
+        # Not a buffer: DistributedDataParallel would overwrite every process's counts by those of the first.
+        self.usage = torch.zeros(latent.config.size, codes, dtype=torch.int64)
+
+    def use(self, fast: Fast) -> None:
+        """Prepare the networks for it."""
+        self.fast = fast
+        fast.prepare([self.autoencoder.encoder, self.autoencoder.decoder])
+        if self.discriminator is not None:
+            fast.prepare([self.discriminator])
+
+    def training_step(self, batch: Tensor, batch_idx: int) -> None:
+        """One step: both losses at the same weights, then both updates.
+
+        batch: uint8 (batch, 3, S, S); with a discriminator, two independent halves.
+        """
+        images = to_float(batch)
+        if self.fast.channels_last:
+            images = images.contiguous(memory_format=torch.channels_last)
+        trainer, temperature = self.trainer, self.temperature(self.step)
+        place = Place(self.config.seed, self.step, temperature, trainer.global_rank, trainer.world_size)
+        computed = compute_losses(self.autoencoder, self.discriminator, images, place)
+        losses = {"loss": computed.autoencoder}
+        if computed.discriminator is not None:
+            losses["discriminator"] = computed.discriminator
+        self._check_finite({**computed.terms, **losses})
+
+        optimizers = self._optimizers()
+        for loss in losses.values():
+            self.manual_backward(loss)
+        log = self._logs(self.step + 1)
+        norms = self._gradient_norms() if log else {}
+        for optimizer in optimizers:
+            optimizer.step()
+            optimizer.zero_grad()
+        self.step += 1
+        self._count(computed.codes)
+        if log:
+            self._log({**losses, **computed.terms}, norms, len(batch))
+
+    def temperature(self, step: int) -> float:
+        """exp(-step / temperature_steps)."""
+        return math.exp(-step / (self.config.temperature_steps or self.config.steps))
+
+    def train_dataloader(self) -> Batches:
+        """The batches that are left."""
+        config, trainer = self.config, self.trainer
+        return Batches(
+            self.dataset,
+            self.train_index,
+            seed=config.seed,
+            batch_size=config.batch_size,
+            steps=config.steps,
+            start=self.step,
+            parts=1 if self.discriminator is None else 2,
+            rank=trainer.global_rank,
+            world=trainer.world_size,
+        )
+
+    def configure_optimizers(self) -> list[torch.optim.Optimizer]:
+        """Adam for the autoencoder, weight decay for its networks only; and one for the discriminator."""
+        config, model = self.config.optimizer, self.autoencoder
+        groups: list[dict[str, Any]] = [
+            {"params": [*model.encoder.parameters(), *model.decoder.parameters()]},
+            {"params": list(model.latent.parameters()), "weight_decay": 0.0},
+        ]
+        groups = [group for group in groups if group["params"]]
+        optimizers: list[torch.optim.Optimizer] = [
+            torch.optim.AdamW(groups, config.learning_rate, weight_decay=config.weight_decay, fused=True)
+        ]
+        if self.discriminator is not None:
+            parameters, rate = self.discriminator.parameters(), config.discriminator_learning_rate
+            optimizers.append(torch.optim.AdamW(parameters, rate, weight_decay=0.0, fused=True))
+        return optimizers
+
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Add the configuration, the step, and the usage of all processes."""
+        usage = self.trainer.strategy.reduce(self.usage.to(self.device, copy=True), reduce_op="sum")
+        config = to_flat(self.config)
+        checkpoint["fqvae"] = {"format": FORMAT, "step": self.step, "config": config, "usage": usage}
+        # Lightning's counters begin anew with every start: the step above is the one that counts.
+        checkpoint.pop("loops")
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Go on at the checkpoint's step."""
+        self.step = checkpoint["fqvae"]["step"]
+        if self.trainer.is_global_zero:
+            self.usage = checkpoint["fqvae"]["usage"]
+
+    def on_train_start(self) -> None:
+        """Begin to measure the speed."""
+        self._since, self._logged = time.perf_counter(), self.step
+
+    def _optimizers(self) -> list[Any]:
+        """The optimizers, at this step's learning rates."""
+        config, found = self.config.optimizer, self.optimizers()
+        optimizers = found if isinstance(found, list) else [found]
+        rates = (config.learning_rate, config.discriminator_learning_rate)
+        for optimizer, rate in zip(optimizers, rates, strict=False):
+            for group in optimizer.param_groups:
+                group["lr"] = cosine(self.step, self.config.steps, rate, config.final_learning_rate)
+        return optimizers
+
+    def _check_finite(self, terms: dict[str, Tensor]) -> None:
+        values = torch.stack([term.detach() for term in terms.values()])
+        if not values.isfinite().all():
+            bad = [f"{name} = {value:g}" for name, value in zip(terms, values.tolist(), strict=True)]
+            bad = [text for text, fine in zip(bad, values.isfinite().tolist(), strict=True) if not fine]
+            raise NonFiniteError(f"step {self.step}: {', '.join(bad)}")
+
+    def _gradient_norms(self) -> dict[str, Tensor]:
+        parts: dict[str, nn.Module | None] = {
+            "encoder": self.autoencoder.encoder,
+            "decoder": self.autoencoder.decoder,
+            "codebook": self.autoencoder.latent,
+            "discriminator": self.discriminator,
+        }
+        norms = {}
+        for name, part in parts.items():
+            gradients = [p.grad for p in part.parameters() if p.grad is not None] if part is not None else []
+            if gradients:
+                norms[f"gradient_norm/{name}"] = torch.stack([g.norm() for g in gradients]).norm()
+        return norms
+
+    def _count(self, drawn: Tensor | None) -> None:
+        """Add codes drawn, (batch, M), to the usage."""
+        if drawn is None:
+            return
+        latents, codes = self.usage.shape
+        self.usage = self.usage.to(drawn.device)
+        places = drawn + torch.arange(latents, device=drawn.device) * codes
+        one = torch.ones((), dtype=torch.int64, device=drawn.device)
+        self.usage.view(-1).scatter_add_(0, places.view(-1), one.expand(places.numel()))
+
+    def _logs(self, step: int) -> bool:
+        return step == 1 or step % self.config.log_every == 0 or step == self.config.steps
+
+    @torch.no_grad()
+    def _log(self, terms: dict[str, Tensor], norms: dict[str, Tensor], images: int) -> None:
+        """Hand the means over all processes to the loggers and the progress bar."""
+        values = self.trainer.strategy.reduce(torch.stack([t.detach().float() for t in terms.values()]))
+        self.last_losses = dict(zip(terms, values.tolist(), strict=True))
+        metrics = dict(self.last_losses)
+        self.log_dict(
+            {name: metrics[name] for name in ("loss", "reconstruction")}, prog_bar=True, logger=False
+        )
+        metrics.update({name: norm.item() for name, norm in norms.items()})
+        metrics["temperature"] = self.temperature(self.step - 1)
+        metrics["learning_rate"] = self.trainer.optimizers[0].param_groups[0]["lr"]
+        if self.usage.numel():
+            usage = self.trainer.strategy.reduce(self.usage.clone(), reduce_op="sum")
+            metrics.update(usage_metrics(usage))
+            self.usage.zero_()
+        now = time.perf_counter()
+        taken = (self.step - self._logged) * images * self.trainer.world_size
+        metrics["images_per_second"] = taken / (now - self._since)
+        self._since, self._logged = now, self.step
+        for logger in self.loggers:
+            logger.log_metrics(metrics, step=self.step)
+
+
+def usage_metrics(usage: Tensor) -> dict[str, float]:
+    """Perplexity and number of codes drawn, per latent and pooled. usage: counts (M, K)."""
+    rows = torch.cat([usage, usage.sum(0, keepdim=True)]).double()
+    perplexity = torch.special.entr(rows / rows.sum(1, keepdim=True).clamp(min=1)).sum(1).exp().tolist()
+    used = (rows > 0).sum(1).tolist()
+    names = [f"{latent:02d}" for latent in range(len(usage))] + ["pooled"]
+    metrics = {f"perplexity/{name}": value for name, value in zip(names, perplexity, strict=True)}
+    return metrics | {f"codes_used/{name}": float(value) for name, value in zip(names, used, strict=True)}

@@ -1,0 +1,70 @@
+"""Presets: YAML files of flat keys, and what each of the nine models changes.
+
+A preset may build on another (`base`), sets keys for all models (`all`) and for single ones (`models`). What
+a model is, whatever the data, stands in `models.yaml`. Later ones win: model, base, preset, command line.
+"""
+
+from __future__ import annotations
+
+import importlib.resources
+from collections.abc import Iterable
+from typing import Any
+
+from fqvae.models.config import ConfigError
+from fqvae.training.config import RunConfig, check_keys, did_you_mean, from_flat
+
+_FOLDER = importlib.resources.files("fqvae") / "configs"
+_SHARED = ("models", "paper")  # not presets by themselves
+
+
+def preset_names() -> list[str]:
+    """The presets that there are."""
+    files = [each.name for each in _FOLDER.iterdir() if each.name.endswith(".yaml")]
+    return sorted(name[:-5] for name in files if name[:-5] not in _SHARED)
+
+
+def model_names() -> list[str]:
+    """The nine models, in the paper's order."""
+    return list(_read("models"))
+
+
+def load_preset(preset: str, model: str = "factorqvae", overrides: Iterable[str] = ()) -> RunConfig:
+    """The run of a preset for a model, with "key=value" texts on top.
+
+    Raises ConfigError: a preset, model, key or value that does not exist, with the nearest that does.
+    """
+    if preset not in preset_names():
+        known = preset_names()
+        raise ConfigError(
+            f"there is no preset {preset!r}{did_you_mean(preset, known)} There are {', '.join(known)}"
+        )
+    if model not in model_names():
+        known = model_names()
+        raise ConfigError(
+            f"there is no model {model!r}{did_you_mean(model, known)} There are {', '.join(known)}"
+        )
+    values = {**_layers(preset, model), **dict(map(_split, overrides))}
+    return from_flat(values)
+
+
+def _layers(preset: str, model: str) -> dict[str, Any]:
+    """The keys of a preset and of those it builds on."""
+    content = _read(preset)
+    below = _layers(content["base"], model) if "base" in content else _read("models")[model]
+    keys = {**below, **content.get("all", {}), **content.get("models", {}).get(model, {})}
+    check_keys(keys)
+    return keys
+
+
+def _read(name: str) -> dict[str, Any]:
+    import yaml  # not at the top: a trained model loads without it
+
+    content: dict[str, Any] = yaml.safe_load((_FOLDER / f"{name}.yaml").read_text(encoding="utf-8"))
+    return content
+
+
+def _split(override: str) -> tuple[str, str]:
+    key, equals, value = override.partition("=")
+    if not equals:
+        raise ConfigError(f"expected key=value, but found {override!r}")
+    return key, value

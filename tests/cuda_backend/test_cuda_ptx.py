@@ -1,0 +1,225 @@
+"""The CUDA backend on machines without a GPU: its kernels, as nvcc compiled them, run on the CPU.
+
+What is called is the public API with backend="cuda"; only the launcher is another one. Every launch looks for
+races, stray accesses and deadlocks besides.
+"""
+
+import itertools
+import random
+
+import numpy as np
+import pytest
+import torch
+from cases import DTYPES, assert_close, check_forward, make, output_gradients
+from cudaptx import running_ptx
+from gradcases import assert_gradients, library_gradients
+from nvcc import needs_nvcc
+
+import fqvae_kernels
+from fqvae_kernels._types import GumbelCall
+from fqvae_kernels.backends import cuda
+
+pytestmark = needs_nvcc
+
+# Around a tile of four codes, the lanes that share a row, and what a block keeps in shared memory at a time.
+CODES = (1, 2, 3, 4, 5, 8, 9, 63, 64, 65, 130, 257)
+ROWS = (0, 1, 2, 3, 31, 33, 127, 129, 300)
+TEMPERATURES = (0.01, 0.05, 0.14, 0.2, 0.7, 1.0, 3.0, 100.0)
+# Options of the launches: the order of the threads, and where approximate results lie within their bounds.
+CHECKS = (
+    {"race": True},
+    {"race": True, "order": 1, "jitter": 1},
+    {"race": True, "order": 2, "seed": 5, "jitter": 1},
+)
+
+
+def drawn(seed):
+    """Endless draws from everything that a call may be; every combination comes before any comes again."""
+    every = list(itertools.product(DTYPES, (False, True), (False, True), (False, True), (False, True)))
+    draw = random.Random(seed)
+    draw.shuffle(every)
+    for dtype, hard, per_latent, is_logits, weights in itertools.cycle(every):
+        rows = draw.choice(ROWS)
+        yield (
+            {
+                "rows": rows,
+                "dtype": dtype,
+                "hard": hard,
+                "is_logits": is_logits,
+                "latents": next(d for d in (3, 1) if rows % d == 0) if per_latent else 0,
+                "temperature": draw.choice(TEMPERATURES),
+            },
+            weights,
+            {"multiprocessors": draw.choice((1, 2, 132)), **draw.choice(CHECKS)},
+        )
+
+
+@pytest.mark.parametrize("codes", CODES)
+def test_forward(codes):
+    for options, weights, launch in itertools.islice(drawn(codes), 12):
+        case = make(codes=codes, seed=2**33 + codes, row_offset=options["rows"], **options)
+        with running_ptx(**launch):
+            result = case.call("cuda", return_weights=weights)
+        check_forward(case, result, weights=weights)
+
+
+@pytest.mark.parametrize("codes", CODES)
+def test_backward(codes):
+    for options, weights, launch in itertools.islice(drawn(codes + 1), 12):
+        if options["rows"] == 0:
+            continue
+        case = make(codes=codes, seed=codes, **options)
+        a, h, v = output_gradients(case, weights=weights)
+        with running_ptx(**launch):
+            got = library_gradients(case, "cuda", a, h, v)
+        # With approximate results at the ends of their bounds, what the contract grants; else the usual.
+        bound = case.tolerance if "jitter" in launch else None
+        assert_gradients(case, got, case.true_gradients(a, h, v), bound)
+
+
+@pytest.mark.parametrize("requires", list(itertools.product((False, True), repeat=3))[1:], ids=str)
+def test_every_subset_of_requires_grad(requires):
+    case = make(40, 9, latents=2)
+    a, h, _ = output_gradients(case, weights=False)
+    with running_ptx():
+        got = library_gradients(case, "cuda", a, h, requires=requires)
+    assert [g is not None for g in got] == list(requires)
+    true = case.true_gradients(a, h, None)
+    everything = library_gradients(case, "cpu", a, h)
+    assert_gradients(case, [g if g is not None else e for g, e in zip(got, everything, strict=True)], true)
+
+
+@pytest.mark.parametrize("is_logits", [False, True])
+@pytest.mark.parametrize("codes", [2051, 4100])
+def test_more_codes_than_a_block_keeps(codes, is_logits):
+    """In several parts, forward and backward, with weights and their gradient."""
+    case = make(5, codes, is_logits=is_logits, hard=codes == 4100)
+    a, h, v = output_gradients(case)
+    with running_ptx(race=True, order=2, jitter=1):
+        result = case.call("cuda", return_weights=True)
+        got = library_gradients(case, "cuda", a, h, v)
+    check_forward(case, result, weights=True)
+    assert_gradients(case, got, case.true_gradients(a, h, v), bound=1e-5)
+
+
+@pytest.mark.parametrize("multiprocessors", [1, 2, 132])
+def test_many_rows(multiprocessors):
+    """One thread a row to sixteen; blocks that come back for more rows; sums that move on more than once."""
+    case = make(6000, 64)
+    a, h, _ = output_gradients(case, weights=False)
+    with running_ptx(multiprocessors=multiprocessors) as launcher:
+        launcher.processors = multiprocessors
+        check_forward(case, case.call("cuda"), weights=False)
+        assert_gradients(case, library_gradients(case, "cuda", a, h), case.true_gradients(a, h, None))
+
+
+def test_same_words_and_indices_as_the_cpu_backend():
+    for codes in (5, 64, 129):
+        case = make(200, codes, seed=77 + codes)
+        with running_ptx():
+            indices = case.call("cuda").indices
+        assert torch.equal(indices, case.call("reference").indices)
+
+
+def test_rows_that_cross_two_to_the_32():
+    """Two launches, whose parts of the shared gradients are added up."""
+    whole = make(300, 17, latents=3, row_offset=2**32 - 100)
+    a, h, _ = output_gradients(whole, weights=False)
+    with running_ptx(race=True) as launcher:
+        check_forward(whole, whole.call("cuda"), weights=False)
+        assert launcher.launched == ["forward_z_float"] * 2
+        assert_gradients(whole, library_gradients(whole, "cuda", a, h), whole.true_gradients(a, h, None))
+
+
+def test_same_bits_in_every_order_of_the_threads():
+    case = make(500, 40, latents=4)
+    a, h, _ = output_gradients(case, weights=False)
+    runs = []
+    for options in ({"order": 0}, {"order": 1}, {"order": 2, "seed": 1}):
+        with running_ptx(**options):
+            runs.append([*case.call("cuda")[:3], *library_gradients(case, "cuda", a, h)])
+    for run in runs[1:]:
+        assert all(torch.equal(x, y) for x, y in zip(run, runs[0], strict=True))
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_z_that_is_not_finite_and_z_that_is_far(dtype):
+    z = torch.tensor([float("nan"), 1.0, float("inf"), -float("inf"), 1e30, -1e19, 2e4], dtype=dtype)
+    for codes in (7, 130):
+        case = make(7, codes, dtype=dtype)
+        with running_ptx(race=True):
+            whole = case.but(input=z).call("cuda", return_weights=True)
+            alone = case.but(input=torch.where(z.isfinite(), z, 0)).call("cuda", return_weights=True)
+        assert ((whole.indices >= 0) & (whole.indices < codes)).all()
+        for got, expected in zip((whole.quantized, whole.kl), (alone.quantized, alone.kl), strict=True):
+            assert torch.equal(got.isnan(), ~z.isfinite())
+            assert torch.equal(got[z.isfinite()], expected[z.isfinite()])
+        assert whole.weights[~z.isfinite()].isnan().all()
+        assert alone.weights.isfinite().all()
+
+
+def test_nearest():
+    for dtype, latents in itertools.product(DTYPES, (0, 3)):
+        for codes in (1, 5, 64, 2051):
+            case = make(33, codes, dtype=dtype, latents=latents)
+            with running_ptx(race=True, order=2):
+                got = fqvae_kernels.nearest_quantize(case.input, case.codebook, backend="cuda")
+            expected = fqvae_kernels.nearest_quantize(case.input, case.codebook, backend="reference")
+            assert torch.equal(got.indices, expected.indices)
+            assert torch.equal(got.quantized, expected.quantized)
+
+
+def test_noise():
+    device = torch.device("cpu")
+    for dtype, seed in ((torch.float32, 5), (torch.float64, torch.tensor(-3))):
+        with running_ptx(race=True, order=2, jitter=1):
+            got = cuda.gumbel_noise(seed, 50, 13, 2**32 - 20, device, dtype)
+        expected = fqvae_kernels.gumbel_noise(seed, 50, 13, row_offset=2**32 - 20, dtype=torch.float64)
+        assert_close(got, expected.numpy(), 2e-6, "noise", f"seed {seed}", scale=expected.abs().clip(1).numpy())
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_seed_and_temperature_in_device_memory(dtype):
+    """What a replayed CUDA graph reads anew. CPU tensors stand for device memory here."""
+    case = make(20, 9, dtype=torch.float32, temperature=0.5)
+    seed, temperature = torch.tensor(-5), torch.tensor(0.5, dtype=dtype)
+    with running_ptx():
+        got = cuda.gumbel_forward(
+            case.input, case.codebook, GumbelCall(False, False, False, 3, seed, temperature), True
+        )
+        expected = case.but(seed=2**64 - 5, row_offset=3).call("cuda")
+    assert all(torch.equal(x, y) for x, y in zip(got[:3], expected[:3], strict=True))
+
+
+def test_memory_that_is_not_aligned():
+    """(rows, codes) tensors that begin anywhere."""
+    case = make(9, 64, is_logits=True)
+    shifted = torch.empty(9 * 64 + 1)[1:].view(9, 64).copy_(case.input)
+    assert shifted.data_ptr() % 16 != 0
+    with running_ptx(race=True):
+        check_forward(case, case.call("cuda", input=shifted, return_weights=True), weights=True)
+
+
+def test_more_codebooks_than_a_grid_has_rows():
+    codebook = torch.zeros(65536, 1)
+    with running_ptx(), pytest.raises(ValueError, match="at most 65535 codebooks on backend 'cuda'"):
+        fqvae_kernels.nearest_quantize(torch.zeros(65536), codebook, backend="cuda")
+
+
+def test_all_values_of_the_noise():
+    """Each of the 2^23 numbers, with log2 and exp2 moved within their documented bounds, both ways."""
+    from cudaptx import kernel
+
+    count = 2**23
+    u = (np.arange(count) + 0.5) * 2.0**-23
+    expected = -np.log(-np.log(u))
+    # All near 1, where the winners are and the program changes; every 61st elsewhere.
+    first = count - 2**19
+    chunks = [(first, 2**19)] + [(i, 1024) for i in range(0, first - 1024, 61 * 1024)]
+    for seed in (1, 2):
+        for begin, length in chunks:
+            out = np.full(length, np.nan, dtype=np.float32)
+            kernel("noise_values", "sm_90")(-(-length // 128), 128, [out, begin, length], jitter=1, seed=seed)
+            true = expected[begin : begin + length]
+            error = np.abs(out - true) / np.maximum(1, np.abs(true))
+            assert error.max() <= 2e-6, (begin, error.max())

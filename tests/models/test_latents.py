@@ -1,0 +1,168 @@
+"""The five latents against their formulas in float64, with the noise that `gumbel_noise` gives."""
+
+import math
+
+import pytest
+import torch
+
+from fqvae.models import LatentConfig, Noise
+from fqvae.models.latents import build_latent, normal_noise
+from fqvae_kernels import gumbel_noise
+
+BATCH, M, K, TEMPERATURE = 6, 3, 5, 0.6
+
+
+def made(kind, **settings):
+    """A latent, float64, with random codes, and an encoder's numbers for it that need a gradient."""
+    latent = build_latent(LatentConfig(kind, size=M, codebook_size=K, **settings)).double()
+    generator = torch.Generator().manual_seed(3)
+    latent.initialise(generator)
+    head = torch.randn(BATCH, latent.outputs, dtype=torch.float64, generator=generator)
+    return latent, head.requires_grad_()
+
+
+def noise_of(noise):
+    """The Gumbel noise of the images of a batch, (batch, M, K), float64."""
+    rows = gumbel_noise(noise.seed, BATCH * M, K, row_offset=noise.first * M, dtype=torch.float64)
+    return rows.view(BATCH, M, K)
+
+
+def sampled(logits, noise):
+    """weights, codes, kl of the definition: (batch, M, K), (batch, M), (batch, M)."""
+    scores = logits + noise_of(noise)
+    log_posterior = logits.log_softmax(-1)
+    kl = (log_posterior.exp() * (log_posterior + math.log(K))).sum(-1)
+    return (scores / TEMPERATURE).softmax(-1), scores.argmax(-1), kl
+
+
+def gradients(outputs, inputs):
+    """Of a fixed random combination of the outputs."""
+    generator = torch.Generator().manual_seed(9)
+    total = sum((o * torch.randn(o.shape, dtype=o.dtype, generator=generator)).sum() for o in outputs)
+    return torch.autograd.grad(total, inputs)
+
+
+def close(found, expected):
+    for ours, theirs in zip(found, expected, strict=True):
+        torch.testing.assert_close(ours, theirs, rtol=1e-9, atol=1e-9)
+
+
+@pytest.mark.parametrize("codebooks", ["shared", "per_latent"])
+def test_scalar(codebooks):
+    latent, z = made("scalar", codebooks=codebooks)
+    noise = Noise(seed=77, first=4)
+    drawn = latent.draw(z, noise, TEMPERATURE, features=True)
+    weights, codes, kl = sampled(-(z.unsqueeze(-1) - latent.codebook).square(), noise)
+    quantized = (weights * latent.codebook).sum(-1)
+    assert torch.equal(drawn.codes, codes)
+    ours, theirs = (drawn.quantized, drawn.features, drawn.terms["kl"]), (quantized, weights, kl.mean())
+    close(ours, theirs)
+    inputs = (z, latent.codebook)
+    close(gradients(ours, inputs), gradients(theirs, inputs))
+
+
+@pytest.mark.parametrize("codebooks", ["shared", "per_latent"])
+def test_logits(codebooks):
+    latent, head = made("logits", codebooks=codebooks)
+    noise = Noise(seed=78)
+    drawn = latent.draw(head, noise, TEMPERATURE, features=True)
+    weights, codes, kl = sampled(head.view(BATCH, M, K), noise)
+    assert torch.equal(drawn.codes, codes)
+    ours = (drawn.quantized, drawn.features, drawn.terms["kl"])
+    theirs = ((weights * latent.codebook).sum(-1), weights, kl.mean())
+    close(ours, theirs)
+    inputs = (head, latent.codebook)
+    close(gradients(ours, inputs), gradients(theirs, inputs))
+    assert torch.equal(latent.codes(head), head.view(BATCH, M, K).argmax(-1))
+
+
+def test_vector():
+    latent, head = made("vector", dimension=4)
+    noise = Noise(seed=79)
+    drawn = latent.draw(head, noise, TEMPERATURE, features=True)
+    z = head.view(BATCH, M, 1, 4)
+    weights, codes, kl = sampled(-(z - latent.codebook).square().sum(-1), noise)
+    assert torch.equal(drawn.codes, codes)
+    ours = (drawn.quantized, drawn.features, drawn.terms["kl"])
+    theirs = ((weights @ latent.codebook).flatten(1), weights, kl.mean())
+    close(ours, theirs)
+    inputs = (head, latent.codebook)
+    close(gradients(ours, inputs), gradients(theirs, inputs))
+    assert torch.equal(latent.codes(head), (z - latent.codebook).square().sum(-1).argmin(-1))
+
+
+@pytest.mark.parametrize("kind", ["scalar", "logits", "vector"])
+def test_hard_samples_are_exactly_codes(kind):
+    latent, head = made(kind, hard=True)
+    drawn = latent.draw(head, Noise(5), TEMPERATURE, features=True)
+    assert torch.equal(drawn.quantized, latent.values(drawn.codes))
+    assert torch.equal(drawn.features.argmax(-1), drawn.codes) and drawn.features.unique().tolist() == [0, 1]
+    assert gradients([drawn.quantized], [head])[0].any()
+
+
+@pytest.mark.parametrize(
+    ("kind", "settings", "shape"),
+    [("scalar", {"codebooks": "per_latent"}, (BATCH, M, 1)), ("vector", {"dimension": 4}, (BATCH, M, 4))],
+)
+def test_nearest_codes_and_their_two_penalties(kind, settings, shape):
+    latent, head = made(kind, estimator="nearest", **settings)
+    drawn = latent.draw(head, Noise(0), TEMPERATURE, features=False)
+    z = head.detach().view(shape)
+    books = latent.codebook.detach().reshape(-1, K, shape[-1]).expand(M, -1, -1)  # (M, K, D)
+    distances = (z.unsqueeze(2) - books).square().sum(-1)
+    assert torch.equal(drawn.codes, distances.argmin(-1))
+    chosen = torch.stack([books[j, drawn.codes[:, j]] for j in range(M)], 1)
+    close([drawn.quantized], [chosen.flatten(1)])
+    close([drawn.terms["commitment"], drawn.terms["codebook"]], [(z - chosen).square().mean()] * 2)
+
+    (straight,) = torch.autograd.grad(drawn.quantized.sum(), head, retain_graph=True)
+    assert torch.equal(straight, torch.ones_like(head))
+    (pull,) = torch.autograd.grad(drawn.terms["commitment"], head, retain_graph=True)
+    close([pull], [(2 * (z - chosen) / z.numel()).view_as(head)])
+    to_codes = torch.autograd.grad(drawn.terms["codebook"], [head, latent.codebook], allow_unused=True)
+    assert to_codes[0] is None and to_codes[1].any()
+    unused = torch.autograd.grad(drawn.terms["commitment"], latent.codebook, allow_unused=True)
+    assert unused == (None,)
+
+
+def test_gaussian():
+    latent, head = made("gaussian")
+    noise = Noise(seed=80, first=2)
+    drawn = latent.draw(head, noise, TEMPERATURE, features=True)
+    mean, deviation = head[:, :M], head[:, M:].exp().sqrt()
+    posterior, prior = torch.distributions.Normal(mean, deviation), torch.distributions.Normal(0.0, 1.0)
+    z = mean + deviation * normal_noise(noise, mean)
+    kl = torch.distributions.kl_divergence(posterior, prior).mean()
+    ours, theirs = (drawn.quantized, drawn.terms["kl"]), (z, kl)
+    close(ours, theirs)
+    close(gradients(ours, [head]), gradients(theirs, [head]))
+    assert drawn.features.shape == (BATCH, M, 1) and drawn.codes is None
+    assert torch.equal(latent.codes(head), mean)
+
+
+def test_plain():
+    latent, z = made("plain")
+    drawn = latent.draw(z, Noise(0), TEMPERATURE, features=True)
+    assert torch.equal(drawn.quantized, z) and torch.equal(latent.codes(z), z)
+    close([drawn.terms["nonnegativity"], drawn.terms["activity"]], [(-z).relu().mean(), (z**2).mean()])
+
+
+def test_normal_noise_is_standard_normal_and_independent():
+    scipy_stats = pytest.importorskip("scipy.stats")
+    z = normal_noise(Noise(11), torch.empty(20_000, 4, dtype=torch.float64))
+    for column in z.T:
+        assert scipy_stats.kstest(column.numpy(), "norm").pvalue > 1e-3
+    correlation = torch.corrcoef(torch.cat([z, z.square()], 1).T) - torch.eye(8)
+    assert correlation.abs().max() < 5 / 20_000**0.5
+
+
+@pytest.mark.parametrize("kind", ["gaussian", "scalar", "logits", "vector"])
+def test_shards_draw_what_the_whole_batch_would_have(kind):
+    latent, head = made(kind)
+    whole = latent.draw(head, Noise(123, first=10), TEMPERATURE, features=False).quantized
+    parts = [
+        latent.draw(head[i : i + 2], Noise(123, 10 + i), TEMPERATURE, False).quantized for i in (0, 2, 4)
+    ]
+    torch.testing.assert_close(torch.cat(parts), whole, rtol=1e-12, atol=1e-12)
+    other = latent.draw(head, Noise(124, first=10), TEMPERATURE, features=False).quantized
+    assert not torch.allclose(other, whole)

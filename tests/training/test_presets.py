@@ -1,0 +1,118 @@
+"""Presets against the paper's table, and every way to name something that is not there."""
+
+import dataclasses
+
+import pytest
+
+from fqvae.models import ConfigError, ModelConfig
+from fqvae.training import RunConfig, from_flat, load_preset, model_names, preset_names, to_flat
+
+SETS = {"shapes3d": 12, "isaac3d": 18, "mpi3d_complex": 14}
+# Weights by model: on Shapes3D, Isaac3D, MPI3D-Complex.
+TABLE = {
+    "ae": {},
+    "bioae": {"nonnegativity": (1, 1, 1), "activity": (1e-2, 0.1, 1e-2)},
+    "vae": {"kl": (1e-4, 5e-5, 1e-5)},
+    "factorvae": {"kl": (1e-4, 5e-5, 1e-5), "total_correlation": (1e-4, 5e-5, 1e-5)},
+    "qlae": {"commitment": (1e-2, 1e-2, 1e-2), "codebook": (1e-2, 1e-2, 1e-2)},
+    "dvae": {"kl": (5e-3, 1e-5, 5e-5)},
+    "factordvae": {"kl": (5e-3, 1e-5, 5e-5), "total_correlation": (5e-4, 1e-5, 5e-6)},
+    "qvae": {"kl": (1e-3, 5e-5, 5e-5)},
+    "factorqvae": {"kl": (1e-3, 5e-5, 5e-5), "total_correlation": (1e-4, 5e-5, 1e-6)},
+}
+KINDS = dict(
+    zip(TABLE, ["plain", "plain", *["gaussian"] * 2, "scalar", *["logits"] * 2, *["scalar"] * 2], strict=True)
+)
+
+
+@pytest.mark.parametrize("model", TABLE)
+@pytest.mark.parametrize(("column", "data"), list(enumerate(SETS)))
+def test_the_papers_27(model, data, column):
+    config = load_preset(data, model)
+    assert config.data.name == data and config.data.size == 64
+    expected = {name: values[column] for name, values in TABLE[model].items()}
+    assert {name: weight for name, weight in vars(config.model.weights).items() if weight} == expected
+    assert config.model.network == ModelConfig().network and config.model.discriminator.width == 1000
+    latent = config.model.latent
+    assert latent.kind == KINDS[model] and latent.size == SETS[data] and latent.dimension == 1
+    assert latent.codebook_size == (16 if model == "qlae" else 64)
+    assert latent.codebooks == ("per_latent" if model == "qlae" else "shared")
+    assert latent.estimator == ("nearest" if model == "qlae" else "gumbel")
+
+    factor = model.startswith("factor")
+    assert config.model.has_discriminator == factor and config.batch_size == (512 if factor else 256)
+    assert config.steps == 50_000
+    optimizer = config.optimizer
+    assert (optimizer.learning_rate, optimizer.final_learning_rate) == (1e-3, 1.25e-6)
+    if latent.kind in ("logits", "scalar") and latent.estimator == "gumbel":
+        # exp(-1e-5 t), where t counts optimizer steps: two a batch with a discriminator
+        assert 1 / config.temperature_steps == pytest.approx(2e-5 if factor else 1e-5)
+
+
+def test_presets_for_rendered_images():
+    assert preset_names() == ["isaac3d", "mpi3d_complex", "shapes3d", "small", "smoke"]
+    smoke, small = load_preset("smoke"), load_preset("small")
+    assert (smoke.steps, small.steps, smoke.batch_size) == (3_000, 12_000, 128)
+    assert smoke.model == small.model and smoke.temperature_steps is None
+    assert dataclasses.asdict(smoke.model.weights) == {
+        **dict.fromkeys(("nonnegativity", "activity", "commitment", "codebook"), 0.0),
+        "kl": 1e-3,
+        "total_correlation": 5e-4,
+    }
+    assert (smoke.optimizer.learning_rate, smoke.optimizer.discriminator_learning_rate) == (2e-3, 1e-3)
+    for model in model_names():
+        assert load_preset("smoke", model).batch_size == (128 if model.startswith("factor") else 64)
+
+
+def test_texts_and_numbers_are_read_by_type():
+    config = load_preset("smoke", "qvae", ["steps=1e3", "model.weights.kl=2e-3", "model.latent.hard=true"])
+    assert config.steps == 1000 and isinstance(config.steps, int)
+    assert config.model.weights.kl == 2e-3 and config.model.latent.hard is True
+    assert load_preset("shapes3d", "qvae", ["temperature_steps=none"]).temperature_steps is None
+    assert load_preset("shapes3d", "qvae", ["data.root=/a=b"]).data.root == "/a=b"
+
+
+@pytest.mark.parametrize("model", model_names())
+def test_flat_and_back(model):
+    config = load_preset("isaac3d", model)
+    assert from_flat(to_flat(config)) == config
+    assert from_flat({}) == RunConfig()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (("smok",), "no preset 'smok'; did you mean 'smoke'"),
+        (("paper",), "no preset 'paper'"),
+        (("smoke", "factorqvea"), "no model 'factorqvea'; did you mean 'factorqvae'"),
+        (("smoke", "qvae", ["step=3"]), "unknown key 'step'; did you mean 'steps'"),
+        (("smoke", "qvae", ["kl=3"]), "unknown key 'kl'; did you mean 'model.weights.kl'"),
+        (("smoke", "qvae", ["model.latent.sise=3"]), "did you mean 'model.latent.size'"),
+        (("smoke", "qvae", ["steps"]), "expected key=value, but found 'steps'"),
+        (("smoke", "qvae", ["steps=many"]), "steps must be a whole number, but was 'many'"),
+        (("smoke", "qvae", ["steps=1.5"]), "steps must be a whole number, but was '1.5'"),
+        (("smoke", "qvae", ["steps=nan"]), "steps must be a whole number"),
+        (("smoke", "qvae", ["steps=0"]), "steps must be finite and at least 1, but was 0"),
+        (("smoke", "qvae", ["temperature_steps=0"]), "temperature_steps must be finite and at least 1"),
+        (("smoke", "qvae", ["model.weights.kl=inf"]), "weights.kl must be finite"),
+        (("smoke", "qvae", ["model.weights.kl=x"]), "model.weights.kl must be a number, but was 'x'"),
+        (("smoke", "qvae", ["model.latent.hard=yes"]), "model.latent.hard must be true or false"),
+        (("smoke", "qvae", ["model.latent.kind=scalr"]), "cannot be 'scalr'; did you mean 'scalar'"),
+        (("smoke", "factorqvae", ["batch_size=13"]), r"batch_size must be even, .* but was 13"),
+        (("smoke", "ae", ["model.weights.kl=1"]), "weights.kl must be 0 for a 'plain' latent"),
+        (
+            ("smoke", "qvae", ["optimizer.learning_rate=-1"]),
+            "optimizer.learning_rate must be finite and at least 0",
+        ),
+    ],
+)
+def test_mistakes_are_named_with_the_nearest_right_one(arguments, words):
+    with pytest.raises(ConfigError, match=words):
+        load_preset(*arguments)
+
+
+def test_values_of_the_wrong_type_are_refused():
+    with pytest.raises(ConfigError, match="steps must be a whole number, but was True"):
+        from_flat({"steps": True})
+    with pytest.raises(ConfigError, match=r"data.name must be a text, but was 3"):
+        from_flat({"data.name": 3})

@@ -1,0 +1,67 @@
+"""Compiles Triton kernels with no GPU, in a process of its own: in one that interprets, it cannot.
+
+Requests come and results go as lines of JSON. A request is {"kernel": "module.name", "types": {argument: type
+or "constexpr"}, "constants": {argument: value}, "arch": 90, "options": {name: value}}, a result {"ptx": text,
+"shared": bytes, "registers": number, "stack": bytes} or {"error": text}. Arguments module.function=other put
+another function of the module in the place of one, before anything is compiled.
+"""
+
+import importlib
+import json
+import pathlib
+import re
+import subprocess
+import sys
+import tempfile
+import traceback
+
+PACKAGE = "fqvae_kernels.backends._triton"
+
+
+def compile_kernel(request: dict) -> dict:
+    import triton
+    from triton.backends.compiler import GPUTarget
+
+    module, name = request["kernel"].split(".")
+    kernel = getattr(importlib.import_module(f"{PACKAGE}.{module}"), name)
+    source = triton.compiler.ASTSource(kernel, request["types"], constexprs=request["constants"])
+    target = GPUTarget("cuda", request["arch"], 32)
+    compiled = triton.compile(source, target=target, options=request["options"])
+    return {
+        "ptx": compiled.asm["ptx"],
+        "shared": compiled.metadata.shared,
+        **resources(compiled.asm["cubin"]),
+    }
+
+
+def resources(cubin: bytes) -> dict:
+    """Registers and bytes of stack (which is where spilled registers go) a thread, by cuobjdump."""
+    import triton
+
+    tool = pathlib.Path(triton.__file__).parent / "backends" / "nvidia" / "bin" / "cuobjdump"
+    with tempfile.NamedTemporaryFile(suffix=".cubin") as file:
+        file.write(cubin)
+        file.flush()
+        text = subprocess.run(
+            [str(tool), "--dump-resource-usage", file.name], capture_output=True, text=True, check=True
+        ).stdout
+    found = re.search(r"REG:(\d+) STACK:(\d+)", text)
+    assert found is not None, text
+    return {"registers": int(found[1]), "stack": int(found[2])}
+
+
+def main() -> None:
+    for edit in sys.argv[1:]:
+        path, _, other = edit.partition("=")
+        module = importlib.import_module(f"{PACKAGE}.{path.partition('.')[0]}")
+        setattr(module, path.partition(".")[2], getattr(module, other))
+    for line in sys.stdin:
+        try:
+            result = compile_kernel(json.loads(line))
+        except Exception:
+            result = {"error": traceback.format_exc()}
+        print(json.dumps(result), flush=True)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,65 @@
+"""Fixtures: the Triton backend under its interpreter, and its compiled kernels run on the CPU."""
+
+import pathlib
+import shutil
+import sys
+
+import pytest
+import torch
+
+sys.path.insert(0, str(pathlib.Path(__file__).parent))
+
+import interpreter
+
+# Triton must be imported as code to be interpreted, before a test imports it otherwise; with a GPU it is the
+# kernels themselves that the tests marked gpu run, and those are compiled.
+PREPARED = interpreter.INSTALLED and not torch.cuda.is_available()
+if PREPARED:
+    interpreter.prepare()
+
+
+@pytest.fixture
+def serves_cpu():
+    """Backend "triton" serves CPU tensors, by a launcher that the test sets."""
+    if not PREPARED:
+        pytest.skip("no interpreter: triton is not installed, or there is a GPU")
+    with interpreter.interpreting():
+        yield
+
+
+@pytest.fixture
+def interpreted(serves_cpu):
+    """The name of the backend, its kernels interpreted."""
+    from fqvae_kernels.backends._triton.launch import launching_with
+
+    with launching_with(interpreter.launcher):
+        yield "triton"
+
+
+@pytest.fixture
+def compile_only():
+    """Skips where kernels cannot be compiled."""
+    if not PREPARED:
+        pytest.skip("triton is not installed, or there is a GPU")
+
+
+@pytest.fixture(params=[(0, 0.0), (1, 1.0), (2, 1.0)], ids=lambda p: f"order{p[0]}-jitter{p[1]:.0f}")
+def compiled(request, serves_cpu):
+    """The launcher that runs PTX for sm_90, in place: three orders of threads, without and with jitter."""
+    if shutil.which("g++") is None:
+        pytest.skip("running PTX needs g++")
+    from compiled import PtxLauncher
+
+    from fqvae_kernels.backends._triton.launch import launching_with
+
+    launcher = PtxLauncher(order=request.param[0], jitter=request.param[1], seed=7)
+    with launching_with(launcher):
+        yield launcher
+
+
+@pytest.fixture
+def few_rows_are_many(monkeypatch):
+    """The launch table's choices for many rows, from 256 rows on."""
+    from fqvae_kernels.backends._triton import launch
+
+    monkeypatch.setattr(launch, "BUSY_SLOTS", 128)
