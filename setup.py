@@ -11,8 +11,9 @@ none    the pure-Python package
 CXX names the C++ compiler and CUDACXX nvcc, which is looked for on the PATH and in CUDA_HOME/bin otherwise.
 FQVAE_CUDA_ARCHS lists the GPU architectures ("80 90"); the default is those of CUDA_ARCHITECTURES that this
 nvcc knows. PTX of the last one serves the GPUs that come after. FQVAE_WERROR=1 makes warnings errors,
-CMAKE_BUILD_PARALLEL_LEVEL or MAX_JOBS sets the number of jobs. What was built, and why not more, is written to fqvae_kernels/_build.json. Neither
-this file nor the C++ knows torch, so the build works in isolation and its result serves every torch release.
+CMAKE_BUILD_PARALLEL_LEVEL or MAX_JOBS sets the number of jobs. What was built, and why not more, is written
+to fqvae_kernels/_build.json. Neither this file nor the C++ knows torch, so the build works in isolation and
+its result serves every torch release.
 """
 
 import contextlib
@@ -47,8 +48,9 @@ class BuildError(Exception):
 
 @dataclass(frozen=True)
 class Plan:
-    """What to build: `compiler` is None for the pure-Python package, and `reason` then says why; `nvcc` is None
-    without CUDA kernels, and `cuda_reason` says why.
+    """What to build: `compiler` is None for the pure-Python package, and `reason` then says why.
+
+    `nvcc` is None without CUDA kernels, and `cuda_reason` says why.
     """
 
     requested: str
@@ -256,7 +258,7 @@ class BuildNative(Command):
         if plan.compiler is not None:
             modules, reason, cuda_reason = self.compile(plan)
         for name in ("_native", "_cuda"):
-            # Removed even where nothing replaces it; never overwritten, as a running process may have it mapped.
+            # Removed even where nothing replaces it; never overwritten: a running process may have it mapped.
             (package / f"{name}{SUFFIX}").unlink(missing_ok=True)
             if name in modules:
                 shutil.copy2(modules[name], package / f"{name}{SUFFIX}")

@@ -10,8 +10,14 @@ from torch import Tensor
 MASK64 = 2**64 - 1
 
 
-def draw_seed() -> int:
-    """Draw a seed in [0, 2**63) from PyTorch's default CPU generator, whatever device the data is on."""
+def draw_seed(device: torch.device) -> int | Tensor:
+    """Draw a seed in [0, 2**63) from PyTorch's default CPU generator, whatever the device of the data.
+
+    While a CUDA graph is being captured it comes from the device's generator instead, as a tensor there: every
+    replay then draws another one.
+    """
+    if device.type == "cuda" and torch.cuda.is_current_stream_capturing():
+        return torch.empty((), dtype=torch.int64, device=device).random_()
     return int(draw_seed_tensor().item())
 
 

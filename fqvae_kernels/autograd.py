@@ -96,12 +96,16 @@ class _Gumbel(torch.autograd.Function):
         call: GumbelCall,
     ) -> tuple[Tensor | None, ...]:
         ctx.set_materialize_grads(False)
-        ctx.backend, ctx.call = backend, call
+        ctx.backend, ctx.call = backend, call._replace(seed=0, temperature=1.0)
         ctx.codebook_dtype = codebook.dtype
         ctx.temperature_like = None if temperature is None else (temperature.device, temperature.dtype)
         input, codebook = _operators.dense(input, codebook)
         quantized, indices, kl, weights, stats = backend.gumbel_forward(input, codebook, call, True)
-        ctx.save_for_backward(input, codebook, indices, stats)
+        # Tensors that the kernels read on the device are saved like the others: PyTorch then notices if one
+        # is changed in place before the backward pass, which would draw other noise.
+        ctx.values = [None if isinstance(x, Tensor) else x for x in (call.seed, call.temperature)]
+        read_there = [x if isinstance(x, Tensor) else None for x in (call.seed, call.temperature)]
+        ctx.save_for_backward(input, codebook, indices, stats, *read_there)
         return quantized, indices, kl, weights
 
     @staticmethod
@@ -114,12 +118,16 @@ class _Gumbel(torch.autograd.Function):
     ) -> tuple[Tensor | None, ...]:
         if grad_quantized is None and grad_kl is None and grad_weights is None:
             return (None,) * 5
-        input, codebook, indices, stats = ctx.saved_tensors
+        input, codebook, indices, stats, *read_there = ctx.saved_tensors
+        seed, temperature = (
+            known if there is None else there for known, there in zip(ctx.values, read_there, strict=True)
+        )
+        call = ctx.call._replace(seed=seed, temperature=temperature)
         with torch.no_grad():
             grad_input, grad_codebook, grad_temperature = ctx.backend.gumbel_backward(
                 input,
                 codebook,
-                ctx.call,
+                call,
                 indices,
                 stats,
                 _operators.dense_gradient(grad_quantized),

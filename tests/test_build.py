@@ -190,9 +190,8 @@ def fake_nvcc(tmp_path):
     """A program that knows three architectures and compiles nothing."""
     path = tmp_path / "bin" / "nvcc"
     path.parent.mkdir()
-    path.write_text(
-        '#!/bin/sh\n[ "$1" = --list-gpu-arch ] || exit 1\necho compute_80; echo compute_90a; echo compute_120\n'
-    )
+    listed = "echo compute_80; echo compute_90a; echo compute_120"
+    path.write_text(f'#!/bin/sh\n[ "$1" = --list-gpu-arch ] || exit 1\n{listed}\n')
     path.chmod(0o755)
     return path
 
@@ -241,8 +240,8 @@ def test_the_cuda_module(source, tmp_path):
     )
     done = run_python(code, tmp_path / "installed")
     assert done.stdout.startswith("90-real 90-virtual | "), done.stderr
-    if not torch.cuda.is_available():
-        assert "this PyTorch was built without CUDA" in done.stdout or "no GPU" in done.stdout
+    reasons = ("this PyTorch was built without CUDA", "no GPU", "| None")
+    assert any(reason in done.stdout for reason in reasons), done.stdout
 
 
 def test_none_builds_pure_python_with_types_and_without_tests(source):

@@ -164,9 +164,9 @@ template <class L> class Loops {
             const auto sums = IO::load_sums(args, problem, group.rows, with_posterior);
             F weights_mean = L::set(0);
             if (general && up.weights)
-                weights_mean = weights_mean_row<L, with_posterior>(group.codes(), group.call, scorer, sums,
-                                                                   up, group.row, group.code, group.keys,
-                                                                   tile, load_both);
+                weights_mean =
+                    weights_mean_row<L, with_posterior>(group.codes(), group.call, scorer, sums, up,
+                                                        group.row, group.code, group.keys, tile, load_both);
             return backward_row<L, general, with_posterior>(
                 group.codes(), group.call, scorer, sums, up, weights_mean,
                 general && up.weights && group.codes().one_tile(), codebook_sums, group.row, group.code,

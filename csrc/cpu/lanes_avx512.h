@@ -25,6 +25,7 @@ struct Avx512Lanes : TilesInMemory {
     FQVAE_INLINE static F fma(F a, F b, F c) { return _mm512_fmadd_ps(a, b, c); }
     FQVAE_INLINE static F max(F a, F b) { return _mm512_max_ps(a, b); }
     FQVAE_INLINE static F min(F a, F b) { return _mm512_min_ps(a, b); }
+    FQVAE_INLINE static F magnitude(F x) { return _mm512_abs_ps(x); }
     FQVAE_INLINE static M less(F a, F b) { return _mm512_cmp_ps_mask(a, b, _CMP_LT_OQ); }
     FQVAE_INLINE static F select(M m, F a, F b) { return _mm512_mask_blend_ps(m, b, a); }
     FQVAE_INLINE static double sum(F x) {

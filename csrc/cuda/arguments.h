@@ -12,15 +12,15 @@ constexpr int kFloat32 = 0, kFloat64 = 1, kFloat16 = 2, kBFloat16 = 3;
 constexpr int kThreads = 128; // a block
 
 struct Call {
-    const void *input;            // z (rows,) or logits (rows, codes), in `dtype`
-    const void *codebook;         // (codebooks, codes) in the compute type
-    const int64_t *seed_at;       // in device memory, or null: `seed`
-    const void *temperature_at;   // in device memory, in `temperature_dtype`, or null: `temperature`
-    uint64_t seed, row_offset;    //
+    const void *input;          // z (rows,) or logits (rows, codes), in `dtype`
+    const void *codebook;       // (codebooks, codes) in the compute type
+    const int64_t *seed_at;     // in device memory, or null: `seed`
+    const void *temperature_at; // in device memory, in `temperature_dtype`, or null: `temperature`
+    uint64_t seed, row_offset;  //
     double temperature, log2_codes;
-    int64_t rows;                 // of the whole call
-    int64_t row_begin, row_end;   // of this launch: the high words of their numbers are the same
-    int64_t codebooks;            // row n uses codebook n mod codebooks, which is blockIdx.y
+    int64_t rows;               // of the whole call
+    int64_t row_begin, row_end; // of this launch: the high words of their numbers are the same
+    int64_t codebooks;          // row n uses codebook n mod codebooks, which is blockIdx.y
     int32_t codes;
     int32_t staged; // codes that a block keeps in shared memory at a time: a multiple of 4 lanes, or all
     int32_t lanes;  // threads that share a row: a power of 2, up to 32

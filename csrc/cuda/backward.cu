@@ -61,10 +61,10 @@ load_upstream(const BackwardArguments &args, const RowOfThread<Real> &row, bool 
 }
 
 template <class Real, bool General, class Scorer, class LoadTile>
-__device__ __forceinline__ void
-backward_row(const BackwardArguments &args, Block<Real> &block, Shares<Real> &shares,
-             const RowOfThread<Real> &row, Scorer scorer, const Reference<DeviceLanes<Real>> &reference,
-             Tile<DeviceLanes<Real>> &tile, LoadTile load_logits) {
+__device__ __forceinline__ void backward_row(const BackwardArguments &args, Block<Real> &block,
+                                             Shares<Real> &shares, const RowOfThread<Real> &row,
+                                             Scorer scorer, const Reference<DeviceLanes<Real>> &reference,
+                                             Tile<DeviceLanes<Real>> &tile, LoadTile load_logits) {
     using L = DeviceLanes<Real>;
     const Call &call = args.call;
     const bool usable = reference.usable;
@@ -181,10 +181,9 @@ __device__ __forceinline__ void backward_logits(const BackwardArguments &args) {
     };
     backward_block(args, block, block.behind_codes(), prepare, [&](auto &shares, const auto &row) {
         with_logit_scorer(block, args.call, row, tile, [&](auto scorer, const auto &reference) {
-            backward_row<Real, General>(
-                args, block, shares, row, scorer, reference, tile, [&](int k) {
-                    load_logits(args.call, row.row, k, reference.usable, tile.given);
-                });
+            backward_row<Real, General>(args, block, shares, row, scorer, reference, tile, [&](int k) {
+                load_logits(args.call, row.row, k, reference.usable, tile.given);
+            });
         });
     });
 }

@@ -1,5 +1,5 @@
-// What stands around the rows of a block: its codebook in shared memory, the rows it works on, and the threads
-// that share one.
+// What stands around the rows of a block: its codebook in shared memory, the rows it works on, and the
+// threads that share one.
 #pragma once
 
 #include "../row/backward.h"
@@ -18,9 +18,9 @@ __device__ __forceinline__ float rounded_product(float a, float b) { return __fm
 __device__ __forceinline__ double rounded_product(double a, double b) { return __dmul_rn(a, b); }
 
 template <class Real> struct RowOfThread {
-    int64_t row;     // of the call; for a thread without one, some other row
-    bool there;      // has the thread a row?
-    int lane;        // of the threads that share it
+    int64_t row; // of the call; for a thread without one, some other row
+    bool there;  // has the thread a row?
+    int lane;    // of the threads that share it
 };
 
 // Shared memory: keys, codes, and what the kernel wants besides.

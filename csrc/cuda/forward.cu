@@ -15,8 +15,8 @@ template <class Sums> __device__ __forceinline__ Sums from_lane(const Sums &mine
     return other;
 }
 
-// The threads that share a row add up what each has found. All of them end with the same bits: every step is a
-// sum of two rounded products, in which the order does not matter.
+// The threads that share a row add up what each has found. All of them end with the same bits: every step is
+// a sum of two rounded products, in which the order does not matter.
 template <class L, bool WithPosterior, class Scorer>
 __device__ __forceinline__ void merge(ForwardSums<L, WithPosterior, Scorer> &mine, int lanes,
                                       typename L::Real inverse_temperature) {
@@ -87,21 +87,22 @@ __device__ __forceinline__ void forward_row(const ForwardArguments &args, Block<
     if (!args.weights)
         return;
     block.each_stage(row.lane, [&](int stage, CodeRange range) {
-        weights_row<L>(range, block.constants, scorer, sums, block.resident() && range.one_tile(), philox,
-                       block.code_keys(), block.keys(), tile, [&](int first, int) { load_tile(stage + first); },
-                       [&](int first, int) {
-                           Real weights[4];
+        weights_row<L>(
+            range, block.constants, scorer, sums, block.resident() && range.one_tile(), philox,
+            block.code_keys(), block.keys(), tile, [&](int first, int) { load_tile(stage + first); },
+            [&](int first, int) {
+                Real weights[4];
 #pragma unroll
-                           for (int j = 0; j < 4; ++j) {
-                               const int k = stage + first + j;
-                               weights[j] = !reference.usable ? static_cast<Real>(NAN)
-                                            : !call.hard      ? tile.noise[j]
-                                            : k == static_cast<int>(sums.index) ? 1
-                                                                                : 0;
-                           }
-                           if (row.there)
-                               store_four(args.weights, call, row.row, stage + first, weights);
-                       });
+                for (int j = 0; j < 4; ++j) {
+                    const int k = stage + first + j;
+                    weights[j] = !reference.usable                   ? static_cast<Real>(NAN)
+                                 : !call.hard                        ? tile.noise[j]
+                                 : k == static_cast<int>(sums.index) ? 1
+                                                                     : 0;
+                }
+                if (row.there)
+                    store_four(args.weights, call, row.row, stage + first, weights);
+            });
     });
 }
 
@@ -131,9 +132,8 @@ template <class Real> __device__ __forceinline__ void forward_logits(const Forwa
     }
     block.each_row([&](const RowOfThread<Real> &row) {
         with_logit_scorer(block, args.call, row, tile, [&](auto scorer, const auto &reference) {
-            forward_row(args, block, row, scorer, reference, tile, [&](int k) {
-                load_logits(args.call, row.row, k, reference.usable, tile.given);
-            });
+            forward_row(args, block, row, scorer, reference, tile,
+                        [&](int k) { load_logits(args.call, row.row, k, reference.usable, tile.given); });
         });
     });
 }
@@ -148,7 +148,8 @@ __global__ void __launch_bounds__(kThreads) forward_z_float(const __grid_constan
 __global__ void __launch_bounds__(kThreads) forward_z_double(const __grid_constant__ ForwardArguments args) {
     forward_scalars<double>(args);
 }
-__global__ void __launch_bounds__(kThreads) forward_logits_float(const __grid_constant__ ForwardArguments args) {
+__global__ void __launch_bounds__(kThreads)
+    forward_logits_float(const __grid_constant__ ForwardArguments args) {
     forward_logits<float>(args);
 }
 __global__ void __launch_bounds__(kThreads)

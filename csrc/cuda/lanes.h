@@ -9,11 +9,12 @@
 namespace fqvae {
 
 template <class Tiles> struct DeviceFloatLanes : ScalarLanes<float, Tiles> {
-    // log2 of a number u below 1 that is drawn from the noise. -log2 u decides the winners as u goes to 1, and
-    // must keep its relative accuracy there, which the device's log2 does not: from 1 - kWindow on, a
-    // polynomial takes over (minimax for the relative error, 4.9e-7). The contract allows the noise g an error
-    // of 2e-6 max(1, |g|). A window of 3/64 and one coefficient less would just meet it (0.73 of it), but with
-    // an error of 3.5e-6 in scores that a temperature divides; here it is 1.2e-6 at most (0.46 of it).
+    // log2 of a number u below 1 that is drawn from the noise. -log2 u decides the winners as u goes to 1,
+    // and must keep its relative accuracy there, which the device's log2 does not: from 1 - kWindow on, a
+    // polynomial takes over (minimax for the relative error, 4.9e-7). The contract allows the noise g an
+    // error of 2e-6 max(1, |g|). A window of 3/64 and one coefficient less would just meet it (0.73 of it),
+    // but with an error of 3.5e-6 in scores that a temperature divides; here it is 1.2e-6 at most (0.46 of
+    // it).
     struct Log2 {
         static constexpr float kWindow = 1.0f / 8;
         FQVAE_INLINE float operator()(float u) const {
@@ -35,6 +36,7 @@ template <class Tiles> struct DeviceFloatLanes : ScalarLanes<float, Tiles> {
     FQVAE_INLINE static float exp2(float x) { return approximate_exp2(x); }
 
     FQVAE_INLINE static float fma(float a, float b, float c) { return fmaf(a, b, c); }
+    FQVAE_INLINE static float magnitude(float x) { return fabsf(x); }
     FQVAE_INLINE static float max(float a, float b) { return fmaxf(a, b); }
     FQVAE_INLINE static float min(float a, float b) { return fminf(a, b); }
 

@@ -111,7 +111,8 @@ void launch(std::string_view name, unsigned blocks_x, unsigned blocks_y, size_t 
 } // namespace
 
 PYBIND11_MODULE(_cuda, m) {
-    m.doc() = "The compiled CUDA kernels of fqvae_kernels; backends/cuda.py is the face that belongs to them.";
+    m.doc() =
+        "The compiled CUDA kernels of fqvae_kernels; backends/cuda.py is the face that belongs to them.";
     m.attr("ROW_SUMS") = kRowSums;
     m.attr("ARCHITECTURES") = FQVAE_CUDA_ARCHITECTURES;
     m.attr("CUDA_VERSION") = CUDART_VERSION;

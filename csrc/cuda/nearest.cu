@@ -39,8 +39,7 @@ template <class Real> __device__ __forceinline__ void noise_block(const NoiseArg
 #pragma unroll
         for (int j = 0; j < 4; ++j)
             if (4 * block + j < args.codes)
-                static_cast<Real *>(args.out)[row * args.codes + 4 * block + j] =
-                    gumbel_of_log2<L>(noise[j]);
+                static_cast<Real *>(args.out)[row * args.codes + 4 * block + j] = gumbel_of_log2<L>(noise[j]);
     }
 }
 

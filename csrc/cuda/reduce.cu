@@ -3,8 +3,8 @@
 
 namespace fqvae {
 
-// A block adds up 32 neighbouring numbers: each warp takes every kWarps-th part, and the warps' sums are added
-// one after another.
+// A block adds up 32 neighbouring numbers: each warp takes every kWarps-th part, and the warps' sums are
+// added one after another.
 extern "C" __global__ void __launch_bounds__(kThreads) reduce(const __grid_constant__ ReduceArguments args) {
     __shared__ double sums[kWarps][32];
     const int warp = threadIdx.x / 32, lane = threadIdx.x % 32;

@@ -48,9 +48,9 @@ __device__ __forceinline__ void with_scalar_scorer(Block<Real> &block, const Cal
             run(BoundedScorer<L, false>{block.codes(), place.reference, place.excess * 2}, reference);
     } else {
         const auto nearest = nearest_code(block, call, row.lane, finite.z);
-        const Real far = static_cast<Real>(kFarExactExcess), excess = clamp<L>(finite.z - nearest.code, -far, far);
-        run(ExactScorer<L>{block.codes(), nearest.code, excess * 2},
-            Reference<L>{nearest.code, usable, 0});
+        const Real far = static_cast<Real>(kFarExactExcess),
+                   excess = clamp<L>(finite.z - nearest.code, -far, far);
+        run(ExactScorer<L>{block.codes(), nearest.code, excess * 2}, Reference<L>{nearest.code, usable, 0});
     }
 }
 

@@ -52,13 +52,13 @@ FQVAE_INLINE void weigh_tile(int first, int count, CallConstants<L> call, Scorer
     });
 }
 
-// Sum of w (v - v[index]): what the gradient of the weights needs to know of a row beforehand. Leaves the last
-// tile weighed.
+// Sum of w (v - v[index]): what the gradient of the weights needs to know of a row beforehand. Leaves the
+// last tile weighed.
 template <class L, bool WithPosterior, class Scorer, class LoadTile>
-FQVAE_INLINE typename L::F
-weights_mean_row(CodeRange range, CallConstants<L> call, Scorer scorer, RowSums<L> sums, RowUpstream<L> up,
-                 const PhiloxRow<L> &row, const PhiloxCode *code_keys, const PhiloxKeys &keys, Tile<L> &tile,
-                 LoadTile load_tile) {
+FQVAE_INLINE typename L::F weights_mean_row(CodeRange range, CallConstants<L> call, Scorer scorer,
+                                            RowSums<L> sums, RowUpstream<L> up, const PhiloxRow<L> &row,
+                                            const PhiloxCode *code_keys, const PhiloxKeys &keys,
+                                            Tile<L> &tile, LoadTile load_tile) {
     using F = typename L::F;
     constexpr int width = L::width;
     F mean = L::set(0);
@@ -75,17 +75,17 @@ weights_mean_row(CodeRange range, CallConstants<L> call, Scorer scorer, RowSums<
 }
 
 // Adds each code's gradient to `codebook`: add(first, k, x) for code first + k of the tile that begins at
-// `first`, and add(first, k, a, b), which adds a b. With given logits, their gradient is handed to store_tile(first, count) in tile.given. General: with a gradient of
-// the weights, whose mean weights_mean_row has found, or for the temperature. weighed: has it left the only
-// tile ready? WithPosterior: with the KL's
-// gradient; else someone else sees to it (posterior.h).
+// `first`, and add(first, k, a, b), which adds a b. With given logits, their gradient is handed to
+// store_tile(first, count) in tile.given. General: with a gradient of the weights, whose mean
+// weights_mean_row has found, or for the temperature. weighed: has it left the only tile ready?
+// WithPosterior: with the KL's gradient; else someone else sees to it (posterior.h).
 template <class L, bool General, bool WithPosterior, class Scorer, class CodebookSums, class LoadTile,
           class StoreTile>
-FQVAE_INLINE RowGradient<L>
-backward_row(CodeRange range, CallConstants<L> call, Scorer scorer, RowSums<L> sums, RowUpstream<L> up,
-             typename L::F weights_mean, bool weighed, CodebookSums codebook, const PhiloxRow<L> &row,
-             const PhiloxCode *code_keys, const PhiloxKeys &keys, Tile<L> &tile, LoadTile load_tile,
-             StoreTile store_tile) {
+FQVAE_INLINE RowGradient<L> backward_row(CodeRange range, CallConstants<L> call, Scorer scorer,
+                                         RowSums<L> sums, RowUpstream<L> up, typename L::F weights_mean,
+                                         bool weighed, CodebookSums codebook, const PhiloxRow<L> &row,
+                                         const PhiloxCode *code_keys, const PhiloxKeys &keys, Tile<L> &tile,
+                                         LoadTile load_tile, StoreTile store_tile) {
     using F = typename L::F;
     using Real = typename L::Real;
     constexpr int width = L::width;

@@ -40,8 +40,8 @@ template <class Real> struct Bounds {
 };
 
 // The bounded scorer serves codebooks of finite codes whose range and gaps are moderate, at temperatures that
-// are not small: then, with costs shifted by a constant, the largest weight of a row lies between 2^-100 and a
-// power of 2 whose sum over all codes, times an offset, is still finite.
+// are not small: then, with costs shifted by a constant, the largest weight of a row lies between 2^-100 and
+// a power of 2 whose sum over all codes, times an offset, is still finite.
 template <class Real>
 FQVAE_INLINE Bounds<Real> bounds_of(Real lowest, Real highest, Real gap, Real log2_codes, Real temperature) {
     const Real range = highest - lowest, two = static_cast<Real>(2);

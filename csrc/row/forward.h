@@ -149,8 +149,8 @@ template <class L, bool WithPosterior, class Scorer> struct ForwardSums {
     }
 };
 
-// Soft weights, once the sums are known, handed to store_tile(first, count) in tile.noise. scored: does the only
-// tile still hold its costs? Else tiles are scored again.
+// Soft weights, once the sums are known, handed to store_tile(first, count) in tile.noise. scored: does the
+// only tile still hold its costs? Else tiles are scored again.
 template <class L, class Scorer, class LoadTile, class StoreTile>
 FQVAE_INLINE void weights_row(CodeRange range, CallConstants<L> call, Scorer scorer, RowSums<L> sums,
                               bool scored, const PhiloxRow<L> &row, const PhiloxCode *code_keys,

@@ -25,9 +25,10 @@ FQVAE_INLINE void nearest_row(CodeRange range, const typename L::Real *codes, ty
                               typename L::F z, NearestCode<L> &nearest) {
     using F = typename L::F;
     auto found = nearest;
+    FQVAE_UNROLL_ON_DEVICE
     for (int first = range.begin; first < range.end; first += range.step)
         for_codes<4>(range.template count<L>(first), [&](int k) FQVAE_LAMBDA {
-            const F code = L::set(codes[first + k]), distance = L::max(z - code, code - z);
+            const F code = L::set(codes[first + k]), distance = L::magnitude(z - code);
             const auto closer = L::less(distance, found.distance);
             found.code = L::select(closer, code, found.code);
             found.index = L::select(closer, L::set_word(L::number(numbers, first + k)), found.index);

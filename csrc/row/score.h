@@ -27,12 +27,13 @@ constexpr double kFarExcess = 0x1p48, kPadding = 0x1p50;
 constexpr double kFarExactExcess = 0x1p98;
 
 // What the stages hand on, code by code, a group of rows each: small enough to stay in the first-level cache,
-// or in registers. In memory the arrays begin at the same place of a 4096-byte page, as the codebook's sums do in the backward pass: a
-// processor compares the addresses of loads and earlier stores by their last twelve bits, and here a load
-// that runs ahead meets no store that lags behind.
+// or in registers. In memory the arrays begin at the same place of a 4096-byte page, as the codebook's sums
+// do in the backward pass: a processor compares the addresses of loads and earlier stores by their last
+// twelve bits, and here a load that runs ahead meets no store that lags behind.
 template <class L> struct Tile {
     static constexpr int kSize = L::tile_codes * L::width;
-    alignas(L::tile_alignment) typename L::Real noise[kSize]; // log2 u, and in its place the cost, and in its place log2 w
+    alignas(L::tile_alignment)
+        typename L::Real noise[kSize]; // log2 u, and in its place the cost, and in its place log2 w
     typename L::Real logit[kSize];
     typename L::Real offset[kSize];
     typename L::Real given[kSize];        // the caller's logits, transposed

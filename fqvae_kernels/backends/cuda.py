@@ -109,7 +109,8 @@ def nearest_forward(z: Tensor, codebook: Tensor) -> tuple[Tensor, Tensor]:
     call = GumbelCall(False, True, False, 0, 0, 1.0)
     this = _pass(geometry.forward, z, codebook, call, z.numel(), None)
     for begin, end in geometry.launches(z.numel(), 0):
-        arguments = this.call_arguments(begin, end).followed_by(Buffer(quantized, True), Buffer(indices, True))
+        outputs = (Buffer(quantized, True), Buffer(indices, True))
+        arguments = this.call_arguments(begin, end).followed_by(*outputs)
         launcher.launch(
             f"nearest_{_suffix(codebook)}", _grid(this), this.geometry.shared, arguments, z.device
         )
@@ -142,7 +143,8 @@ def _pass(
     codes, codebooks = codebook.shape[-1], codebooks_of(codebook)
     if codebooks > geometry.MOST_CODEBOOKS:
         raise ValueError(
-            f"codebook may hold at most {geometry.MOST_CODEBOOKS} codebooks on backend 'cuda', but had {codebooks}"
+            f"codebook may hold at most {geometry.MOST_CODEBOOKS} codebooks on backend 'cuda', "
+            f"but had {codebooks}"
         )
     many = (input if call.is_logits else None, wide)
     is_wide = any(tensor is not None for tensor in many)

@@ -1,5 +1,8 @@
-"""A launcher that runs the CUDA kernels' PTX on the CPU: what the CUDA backend launches, it hands to the runner
-in tests/ptx with the same arguments. CPU tensors then stand for device memory."""
+"""A launcher that runs the CUDA kernels' PTX on the CPU.
+
+What the CUDA backend launches, it hands to the runner in tests/ptx with the same arguments. CPU tensors then
+stand for device memory.
+"""
 
 import contextlib
 import functools
@@ -7,7 +10,6 @@ import re
 
 import nvcc
 import ptx
-import torch
 
 from fqvae_kernels.backends import cuda
 
@@ -41,7 +43,8 @@ class PtxLauncher:
         return self.processors
 
     def launch(self, name, blocks, shared, arguments, device):
-        buffers = [(b.tensor, b.written) for b in arguments.buffers if b.tensor is not None and b.tensor.numel()]
+        given = [buffer for buffer in arguments.buffers if buffer.tensor is not None]
+        buffers = [(buffer.tensor, buffer.written) for buffer in given if buffer.tensor.numel()]
         stats = kernel(name, self.arch)(
             blocks, 128, [arguments.packed], shared, buffers=buffers, **self.checks
         )
@@ -60,6 +63,3 @@ def running_ptx(arch="sm_90", multiprocessors=2, **checks):
         yield cuda.launcher
     finally:
         cuda.launcher = before
-
-
-__all__ = ["PtxLauncher", "kernel", "running_ptx", "sources", "torch"]

@@ -35,7 +35,8 @@ def compiled(source: str, arch: str, kind: str = "ptx") -> pathlib.Path:
     texts = [path.read_bytes() for path in sorted([*folder.glob("row/*.h"), *folder.glob("cuda/*")])]
     version = subprocess.run([nvcc(), "--version"], capture_output=True, check=True).stdout
     key = hashlib.sha256(b"\0".join([*texts, version, f"{source} {arch} {kind}".encode()])).hexdigest()[:20]
-    cache = pathlib.Path(os.environ.get("FQVAE_PTX_CACHE") or pathlib.Path(tempfile.gettempdir(), "fqvae-ptx"))
+    folder_of_cache = os.environ.get("FQVAE_PTX_CACHE")
+    cache = pathlib.Path(folder_of_cache or pathlib.Path(tempfile.gettempdir(), "fqvae-ptx"))
     out = cache / f"{source}-{arch}-{key}.{kind}"
     if not out.exists():
         cache.mkdir(parents=True, exist_ok=True)

@@ -107,8 +107,7 @@ def test_many_rows(multiprocessors):
     """One thread a row to sixteen; blocks that come back for more rows; sums that move on more than once."""
     case = make(6000, 64)
     a, h, _ = output_gradients(case, weights=False)
-    with running_ptx(multiprocessors=multiprocessors) as launcher:
-        launcher.processors = multiprocessors
+    with running_ptx(multiprocessors=multiprocessors):
         check_forward(case, case.call("cuda"), weights=False)
         assert_gradients(case, library_gradients(case, "cuda", a, h), case.true_gradients(a, h, None))
 
@@ -175,7 +174,8 @@ def test_noise():
         with running_ptx(race=True, order=2, jitter=1):
             got = cuda.gumbel_noise(seed, 50, 13, 2**32 - 20, device, dtype)
         expected = fqvae_kernels.gumbel_noise(seed, 50, 13, row_offset=2**32 - 20, dtype=torch.float64)
-        assert_close(got, expected.numpy(), 2e-6, "noise", f"seed {seed}", scale=expected.abs().clip(1).numpy())
+        scale = expected.abs().clip(1).numpy()
+        assert_close(got, expected.numpy(), 2e-6, "noise", f"seed {seed}", scale=scale)
 
 
 @pytest.mark.parametrize("dtype", DTYPES)

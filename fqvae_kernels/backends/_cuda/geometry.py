@@ -5,8 +5,8 @@ The choices follow from the shapes and the number of multiprocessors alone, by t
 - A row goes to one thread where rows are many. Several threads share one (a power of two, `lanes`) until
   there are THREADS_WANTED of them for each multiprocessor, but no more than there are blocks of four codes:
   with fewer threads the latency of the logarithms shows.
-- Where tensors of shape (rows, codes) are read or written, a row's threads take neighbouring codes, so as many
-  share it as its codes allow: the accesses of a warp then lie side by side.
+- Where tensors of shape (rows, codes) are read or written, a row's threads take neighbouring codes, so
+  as many share it as its codes allow: the accesses of a warp then lie side by side.
 - The backward pass keeps a sum for each code and each row that a block works on at a time. As many threads
   share a row as are needed to fit all sums of the codebook, up to 2,048 codes, into SHARED bytes.
 """

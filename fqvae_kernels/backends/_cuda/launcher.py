@@ -1,4 +1,4 @@
-"""What runs the kernels: the compiled extension on a GPU, or in the tests something that stands in for one."""
+"""What runs the kernels: the compiled extension on a GPU, or in tests something that stands in for one."""
 
 from __future__ import annotations
 
