@@ -13,8 +13,8 @@ MASK64 = 2**64 - 1
 def draw_seed(device: torch.device) -> int | Tensor:
     """Draw a seed in [0, 2**63) from PyTorch's default CPU generator, whatever the device of the data.
 
-    While a CUDA graph is being captured it comes from the device's generator instead, as a tensor there: every
-    replay then draws another one.
+    While a CUDA graph is being captured it comes from the device's generator instead, as a tensor there:
+    every replay then draws another one.
     """
     if device.type == "cuda" and torch.cuda.is_current_stream_capturing():
         return torch.empty((), dtype=torch.int64, device=device).random_()

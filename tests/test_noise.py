@@ -62,7 +62,9 @@ def test_words_of_no_rows(draw):
 
 def test_floor_draws_the_words(every_native):
     """What benchmarks time: words thrown away, but for the last 16 codes of the last rows drawn together."""
-    together = {"avx512": 16, "avx2": 8, "portable": 4, "scalar": 1, "device": 1}[every_native.instruction_set()]
+    together = {"avx512": 16, "avx2": 8, "portable": 4, "scalar": 1, "device": 1}[
+        every_native.instruction_set()
+    ]
     for groups, codes in ((1, 16), (3, 64), (2, 256)):
         words = truth.words(77, groups * together, codes)
         expected = int(np.bitwise_xor.reduce(words[-together:, -16:], axis=None))
