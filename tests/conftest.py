@@ -12,7 +12,12 @@ from hypothesis import HealthCheck, settings
 
 import fqvae_kernels
 
-sys.path.insert(0, str(pathlib.Path(__file__).parent))
+sys.path[:0] = [str(pathlib.Path(__file__).parent), str(pathlib.Path(__file__).parent / "triton_backend")]
+
+import interpreter  # noqa: E402
+
+# Before any test imports triton otherwise, torch.compile's own among them.
+interpreter.prepare()
 
 settings.register_profile(
     "repeatable",

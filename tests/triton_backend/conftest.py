@@ -5,17 +5,12 @@ import shutil
 import sys
 
 import pytest
-import torch
 
 sys.path.insert(0, str(pathlib.Path(__file__).parent))
 
 import interpreter
 
-# Triton must be imported as code to be interpreted, before a test imports it otherwise; with a GPU it is the
-# kernels themselves that the tests marked gpu run, and those are compiled.
-PREPARED = interpreter.INSTALLED and not torch.cuda.is_available()
-if PREPARED:
-    interpreter.prepare()
+PREPARED = interpreter.prepare()
 
 
 @pytest.fixture

@@ -5,6 +5,7 @@ is not set, Triton's own functions included, cannot be interpreted.
 """
 
 import contextlib
+import functools
 import importlib.util
 import os
 
@@ -15,8 +16,14 @@ INSTALLED = importlib.util.find_spec("triton") is not None
 VARIABLE = "TRITON_INTERPRET"
 
 
-def prepare() -> None:
-    """Import triton and the kernels as code to be interpreted; the environment stays as it was."""
+@functools.cache
+def prepare() -> bool:
+    """Import triton and the kernels as code to be interpreted; the environment stays as it was.
+
+    Not where a GPU is: there the tests marked gpu run the kernels themselves. Returns whether it did.
+    """
+    if not INSTALLED or torch.cuda.is_available():
+        return False
     with interpreting():
         import triton.runtime.interpreter as interpreter
 
@@ -41,6 +48,7 @@ def prepare() -> None:
             return interpreter.TensorHandle(data, target.scalar)
 
         builder.cast_impl = cast
+    return True
 
 
 @contextlib.contextmanager
