@@ -2,9 +2,9 @@
 
     python tests/cuda_backend/remove_barriers.py
 
-For every barrier of the float kernels, compiled for sm_90, it runs calls that use the kernel in all its ways,
-with the race detector on and in three orders of the threads, and prints what was noticed. The exit status is 1
-if a barrier can go unnoticed.
+For every barrier of the float kernels, compiled for sm_90, it runs calls that use the kernel in all its
+ways, with the race detector on and in three orders of the threads, and prints what was noticed. The exit
+status is 1 if a barrier can go unnoticed.
 """
 
 import functools
@@ -38,8 +38,8 @@ KERNELS = (
 def calls(kernel):
     """Calls that use a kernel in all its ways.
 
-    The codebook in shared memory as a whole and in parts; rows for several turns of a block; codebooks for the
-    bounded scorer and for the exact one; with weights, and without.
+    The codebook in shared memory as a whole and in parts; rows for several turns of a block; the bounded scorer
+    and the exact one; with weights, and without.
     """
     is_logits, general = "logits" in kernel, "general" in kernel
     for rows, codes in ((9000, 8), (300, 130), (140, 4100)):
