@@ -83,7 +83,7 @@ __device__ __forceinline__ void backward_row(const BackwardArguments &args, Bloc
 
     Real weights_mean = 0;
     if (General && up.weights) {
-        block.each_stage(row.lane, [&](int stage, CodeRange range) {
+        block.template each_stage<Scorer::kInside>(row.lane, [&](int stage, CodeRange range) {
             weights_mean += weights_mean_row<L, true>(range, block.constants, scorer, sums, up, philox,
                                                       block.code_keys(), block.keys(), tile,
                                                       [&](int first, int) { load_tile(stage + first); });
@@ -93,7 +93,7 @@ __device__ __forceinline__ void backward_row(const BackwardArguments &args, Bloc
 
     const int64_t index = call.hard ? args.indices[row.row] : 0;
     RowGradient<L> gradient{0, 0};
-    block.each_stage(row.lane, [&](int stage, CodeRange range) {
+    block.template each_stage<Scorer::kInside>(row.lane, [&](int stage, CodeRange range) {
         const bool weighed = General && up.weights && block.resident() && range.one_tile();
         const auto more = backward_row<L, General, true>(
             range, block.constants, scorer, sums, up, weights_mean, weighed, shares.codebook, philox,
@@ -108,7 +108,7 @@ __device__ __forceinline__ void backward_row(const BackwardArguments &args, Bloc
         const int chosen = static_cast<int>(index) - stage;
         if (call.hard && chosen >= 0 && chosen < range.end && block_of(chosen) % call.lanes == row.lane)
             shares.codebook.add(chosen & ~3, chosen & 3, up.quantized);
-        if (!block.resident()) { // before the next part takes the place of this one
+        if (!Scorer::kInside && !block.resident()) { // before the next part takes the place of this one
             __syncthreads();
             shares.move(stage, range.end);
         }

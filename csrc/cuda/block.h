@@ -135,8 +135,11 @@ template <class Real> class Block {
 
     // body(first, range): for each part of the codebook that shared memory holds at a time, the tiles of this
     // thread, counted from `first`. The whole codebook must be staged already if it is resident. body must
-    // not contain barriers.
-    template <class Body> __device__ __forceinline__ void each_stage(int lane, Body body) {
+    // not contain barriers. Whole: the program is one that only resident codebooks take.
+    template <bool Whole = false, class Body>
+    __device__ __forceinline__ void each_stage(int lane, Body body) {
+        if constexpr (Whole)
+            return body(0, CodeRange{4 * lane, call_.codes, 4 * call_.lanes});
         for (int first = 0; first < call_.codes; first += call_.staged) {
             if (!resident()) {
                 __syncthreads(); // the last part is not needed any more

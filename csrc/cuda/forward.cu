@@ -74,7 +74,7 @@ __device__ __forceinline__ void forward_row(const ForwardArguments &args, Block<
     const Call &call = args.call;
     const PhiloxRow<L> philox = block.philox_row(row.row);
     ForwardSums<L, true, Scorer> partial;
-    block.each_stage(row.lane, [&](int stage, CodeRange range) {
+    block.template each_stage<Scorer::kInside>(row.lane, [&](int stage, CodeRange range) {
         partial.add(range, block.constants, scorer, philox, block.code_keys(), block.keys(), tile,
                     [&](int first, int) { load_tile(stage + first); });
     });
@@ -86,7 +86,7 @@ __device__ __forceinline__ void forward_row(const ForwardArguments &args, Block<
         return;
     if (!args.weights)
         return;
-    block.each_stage(row.lane, [&](int stage, CodeRange range) {
+    block.template each_stage<Scorer::kInside>(row.lane, [&](int stage, CodeRange range) {
         weights_row<L>(
             range, block.constants, scorer, sums, block.resident() && range.one_tile(), philox,
             block.code_keys(), block.keys(), tile, [&](int first, int) { load_tile(stage + first); },

@@ -15,7 +15,6 @@ from fqvae.metrics._arrays import (
     check_count,
     read_codes,
     standardised,
-    varying,
 )
 from fqvae.metrics._information import discrete_information, entropies, entropy_of_counts
 
@@ -140,9 +139,6 @@ def total_correlation(codes: Array, *, discrete: bool) -> float:
         ValueError: another shape, fewer than 2 samples, NaN or infinity, a negative discrete code.
     """
     table = read_codes("codes", codes, discrete=discrete)
-    table = table[:, varying(table)]
-    if table.shape[1] < 2:
-        return 0.0
     if discrete:
         joint = np.unique(table, axis=0, return_counts=True)[1]
         return max(0.0, float(entropies(table).sum()) - entropy_of_counts(joint))

@@ -43,12 +43,11 @@ def impurity_importance(model: Any, codes: Floats, factor: Ints) -> Floats:
     labels = labels_of(factor)
     target = np.eye(labels.max() + 1)[labels]
     probability = np.broadcast_to(target.mean(0), target.shape)
-    # Two classes share one tree, of the second class.
-    first = 1 if target.shape[1] == 2 else 0
     stages = model.staged_predict_proba(codes)
     for trees, following in zip(model._predictors, stages, strict=True):
         residuals = target - probability
-        for label, tree in enumerate(trees, start=first):
+        # Of two classes there is one tree: the residuals of the two differ in sign only, which squares out.
+        for label, tree in enumerate(trees):
             _add_decreases(total, tree.nodes, codes, residuals[:, label])
         probability = following
     found = total.sum() > _ROUNDING * len(codes)

@@ -118,7 +118,7 @@ def train(
     losses = dict(module.last_losses)
     if finished and rank == 0:
         model = load(folder, device="cuda" if cuda else "cpu")
-        held_out = split(dataset).valid[:2048]
+        held_out = split(dataset).valid[:1024]
         losses["held_out"] = reconstruction_error(model, dataset, held_out)
         _write_picture(model, dataset.images(held_out[:16]), folder / "reconstructions.png")
     return Outcome(folder, max(module.step, start), finished, losses)

@@ -1,16 +1,18 @@
 """Takes the barriers of the CUDA kernels out, one at a time, and looks whether the checks notice.
 
-    python tests/cuda_backend/remove_barriers.py
+    python tests/cuda_backend/remove_barriers.py [KERNEL ...]
 
-For every barrier of the float kernels, compiled for sm_90, it runs calls that use the kernel in all its
-ways, with the race detector on and in three orders of the threads, and prints what was noticed. The exit
-status is 1 if a barrier can go unnoticed.
+For every barrier of the float kernels and of reduce, compiled for sm_90, it runs calls that use the kernel in
+all its ways: with the race detector on, and in three orders of the threads, whose results must be those of
+the kernel as it is, bit for bit. Prints what noticed each removal: a race, a fault (a deadlock, say), or a
+wrong result. The exit status is 1 if a removal can go unnoticed. Takes minutes.
 """
 
 import functools
 import itertools
 import pathlib
 import sys
+from unittest import mock
 
 TESTS = pathlib.Path(__file__).resolve().parents[1]
 sys.path[:0] = [str(TESTS), str(TESTS.parent), str(TESTS / "cuda_backend")]
@@ -19,10 +21,12 @@ import cudaptx  # noqa: E402
 import nvcc  # noqa: E402
 import ptx  # noqa: E402
 import ptx.edit  # noqa: E402
+import torch  # noqa: E402
 from cases import make, output_gradients  # noqa: E402
 from gradcases import library_gradients  # noqa: E402
 
 import fqvae_kernels  # noqa: E402
+from fqvae_kernels.backends._cuda import geometry  # noqa: E402
 
 KERNELS = (
     "forward_z_float",
@@ -33,22 +37,28 @@ KERNELS = (
     "nearest_float",
     "reduce",
 )
+# With one block for each codebook: rows of one warp's lanes in three turns of the block, the codebook in two
+# parts and in three; several warps to a row's codes; and rows for 33 turns and more, of which every 32nd
+# moves the sums of the backward pass on.
+SIZES = ((9, 2051), (9, 4100), (70, 130), (4300, 8))
+CHECKS = ({"race": True}, {"order": 0}, {"order": 1}, {"order": 2, "seed": 3})
 
 
 def calls(kernel):
     """Calls that use a kernel in all its ways.
 
-    The codebook in shared memory as a whole and in parts; rows for several turns of a block; the bounded scorer
-    and the exact one; with weights, and without.
+    The codebook in shared memory as a whole and in parts; rows for several turns of a block; the bounded
+    scorer (temperature 0.7) and the exact one; with weights, and without; all gradients.
     """
     is_logits, general = "logits" in kernel, "general" in kernel
-    for rows, codes in ((9000, 8), (300, 130), (140, 4100)):
+    for rows, codes in SIZES:
         for temperature, weights in itertools.product((0.7, 0.02), (False, True)):
             case = make(rows, codes, is_logits=is_logits, temperature=temperature)
             if kernel == "nearest_float":
-                yield functools.partial(
-                    fqvae_kernels.nearest_quantize, case.input, case.codebook, backend="cuda"
-                )
+                if not weights and temperature == 0.7:
+                    yield functools.partial(
+                        fqvae_kernels.nearest_quantize, case.input, case.codebook, backend="cuda"
+                    )
             elif kernel.startswith("forward"):
                 yield functools.partial(case.call, "cuda", return_weights=weights)
             elif general or not weights:
@@ -57,44 +67,65 @@ def calls(kernel):
                 yield functools.partial(library_gradients, case, "cuda", a, h, v, requires=needs)
 
 
-def noticed(kernel):
-    """What the checks say of the kernel as it is, or None."""
-    for call, order in itertools.product(calls(kernel), (0, 1, 2)):
-        said = failure(call, order)
-        if said is not None:
-            return said
-    return None
+def run(call, checks):
+    with cudaptx.running_ptx(multiprocessors=1, **checks):
+        return [x for x in call() if x is not None]
 
 
-def failure(call, order):
+@functools.cache
+def whole(kernel):
+    """The calls of a kernel, and their results with the kernel as it is, which passes all checks."""
+    found = []
+    for call in calls(kernel):
+        results = run(call, CHECKS[0])
+        for checks in CHECKS[1:]:
+            assert same(run(call, checks), results), f"{kernel}: other bits with {checks}"
+        found.append((call, results))
+    return found
+
+
+def same(got, expected):
+    return all(torch.equal(x, y) for x, y in zip(got, expected, strict=True))
+
+
+def failure(call, expected, checks):
+    """What the checks say of one call, or None."""
     try:
-        with cudaptx.running_ptx(multiprocessors=1, race=True, order=order):
-            call()
-    except (AssertionError, ptx.PtxError) as error:
-        return str(error)
-    return None
+        got = run(call, checks)
+    except AssertionError as error:
+        return f"race: {error}"
+    except ptx.PtxError as error:
+        return f"fault: {error}"
+    return None if same(got, expected) else f"wrong result with {checks}"
 
 
-def main():
-    load, missed = cudaptx.kernel, 0
-    for name in KERNELS:
-        assert noticed(name) is None, f"{name} fails as it is"
+def noticed(kernel):
+    """What the checks say of a kernel from which something is missing, or None."""
+    every = itertools.product(CHECKS, whole(kernel))
+    said = (failure(call, expected, checks) for checks, (call, expected) in every)
+    return next(filter(None, said), None)
+
+
+def main(kernels):
+    missed, load = [], cudaptx.kernel
+    for name in kernels:
+        whole(name)
         text = nvcc.compiled(cudaptx.sources()[name], "sm_90").read_text()
         for n, line in enumerate(ptx.edit.barriers(text, name)):
             broken = ptx.load(ptx.edit.without_barrier(text, n, name), name)
-            cudaptx.kernel = lambda asked, arch, broken=broken, name=name: (
-                broken if asked == name else load(asked, arch)
-            )
-            said = noticed(name)
-            cudaptx.kernel = load
-            missed += said is None
-            print(
-                f"{name}, barrier {n}, line {line}: {'NOT NOTICED' if said is None else said[:150]}",
-                flush=True,
-            )
-    print(f"{missed} removals went unnoticed")
+
+            def instead(asked, arch, name=name, broken=broken):
+                return broken if asked == name else load(asked, arch)
+
+            with mock.patch.object(cudaptx, "kernel", instead):
+                said = noticed(name)
+            barrier = f"{name}, barrier {n}, line {line}"
+            missed += [barrier] if said is None else []
+            print(f"{barrier}: {'NOT CAUGHT' if said is None else said[:150]}", flush=True)
+    print(f"{len(missed)} removals not caught", *missed, sep="\n  ")
     return 1 if missed else 0
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    with mock.patch.object(geometry, "BLOCKS_WANTED", 1):
+        sys.exit(main(sys.argv[1:] or KERNELS))

@@ -131,6 +131,7 @@ class TestTotalCorrelation:
         assert total_correlation(y, discrete=False) == pytest.approx(-math.log(1 - 0.6**2) / 2, abs=1e-9)
 
     def test_degenerate(self):
+        assert total_correlation(np.ones((5, 3)), discrete=False) == 0
         codes = np.random.default_rng(0).normal(size=(30, 2))
         constant = np.insert(codes, 1, 2.0, axis=1)
         assert total_correlation(constant, discrete=False) == total_correlation(codes, discrete=False)

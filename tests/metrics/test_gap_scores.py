@@ -113,6 +113,12 @@ class TestSAP:
         )
         assert result.score == pytest.approx((2 / 3 + 1) / 2)
 
+    def test_balanced_classes(self):
+        """Code 1 has 4 of 12 zeros and all 3 ones: it is read as one, though zeros are in the majority."""
+        codes, factors = np.repeat([[0, 0], [1, 0], [1, 1]], [8, 4, 3], axis=0).T[..., None]
+        result = sap(codes, factors, codes, factors, classifier="tree")
+        assert result.score == pytest.approx((8 / 12 + 1) / 2)
+
     def test_constant_codes(self):
         factors = np.array([[0], [0], [1]])
         arrays = (np.zeros((3, 2)), factors, np.ones((3, 2)), factors)

@@ -81,10 +81,16 @@ class TestScores:
         assert first == again and first != other
 
 
-def test_vote_of_the_smallest_relative_variance():
-    """Code 0 varies less in absolute terms throughout: only relative to all samples does it name factor 0."""
-    result = score(factorvae_score, grid(lambda f: np.stack([f[:, 0] * 1e-3, f[:, 1], f[:, 2] * 1.0], 1)))
-    assert result == (1, 1)
+@pytest.mark.parametrize("function", SCORES)
+def test_units_do_not_count(function):
+    """Noisy codes, of which none is constant in any batch."""
+
+    def encode(factors):
+        return factors + np.random.default_rng(len(factors)).normal(size=factors.shape)
+
+    plain = score(function, grid(encode))
+    other = score(function, grid(lambda factors: encode(factors) * [1e-5, 1e5, 1]))
+    assert plain.test > 0.9 and other == pytest.approx(plain, abs=1e-9)
 
 
 def test_majority_vote_by_hand():
