@@ -89,6 +89,18 @@ def test_far_z(backend, dtype, hard):
         check_forward(case, result, weights=True)
 
 
+@pytest.mark.parametrize("descending", [False, True])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_far_z_whose_nearest_code_comes_late(backend, dtype, descending):
+    """The codes before it are all so far that rounding their costs alone could overflow a weight."""
+    for temperature in (0.01, 0.7):
+        case = far_case(dtype, 200, temperature=temperature)
+        case = case.but(codebook=case.codebook.sort(descending=descending).values)
+        result = case.call(backend, return_weights=True)
+        assert torch.isfinite(result.quantized).all(), case
+        check_forward(case, result, weights=True)
+
+
 @pytest.mark.parametrize("scale", [1e2, 1e4])
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float64])
 def test_wide_codebooks(backend, dtype, scale):

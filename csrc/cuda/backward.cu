@@ -93,7 +93,7 @@ __device__ __forceinline__ void backward_row(const BackwardArguments &args, Bloc
 
     const int64_t index = call.hard ? args.indices[row.row] : 0;
     RowGradient<L> gradient{0, 0};
-    block.template each_stage<Scorer::kInside>(row.lane, [&](int stage, CodeRange range) {
+    const auto gradients = [&](int stage, CodeRange range) {
         const bool weighed = General && up.weights && block.resident() && range.one_tile();
         const auto more = backward_row<L, General, true>(
             range, block.constants, scorer, sums, up, weights_mean, weighed, shares.codebook, philox,
@@ -108,11 +108,10 @@ __device__ __forceinline__ void backward_row(const BackwardArguments &args, Bloc
         const int chosen = static_cast<int>(index) - stage;
         if (call.hard && chosen >= 0 && chosen < range.end && block_of(chosen) % call.lanes == row.lane)
             shares.codebook.add(chosen & ~3, chosen & 3, up.quantized);
-        if (!Scorer::kInside && !block.resident()) { // before the next part takes the place of this one
-            __syncthreads();
-            shares.move(stage, range.end);
-        }
-    });
+    };
+    // Sums of a part of the codebook move on before the next part takes its place.
+    block.template each_stage<Scorer::kInside>(row.lane, gradients,
+                                               [&](int stage, int codes) { shares.move(stage, codes); });
     gradient.input = sum_of_lanes(gradient.input, call.lanes);
     if (row.there) {
         if (!Scorer::kGivenLogits && args.grad_input && row.lane == 0)
@@ -123,7 +122,7 @@ __device__ __forceinline__ void backward_row(const BackwardArguments &args, Bloc
 
 // Everything around the rows of a block: prepare() stages a resident codebook, each(shares, row) runs the
 // backward pass of a row.
-template <class Real, class Prepare, class EachRow>
+template <bool General, class Real, class Prepare, class EachRow>
 __device__ __forceinline__ void backward_block(const BackwardArguments &args, Block<Real> &block, Real *sums,
                                                Prepare prepare, EachRow each) {
     const Call &call = args.call;
@@ -149,7 +148,7 @@ __device__ __forceinline__ void backward_block(const BackwardArguments &args, Bl
         __syncthreads();
         shares.move(0, call.codes);
     }
-    if (args.grad_temperature)
+    if (General && args.grad_temperature)
         sum_of_block(shares.temperature, args.grad_temperature + number);
 }
 
@@ -163,7 +162,7 @@ __device__ __forceinline__ void backward_scalars(const BackwardArguments &args) 
         if (block.resident())
             block.stage(0);
     };
-    backward_block(args, block, block.behind_codes(), prepare, [&](auto &shares, const auto &row) {
+    backward_block<General>(args, block, block.behind_codes(), prepare, [&](auto &shares, const auto &row) {
         with_scalar_scorer(block, args.call, row, true, [&](auto scorer, const auto &reference) {
             backward_row<Real, General>(args, block, shares, row, scorer, reference, tile, [](int) {});
         });
@@ -179,7 +178,7 @@ __device__ __forceinline__ void backward_logits(const BackwardArguments &args) {
         if (block.resident())
             block.stage(0);
     };
-    backward_block(args, block, block.behind_codes(), prepare, [&](auto &shares, const auto &row) {
+    backward_block<General>(args, block, block.behind_codes(), prepare, [&](auto &shares, const auto &row) {
         with_logit_scorer(block, args.call, row, tile, [&](auto scorer, const auto &reference) {
             backward_row<Real, General>(args, block, shares, row, scorer, reference, tile, [&](int k) {
                 load_logits(args.call, row.row, k, reference.usable, tile.given);
@@ -191,7 +190,7 @@ __device__ __forceinline__ void backward_logits(const BackwardArguments &args) {
 } // namespace
 
 #define FQVAE_BACKWARD(name, program, Real, General)                                                         \
-    extern "C" __global__ void __launch_bounds__(kThreads)                                                   \
+    extern "C" __global__ void __launch_bounds__(kThreads, kBlocksAtOnce<Real>)                              \
         name(const __grid_constant__ BackwardArguments args) {                                               \
         program<Real, General>(args);                                                                        \
     }

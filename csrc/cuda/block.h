@@ -13,6 +13,10 @@ namespace fqvae {
 constexpr unsigned kWholeWarp = 0xffffffffu;
 constexpr int kWarps = kThreads / 32;
 
+// Blocks that a multiprocessor is to hold at once. Left to itself, the compiler spills registers to make room
+// for a few more.
+template <class Real> constexpr int kBlocksAtOnce = sizeof(Real) == 4 ? 5 : 2;
+
 // Products that no compiler fuses with an addition: threads that share a row must round alike.
 __device__ __forceinline__ float rounded_product(float a, float b) { return __fmul_rn(a, b); }
 __device__ __forceinline__ double rounded_product(double a, double b) { return __dmul_rn(a, b); }
@@ -21,6 +25,10 @@ template <class Real> struct RowOfThread {
     int64_t row; // of the call; for a thread without one, some other row
     bool there;  // has the thread a row?
     int lane;    // of the threads that share it
+};
+
+struct Nothing {
+    __device__ __forceinline__ void operator()(int, int) const {}
 };
 
 // Shared memory: keys, codes, and what the kernel wants besides.
@@ -134,21 +142,29 @@ template <class Real> class Block {
     }
 
     // body(first, range): for each part of the codebook that shared memory holds at a time, the tiles of this
-    // thread, counted from `first`. The whole codebook must be staged already if it is resident. body must
-    // not contain barriers. Whole: the program is one that only resident codebooks take.
-    template <bool Whole = false, class Body>
-    __device__ __forceinline__ void each_stage(int lane, Body body) {
-        if constexpr (Whole)
-            return body(0, CodeRange{4 * lane, call_.codes, 4 * call_.lanes});
-        for (int first = 0; first < call_.codes; first += call_.staged) {
-            if (!resident()) {
-                __syncthreads(); // the last part is not needed any more
-                stage(first);
-                __syncthreads();
+    // thread, counted from `first`. A resident codebook must be staged already. Another is staged here, part
+    // by part, and after(first, count) runs when all threads are done with one. Whole: the program is one
+    // that only resident codebooks take.
+    template <bool Whole = false, class Body, class After = Nothing>
+    __device__ __forceinline__ void each_stage(int lane, Body body, After after = {}) {
+        const int step = 4 * call_.lanes;
+        if constexpr (Whole) {
+            body(0, CodeRange{4 * lane, call_.codes, step});
+        } else {
+            const bool whole = resident();
+            for (int first = 0; first < call_.codes; first += call_.staged) {
+                const int count = min(call_.staged, call_.codes - first);
+                if (!whole) {
+                    stage(first);
+                    __syncthreads();
+                }
+                constants.numbers = static_cast<uint32_t>(first);
+                body(first, CodeRange{4 * lane, count, step});
+                if (!whole) {
+                    __syncthreads();
+                    after(first, count);
+                }
             }
-            constants.numbers = static_cast<uint32_t>(first);
-            const int count = min(call_.staged, call_.codes - first);
-            body(first, CodeRange{4 * lane, count, 4 * call_.lanes});
         }
     }
 

@@ -142,17 +142,19 @@ template <class Real> __device__ __forceinline__ void forward_logits(const Forwa
 
 extern "C" {
 
-__global__ void __launch_bounds__(kThreads) forward_z_float(const __grid_constant__ ForwardArguments args) {
+__global__ void __launch_bounds__(kThreads, kBlocksAtOnce<float>)
+    forward_z_float(const __grid_constant__ ForwardArguments args) {
     forward_scalars<float>(args);
 }
-__global__ void __launch_bounds__(kThreads) forward_z_double(const __grid_constant__ ForwardArguments args) {
+__global__ void __launch_bounds__(kThreads, kBlocksAtOnce<double>)
+    forward_z_double(const __grid_constant__ ForwardArguments args) {
     forward_scalars<double>(args);
 }
-__global__ void __launch_bounds__(kThreads)
+__global__ void __launch_bounds__(kThreads, kBlocksAtOnce<float>)
     forward_logits_float(const __grid_constant__ ForwardArguments args) {
     forward_logits<float>(args);
 }
-__global__ void __launch_bounds__(kThreads)
+__global__ void __launch_bounds__(kThreads, kBlocksAtOnce<double>)
     forward_logits_double(const __grid_constant__ ForwardArguments args) {
     forward_logits<double>(args);
 }

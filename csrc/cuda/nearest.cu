@@ -53,10 +53,12 @@ __device__ __forceinline__ float noise_of_word(uint32_t word) {
 
 extern "C" {
 
-__global__ void __launch_bounds__(kThreads) nearest_float(const __grid_constant__ NearestArguments args) {
+__global__ void __launch_bounds__(kThreads, kBlocksAtOnce<float>)
+    nearest_float(const __grid_constant__ NearestArguments args) {
     nearest_block<float>(args);
 }
-__global__ void __launch_bounds__(kThreads) nearest_double(const __grid_constant__ NearestArguments args) {
+__global__ void __launch_bounds__(kThreads, kBlocksAtOnce<double>)
+    nearest_double(const __grid_constant__ NearestArguments args) {
     nearest_block<double>(args);
 }
 __global__ void __launch_bounds__(kThreads) noise_float(const __grid_constant__ NoiseArguments args) {

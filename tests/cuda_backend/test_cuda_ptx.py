@@ -18,6 +18,7 @@ from nvcc import needs_nvcc
 import fqvae_kernels
 from fqvae_kernels._types import GumbelCall
 from fqvae_kernels.backends import cuda
+from fqvae_kernels.backends._cuda import geometry
 
 pytestmark = needs_nvcc
 
@@ -102,9 +103,10 @@ def test_more_codes_than_a_block_keeps(codes, is_logits):
     assert_gradients(case, got, case.true_gradients(a, h, v), bound=1e-5)
 
 
-@pytest.mark.parametrize("multiprocessors", [1, 2, 132])
-def test_many_rows(multiprocessors):
+@pytest.mark.parametrize(("multiprocessors", "blocks"), [(1, 1), (1, 16), (2, 16), (132, 16)])
+def test_many_rows(multiprocessors, blocks, monkeypatch):
     """One thread a row to sixteen; blocks that come back for more rows; sums that move on more than once."""
+    monkeypatch.setattr(geometry, "BLOCKS_WANTED", blocks)
     case = make(6000, 64)
     a, h, _ = output_gradients(case, weights=False)
     with running_ptx(multiprocessors=multiprocessors):
