@@ -26,6 +26,7 @@ pytestmark = needs_nvcc
 CODES = (1, 2, 3, 4, 5, 8, 9, 63, 64, 65, 130, 257)
 ROWS = (0, 1, 2, 3, 31, 33, 127, 129, 300)
 TEMPERATURES = (0.01, 0.05, 0.14, 0.2, 0.7, 1.0, 3.0, 100.0)
+ARCHITECTURES = ("sm_80", "sm_90")
 # Options of the launches: the order of the threads, and where approximate results lie within their bounds.
 CHECKS = (
     {"race": True},
@@ -55,23 +56,25 @@ def drawn(seed):
         )
 
 
+@pytest.mark.parametrize("arch", ARCHITECTURES)
 @pytest.mark.parametrize("codes", CODES)
-def test_forward(codes):
+def test_forward(codes, arch):
     for options, weights, launch in itertools.islice(drawn(codes), 12):
         case = make(codes=codes, seed=2**33 + codes, row_offset=options["rows"], **options)
-        with running_ptx(**launch):
+        with running_ptx(arch, **launch):
             result = case.call("cuda", return_weights=weights)
         check_forward(case, result, weights=weights)
 
 
+@pytest.mark.parametrize("arch", ARCHITECTURES)
 @pytest.mark.parametrize("codes", CODES)
-def test_backward(codes):
+def test_backward(codes, arch):
     for options, weights, launch in itertools.islice(drawn(codes + 1), 12):
         if options["rows"] == 0:
             continue
         case = make(codes=codes, seed=codes, **options)
         a, h, v = output_gradients(case, weights=weights)
-        with running_ptx(**launch):
+        with running_ptx(arch, **launch):
             got = library_gradients(case, "cuda", a, h, v)
         # With approximate results at the ends of their bounds, what the contract grants; else the usual.
         bound = case.tolerance if "jitter" in launch else None
