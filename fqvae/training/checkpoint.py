@@ -103,7 +103,11 @@ def load(run_or_checkpoint: str | Path, *, device: torch.device | str = "cpu") -
     Raises FileNotFoundError; CheckpointError for a file that is damaged, or no checkpoint, or does not fit
     the configuration it names.
     """
-    checkpoint = read_checkpoint(run_or_checkpoint)
+    return build_model(read_checkpoint(run_or_checkpoint)).to(device)
+
+
+def build_model(checkpoint: Checkpoint) -> Autoencoder:
+    """The autoencoder of a checkpoint, in `eval()`. Raises CheckpointError if it does not fit."""
     model = Autoencoder(checkpoint.config.model, checkpoint.config.data.size)
     prefix = "autoencoder."
     state = {
@@ -113,4 +117,4 @@ def load(run_or_checkpoint: str | Path, *, device: torch.device | str = "cpu") -
         model.load_state_dict(state)
     except RuntimeError as error:
         raise CheckpointError(f"{checkpoint.path} does not fit its own configuration: {error}") from error
-    return model.to(device).eval()
+    return model.eval()

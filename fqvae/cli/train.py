@@ -1,11 +1,9 @@
-"""The command `fqvae`."""
+"""`fqvae train`."""
 
 from __future__ import annotations
 
 import argparse
 import os
-import sys
-from collections.abc import Sequence
 from pathlib import Path
 
 from fqvae.models.config import ConfigError
@@ -13,38 +11,18 @@ from fqvae.training.checkpoint import read_checkpoint
 from fqvae.training.config import RunConfig
 from fqvae.training.presets import load_preset, model_names, preset_names
 
-
-def main(arguments: Sequence[str] | None = None) -> int:
-    """Run the command; returns its exit status: 0, 1 for an error, 130 for a run that was interrupted."""
-    parser = argparse.ArgumentParser(prog="fqvae", description="Factor quantized variational autoencoders.")
-    commands = parser.add_subparsers(required=True, metavar="COMMAND")
-    _add_train(commands)
-    # Options may stand between the words of a command, which argparse cannot do by itself under subcommands.
-    options, words = parser.parse_known_args(arguments)
-    unknown = [word for word in words if word.startswith("-")]
-    if unknown:
-        parser.error(f"unknown option {unknown[0]}")
-    try:
-        status: int = options.run(options, words)
-    except ModuleNotFoundError as error:
-        print(f"fqvae: error: {error}; the extra 'train' has what training needs", file=sys.stderr)
-        return 1
-    except (ValueError, OSError, ArithmeticError) as error:
-        print(f"fqvae: error: {error}", file=sys.stderr)
-        return 1
-    return status
+_DESCRIPTION = """Train a model in a folder of its own: last.ckpt, config.yaml, metrics.csv,
+TensorBoard's events, and reconstructions.png. A run that was interrupted or killed goes on with
+--resume FOLDER."""
 
 
-_TRAIN = """Train a model in a folder of its own: last.ckpt, config.yaml, metrics.csv, TensorBoard's events,
-and reconstructions.png. A run that was interrupted or killed goes on with --resume FOLDER."""
-
-
-def _add_train(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+def add(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    """Add the command."""
     parser = commands.add_parser(
         "train",
         help="train a model",
         usage="fqvae train PRESET [key=value ...] [options]",
-        description=_TRAIN,
+        description=_DESCRIPTION,
         epilog=f"Presets: {', '.join(preset_names())}. Settings are the keys of config.yaml: steps=1000.",
     )
     parser.add_argument("--model", help=f"one of {', '.join(model_names())}; factorqvae if not given")
