@@ -60,7 +60,10 @@ def check_temperature(
     read: look at the value of a CPU tensor, which a traced tensor does not have.
     """
     if not isinstance(temperature, Tensor):
-        if isinstance(temperature, bool) or not isinstance(temperature, numbers.Real):
+        # An abstract class is slow to ask.
+        if type(temperature) is not float and (
+            isinstance(temperature, bool) or not isinstance(temperature, numbers.Real)
+        ):
             raise TypeError(
                 f"{name} must be a float or a 0-d floating-point tensor, but was {_describe(temperature)}"
             )

@@ -81,7 +81,8 @@ def draw_seed() -> Tensor:
 
 def dense(input: Tensor, codebook: Tensor) -> tuple[Tensor, Tensor]:
     """Both as a backend expects them: contiguous, the codebook in the compute dtype."""
-    return _dense(input), _dense(codebook.to(_compute_dtype(input)))
+    dtype = _compute_dtype(input)
+    return _dense(input), _dense(codebook if codebook.dtype == dtype else codebook.to(dtype))
 
 
 def dense_gradient(gradient: Tensor | None) -> Tensor | None:

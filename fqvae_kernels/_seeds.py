@@ -9,6 +9,8 @@ from torch import Tensor
 
 MASK64 = 2**64 - 1
 
+_SEED = torch.zeros((), dtype=torch.int64, device="cpu")
+
 
 def draw_seed(device: torch.device) -> int | Tensor:
     """Draw a seed in [0, 2**63) from PyTorch's default CPU generator, whatever the device of the data.
@@ -23,7 +25,7 @@ def draw_seed(device: torch.device) -> int | Tensor:
 
 def draw_seed_tensor() -> Tensor:
     """The same draw as a 0-d int64 tensor on the CPU."""
-    return torch.empty((), dtype=torch.int64, device="cpu").random_()
+    return torch.empty_like(_SEED).random_()
 
 
 def seed_to_int(seed: int | Tensor) -> int:

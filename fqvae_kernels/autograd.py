@@ -22,12 +22,14 @@ _PLAIN_TYPES = (Tensor, torch.nn.Parameter)
 
 def is_traced(*arguments: object) -> bool:
     """Whether an argument may be a tensor without memory to point at, or a mode watches the operators."""
+    for value in arguments:
+        if isinstance(value, Tensor) and type(value) not in _PLAIN_TYPES:
+            return True
     return (
         torch.compiler.is_compiling()
         or torch._C._are_functorch_transforms_active()
         or torch._C._len_torch_dispatch_stack() > 0
         or torch._C._get_tracing_state() is not None
-        or any(isinstance(value, Tensor) and type(value) not in _PLAIN_TYPES for value in arguments)
     )
 
 
@@ -96,16 +98,20 @@ class _Gumbel(torch.autograd.Function):
         call: GumbelCall,
     ) -> tuple[Tensor | None, ...]:
         ctx.set_materialize_grads(False)
-        ctx.backend, ctx.call = backend, call._replace(seed=0, temperature=1.0)
-        ctx.codebook_dtype = codebook.dtype
+        ctx.backend, ctx.codebook_dtype = backend, codebook.dtype
         ctx.temperature_like = None if temperature is None else (temperature.device, temperature.dtype)
         input, codebook = _operators.dense(input, codebook)
         quantized, indices, kl, weights, stats = backend.gumbel_forward(input, codebook, call, True)
         # Tensors that the kernels read on the device are saved like the others: PyTorch then notices if one
         # is changed in place before the backward pass, which would draw other noise.
-        ctx.values = [None if isinstance(x, Tensor) else x for x in (call.seed, call.temperature)]
-        read_there = [x if isinstance(x, Tensor) else None for x in (call.seed, call.temperature)]
-        ctx.save_for_backward(input, codebook, indices, stats, *read_there)
+        if isinstance(call.seed, Tensor) or isinstance(call.temperature, Tensor):
+            read_there = [x if isinstance(x, Tensor) else None for x in (call.seed, call.temperature)]
+            ctx.save_for_backward(input, codebook, indices, stats, *read_there)
+            known = [None if isinstance(x, Tensor) else x for x in (call.seed, call.temperature)]
+            ctx.call = call._replace(seed=known[0], temperature=known[1])
+        else:
+            ctx.save_for_backward(input, codebook, indices, stats)
+            ctx.call = call
         return quantized, indices, kl, weights
 
     @staticmethod
@@ -119,10 +125,13 @@ class _Gumbel(torch.autograd.Function):
         if grad_quantized is None and grad_kl is None and grad_weights is None:
             return (None,) * 5
         input, codebook, indices, stats, *read_there = ctx.saved_tensors
-        seed, temperature = (
-            known if there is None else there for known, there in zip(ctx.values, read_there, strict=True)
-        )
-        call = ctx.call._replace(seed=seed, temperature=temperature)
+        call = ctx.call
+        if read_there:
+            seed, temperature = read_there
+            call = call._replace(
+                seed=call.seed if seed is None else seed,
+                temperature=call.temperature if temperature is None else temperature,
+            )
         with torch.no_grad():
             grad_input, grad_codebook, grad_temperature = ctx.backend.gumbel_backward(
                 input,
@@ -135,7 +144,7 @@ class _Gumbel(torch.autograd.Function):
                 _operators.dense_gradient(grad_weights),
                 ctx.needs_input_grad[:3],
             )
-            if grad_codebook is not None:
+            if grad_codebook is not None and grad_codebook.dtype != ctx.codebook_dtype:
                 grad_codebook = grad_codebook.to(ctx.codebook_dtype)
             if grad_temperature is not None:
                 grad_temperature = grad_temperature.to(*ctx.temperature_like)

@@ -53,14 +53,13 @@ def gumbel_forward(
     input: Tensor, codebook: Tensor, call: GumbelCall, want_stats: bool
 ) -> tuple[Tensor, Tensor, Tensor, Tensor | None, Tensor | None]:
     """See `fqvae_kernels.backends.Backend`."""
-    codes = codebook.shape[-1]
-    shape = input.shape[:-1] if call.is_logits else input.shape
-    quantized = torch.empty(shape, dtype=input.dtype, device="cpu")
-    indices = torch.empty(shape, dtype=torch.int64, device="cpu")
-    kl = torch.empty(shape, dtype=codebook.dtype, device="cpu")
+    # empty_like costs a third of an empty that is told shape, dtype and device.
+    quantized = input.new_empty(input.shape[:-1]) if call.is_logits else torch.empty_like(input)
+    indices = torch.empty_like(quantized, dtype=torch.int64)
+    kl = torch.empty_like(quantized, dtype=codebook.dtype)
     rows = kl.numel()
-    weights = torch.empty((*shape, codes), dtype=input.dtype, device="cpu") if call.want_weights else None
-    stats = torch.empty((stats_rows, rows), dtype=codebook.dtype, device="cpu") if want_stats else None
+    weights = input.new_empty((*kl.shape, codebook.shape[-1])) if call.want_weights else None
+    stats = codebook.new_empty((stats_rows, rows)) if want_stats else None
     native().gumbel_forward(
         *_common_arguments(input, codebook, call, rows),
         quantized.data_ptr(),
@@ -106,7 +105,7 @@ def gumbel_backward(
 def nearest_forward(z: Tensor, codebook: Tensor) -> tuple[Tensor, Tensor]:
     """See `fqvae_kernels.backends.Backend`."""
     quantized = torch.empty_like(z)
-    indices = torch.empty(z.shape, dtype=torch.int64, device="cpu")
+    indices = torch.empty_like(z, dtype=torch.int64)
     native().nearest_forward(
         z.data_ptr(),
         _DTYPE_CODES[z.dtype],
