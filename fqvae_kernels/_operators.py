@@ -168,13 +168,15 @@ def _gumbel_forward(
     backend: str,
 ) -> tuple[Tensor, ...]:
     call = GumbelCall(is_logits, hard, want_weights, row_offset, seed, temperature)
-    *outputs, weights, stats = backends.kernel(backend).gumbel_forward(
-        *dense(input, codebook), call, want_stats
-    )
+    kernel = backends.kernel(backend)
+    rows = input.numel() // codebook.shape[-1] if is_logits else input.numel()
+    # Zeros, because an operator's output is the same for every call, also where the kernel leaves it alone.
+    stats = input.new_zeros((kernel.stats_rows, rows) if want_stats else (0,), dtype=_compute_dtype(input))
+    *outputs, weights = kernel.gumbel_forward(*dense(input, codebook), call, stats if want_stats else None)
     return (
         *outputs,
         input.new_empty(0) if weights is None else weights,
-        input.new_empty(0, dtype=_compute_dtype(input)) if stats is None else stats,
+        stats,
     )
 
 

@@ -38,7 +38,7 @@ def gumbel(
 ) -> GumbelQuantized:
     """One Gumbel pass, differentiable in input, codebook and a temperature tensor. Arguments are checked."""
     if not is_kernel(backend):
-        return GumbelQuantized(*backend.gumbel_forward(input, codebook, call, False)[:4])
+        return GumbelQuantized(*backend.gumbel_forward(input, codebook, call, None))
     if traced:
         return _operators.gumbel(backend, input, codebook, call)
     temperature = call.temperature if isinstance(call.temperature, Tensor) else None
@@ -52,7 +52,7 @@ def gumbel(
     if needs_grad:
         outputs = _Gumbel.apply(input, codebook, temperature, backend, call)  # type: ignore[no-untyped-call]
     else:
-        outputs = backend.gumbel_forward(*_operators.dense(input, codebook), call, False)[:4]
+        outputs = backend.gumbel_forward(*_operators.dense(input, codebook), call, None)
     return GumbelQuantized(*outputs)
 
 
@@ -101,17 +101,19 @@ class _Gumbel(torch.autograd.Function):
         ctx.backend, ctx.codebook_dtype = backend, codebook.dtype
         ctx.temperature_like = None if temperature is None else (temperature.device, temperature.dtype)
         input, codebook = _operators.dense(input, codebook)
-        quantized, indices, kl, weights, stats = backend.gumbel_forward(input, codebook, call, True)
+        rows = input.numel() // codebook.shape[-1] if call.is_logits else input.numel()
+        stats = codebook.new_empty((backend.stats_rows, rows))
+        quantized, indices, kl, weights = backend.gumbel_forward(input, codebook, call, stats)
         # Tensors that the kernels read on the device are saved like the others: PyTorch then notices if one
         # is changed in place before the backward pass, which would draw other noise.
-        if isinstance(call.seed, Tensor) or isinstance(call.temperature, Tensor):
-            read_there = [x if isinstance(x, Tensor) else None for x in (call.seed, call.temperature)]
-            ctx.save_for_backward(input, codebook, indices, stats, *read_there)
-            known = [None if isinstance(x, Tensor) else x for x in (call.seed, call.temperature)]
-            ctx.call = call._replace(seed=known[0], temperature=known[1])
-        else:
-            ctx.save_for_backward(input, codebook, indices, stats)
-            ctx.call = call
+        device_seed = call.seed if isinstance(call.seed, Tensor) else None
+        device_temperature = call.temperature if isinstance(call.temperature, Tensor) else None
+        ctx.save_for_backward(input, codebook, indices, stats, device_seed, device_temperature)
+        if device_seed is not None:
+            call = call._replace(seed=0)
+        if device_temperature is not None:
+            call = call._replace(temperature=1.0)
+        ctx.call = call
         return quantized, indices, kl, weights
 
     @staticmethod
@@ -124,14 +126,12 @@ class _Gumbel(torch.autograd.Function):
     ) -> tuple[Tensor | None, ...]:
         if grad_quantized is None and grad_kl is None and grad_weights is None:
             return (None,) * 5
-        input, codebook, indices, stats, *read_there = ctx.saved_tensors
+        input, codebook, indices, stats, device_seed, device_temperature = ctx.saved_tensors
         call = ctx.call
-        if read_there:
-            seed, temperature = read_there
-            call = call._replace(
-                seed=call.seed if seed is None else seed,
-                temperature=call.temperature if temperature is None else temperature,
-            )
+        if device_seed is not None:
+            call = call._replace(seed=device_seed)
+        if device_temperature is not None:
+            call = call._replace(temperature=device_temperature)
         with torch.no_grad():
             grad_input, grad_codebook, grad_temperature = ctx.backend.gumbel_backward(
                 input,

@@ -88,16 +88,17 @@ template <class L> class Loops {
         F kl_bits;
         const bool tabulated = Scorer::kBounded && group.tabulated();
         const auto place = tabulated ? group.table.locate(z.x) : typename PosteriorTable<L>::Place{};
-        if (tabulated && L::all(place.inside)) {
-            sums = run(std::bool_constant<!Scorer::kBounded>());
-            kl_bits = group.table.value(place);
-        } else {
+        const bool with_posterior = !(tabulated && L::all(place.inside));
+        if (with_posterior) {
             sums = run(std::true_type());
             kl_bits = sums.mean_logit - sums.log2_partition;
             if (tabulated)
                 kl_bits = L::select(place.inside, group.table.value(place), kl_bits);
+        } else {
+            sums = run(std::bool_constant<!Scorer::kBounded>());
+            kl_bits = group.table.value(place);
         }
-        IO::store_row(problem, group.codebook, out, group.rows, z, scorer.kOffsetScale, sums, kl_bits);
+        IO::store_row(problem, group.codebook, out, group.rows, z, scorer, sums, with_posterior, kl_bits);
         if (out.weights && !problem.hard) {
             const auto store_tile = [&](int first, int count) {
                 Real *weights = group.tile.noise;
@@ -160,8 +161,11 @@ template <class L> class Loops {
                                       tile.given);
         };
         const typename IO::CodebookSums codebook_sums{code_sums};
+        const bool tabulated = Scorer::kBounded && group.tabulated();
+        const auto place = tabulated ? group.table.locate(z.x) : typename PosteriorTable<L>::Place{};
         const auto run = [&](auto general, auto with_posterior) {
-            const auto sums = IO::load_sums(args, problem, group.rows, with_posterior);
+            const auto sums = IO::load_sums(args, problem, group.rows, group.call, scorer, with_posterior,
+                                            place.inside);
             F weights_mean = L::set(0);
             if (general && up.weights)
                 weights_mean =
@@ -178,8 +182,7 @@ template <class L> class Loops {
         };
 
         RowGradient<L> gradient;
-        if (Scorer::kBounded && group.tabulated()) { // rows within the table take their KL's gradient from it
-            const auto place = group.table.locate(z.x);
+        if (tabulated) { // rows within the table take their KL's gradient from it
             const F kl = L::select(place.inside, up.kl, L::set(0)) * IO::real(kLn2);
             if (args.grad_kl)
                 group.table.deposit(place, kl, node_sums);

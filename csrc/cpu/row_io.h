@@ -21,10 +21,11 @@ template <class L> struct RowIO {
                 static_cast<Real>(codebook.bounds.shift_below)};
     }
 
-    // kl_bits: sum of q log2 q.
+    // kl_bits: sum of q log2 q. with_posterior: will load_sums want log2_partition and mean_logit?
+    template <class Scorer>
     static void store_row(const Problem &problem, const Codebook &codebook, const ForwardOutputs &out,
-                          const Rows &rows, const Reference<L> &z, double offset_scale,
-                          const RowSums<L> &sums, F kl_bits) {
+                          const Rows &rows, const Reference<L> &z, const Scorer &, const RowSums<L> &sums,
+                          bool with_posterior, F kl_bits) {
         const F nan = real(__builtin_nan(""));
         store_indices(out.indices, rows, sums.index);
         if (problem.hard)
@@ -32,7 +33,7 @@ template <class L> struct RowIO {
         else
             Memory<L>::store(
                 out.quantized, problem.dtype, rows,
-                L::select(z.usable, L::fma(sums.mean_offset, real(1 / offset_scale), z.point), nan));
+                L::select(z.usable, L::fma(sums.mean_offset, real(1 / Scorer::kOffsetScale), z.point), nan));
         const F kl = L::fma(kl_bits, real(kLn2), real(__builtin_log(problem.codes)));
         Memory<L>::store(out.kl, kReal, rows, L::select(z.usable, L::max(kl, L::set(0)), nan));
         if (out.weights && problem.hard) {
@@ -42,27 +43,39 @@ template <class L> struct RowIO {
             Memory<L>::store_one_hot(out.weights, problem.dtype, rows, problem.codes, out.indices, usable);
         }
         if (out.sums) {
-            const F kept[kRowSums] = {sums.mean_offset, sums.log2_total, sums.shift, sums.log2_partition,
-                                      sums.mean_logit};
-            for (int s = 0; s < kRowSums; ++s)
-                Memory<L>::store(static_cast<Real *>(out.sums) + s * problem.rows, kReal, rows, kept[s]);
+            const auto keep = [&](int s, F x) {
+                Memory<L>::store(static_cast<Real *>(out.sums) + s * problem.rows, kReal, rows, x);
+            };
+            keep(0, sums.mean_offset);
+            keep(1, sums.log2_total);
+            // What is not needed is not written: fresh memory costs as much as arithmetic.
+            if (!Scorer::kBounded)
+                keep(2, sums.shift);
+            if (with_posterior) {
+                keep(3, sums.log2_partition);
+                keep(4, sums.mean_logit);
+            }
         }
     }
 
-    // with_posterior: will the KL's gradient be taken from them?
+    // with_posterior: will the KL's gradient be taken from them? But not that of the rows in `tabulated`.
+    template <class Scorer>
     static RowSums<L> load_sums(const BackwardArguments &args, const Problem &problem, const Rows &rows,
-                                bool with_posterior) {
+                                const CallConstants<L> &call, const Scorer &, bool with_posterior,
+                                M tabulated) {
         const auto kept = [&](int s, Real elsewhere = 0) {
             return Memory<L>::load(static_cast<const Real *>(args.sums) + s * problem.rows, kReal, rows,
                                    elsewhere);
         };
-        const F zero = L::set(0);
-        return {kept(0),
-                kept(2),
-                kept(1, static_cast<Real>(-kLowestLogit)), // lanes without a row get weights of 0
-                with_posterior ? kept(3) : zero,
-                with_posterior ? kept(4) : zero,
-                L::set_word(0)};
+        RowSums<L> sums{};
+        sums.mean_offset = kept(0);
+        sums.log2_total = kept(1, static_cast<Real>(-kLowestLogit)); // lanes without a row get weights of 0
+        sums.shift = Scorer::kBounded ? L::set(call.shift - call.shift_below) : kept(2);
+        if (with_posterior) {
+            sums.log2_partition = L::select(tabulated, L::set(0), kept(3));
+            sums.mean_logit = L::select(tabulated, L::set(0), kept(4));
+        }
+        return sums;
     }
 
     // What flows into the rows; nothing flows into those that are not usable.

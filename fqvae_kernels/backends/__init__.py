@@ -16,7 +16,7 @@ from torch import Tensor
 from fqvae_kernels._types import GumbelCall
 from fqvae_kernels.backends import cpu, cuda, reference, triton
 
-GumbelOutputs = tuple[Tensor, Tensor, Tensor, Tensor | None, Tensor | None]
+GumbelOutputs = tuple[Tensor, Tensor, Tensor, Tensor | None]
 GumbelGradients = tuple[Tensor | None, Tensor | None, Tensor | None]
 
 
@@ -30,9 +30,9 @@ class Backend(Protocol):
         """Why it cannot serve tensors on this device (None: on any device here), or None if it can."""
 
     def gumbel_forward(
-        self, input: Tensor, codebook: Tensor, call: GumbelCall, want_stats: bool
+        self, input: Tensor, codebook: Tensor, call: GumbelCall, stats: Tensor | None
     ) -> GumbelOutputs:
-        """quantized, indices, kl, weights or None, and the stats that the backward pass wants, or None."""
+        """quantized, indices, kl, weights or None. stats, if not None, get what the backward pass wants."""
 
     def nearest_forward(self, z: Tensor, codebook: Tensor) -> tuple[Tensor, Tensor]:
         """quantized, indices."""
@@ -52,7 +52,8 @@ class Backend(Protocol):
 class KernelBackend(Backend, Protocol):
     """What a backend that is not differentiable offers as well.
 
-    Its stats are a tensor (stats_rows, N) in the compute dtype that only itself understands.
+    Its stats are a tensor (stats_rows, N) in the compute dtype that only itself understands, and of which it
+    may leave parts as they were.
     """
 
     stats_rows: int

@@ -50,8 +50,8 @@ def native() -> ModuleType:
 
 
 def gumbel_forward(
-    input: Tensor, codebook: Tensor, call: GumbelCall, want_stats: bool
-) -> tuple[Tensor, Tensor, Tensor, Tensor | None, Tensor | None]:
+    input: Tensor, codebook: Tensor, call: GumbelCall, stats: Tensor | None
+) -> tuple[Tensor, Tensor, Tensor, Tensor | None]:
     """See `fqvae_kernels.backends.Backend`."""
     # empty_like costs a third of an empty that is told shape, dtype and device.
     quantized = input.new_empty(input.shape[:-1]) if call.is_logits else torch.empty_like(input)
@@ -59,7 +59,6 @@ def gumbel_forward(
     kl = torch.empty_like(quantized, dtype=codebook.dtype)
     rows = kl.numel()
     weights = input.new_empty((*kl.shape, codebook.shape[-1])) if call.want_weights else None
-    stats = codebook.new_empty((stats_rows, rows)) if want_stats else None
     native().gumbel_forward(
         *_common_arguments(input, codebook, call, rows),
         quantized.data_ptr(),
@@ -69,7 +68,7 @@ def gumbel_forward(
         _pointer(stats),
         torch.get_num_threads(),
     )
-    return quantized, indices, kl, weights, stats
+    return quantized, indices, kl, weights
 
 
 def gumbel_backward(

@@ -38,8 +38,8 @@ def unavailable_reason(device: torch.device | None) -> str | None:
 
 
 def gumbel_forward(
-    input: Tensor, codebook: Tensor, call: GumbelCall, want_stats: bool
-) -> tuple[Tensor, Tensor, Tensor, Tensor | None, Tensor | None]:
+    input: Tensor, codebook: Tensor, call: GumbelCall, stats: Tensor | None
+) -> tuple[Tensor, Tensor, Tensor, Tensor | None]:
     """See `fqvae_kernels.backends.Backend`."""
     codes = codebook.shape[-1]
     shape = input.shape[:-1] if call.is_logits else input.shape
@@ -48,14 +48,13 @@ def gumbel_forward(
     kl = codebook.new_empty(shape)
     rows = kl.numel()
     weights = input.new_empty((*shape, codes)) if call.want_weights else None
-    stats = codebook.new_empty((stats_rows, rows)) if want_stats else None
     this = _pass(geometry.forward, input, codebook, call, rows, weights)
     outputs = [Buffer(tensor, True) for tensor in (quantized, indices, kl, stats, weights)]
     kernel = f"forward_{'logits' if call.is_logits else 'z'}_{_suffix(codebook)}"
     for begin, end in geometry.launches(rows, call.row_offset):
         arguments = this.call_arguments(begin, end).followed_by(*outputs)
         launcher.launch(kernel, _grid(this), this.geometry.shared, arguments, input.device)
-    return quantized, indices, kl, weights, stats
+    return quantized, indices, kl, weights
 
 
 def gumbel_backward(

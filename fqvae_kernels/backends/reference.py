@@ -18,11 +18,11 @@ def unavailable_reason(device: torch.device | None) -> str | None:
 
 
 def gumbel_forward(
-    input: Tensor, codebook: Tensor, call: GumbelCall, want_stats: bool
-) -> tuple[Tensor, Tensor, Tensor, Tensor | None, Tensor | None]:
-    """See `fqvae_kernels.backends.Backend`; stats are None, autograd keeps what it needs."""
+    input: Tensor, codebook: Tensor, call: GumbelCall, stats: Tensor | None
+) -> tuple[Tensor, Tensor, Tensor, Tensor | None]:
+    """See `fqvae_kernels.backends.Backend`; stats are left alone, autograd keeps what it needs."""
     quantize = reference.gumbel_quantize_logits if call.is_logits else reference.gumbel_quantize
-    result = quantize(
+    return quantize(
         input,
         codebook,
         seed=call.seed,
@@ -31,7 +31,6 @@ def gumbel_forward(
         row_offset=call.row_offset,
         return_weights=call.want_weights,
     )
-    return (*result, None)
 
 
 def nearest_forward(z: Tensor, codebook: Tensor) -> tuple[Tensor, Tensor]:

@@ -61,8 +61,8 @@ def unavailable_reason(device: torch.device | None) -> str | None:
 
 
 def gumbel_forward(
-    input: Tensor, codebook: Tensor, call: GumbelCall, want_stats: bool
-) -> tuple[Tensor, Tensor, Tensor, Tensor | None, Tensor | None]:
+    input: Tensor, codebook: Tensor, call: GumbelCall, stats: Tensor | None
+) -> tuple[Tensor, Tensor, Tensor, Tensor | None]:
     """See `fqvae_kernels.backends.Backend`."""
     codes = codebook.shape[-1]
     shape = input.shape[:-1] if call.is_logits else input.shape
@@ -71,10 +71,10 @@ def gumbel_forward(
     kl = codebook.new_empty(shape)
     rows = kl.numel()
     weights = input.new_empty((*shape, codes)) if call.want_weights else None
-    soft_weights = call.want_weights and not call.hard
-    stats = codebook.new_empty((stats_rows, rows)) if want_stats or soft_weights else None
+    if stats is None and weights is not None and not call.hard:
+        stats = codebook.new_empty((stats_rows, rows))  # the kernel that writes soft weights reads them
     if rows == 0:
-        return quantized, indices, kl, weights, stats
+        return quantized, indices, kl, weights
 
     tile = forward_tile(rows, codes)
     tiling = {"ROWS": tile.rows, "BLOCKS": tile.blocks}
@@ -104,7 +104,7 @@ def gumbel_forward(
         )
     elif weights is not None:
         _weights(common, per_latent, tiling, programs, stats=stats, weights=weights)
-    return quantized, indices, kl, weights, stats if want_stats else None
+    return quantized, indices, kl, weights
 
 
 def gumbel_backward(

@@ -190,7 +190,7 @@ def test_seed_and_temperature_in_device_memory(dtype):
     seed, temperature = torch.tensor(-5), torch.tensor(0.5, dtype=dtype)
     with running_ptx():
         got = cuda.gumbel_forward(
-            case.input, case.codebook, GumbelCall(False, False, False, 3, seed, temperature), True
+            case.input, case.codebook, GumbelCall(False, False, False, 3, seed, temperature), None
         )
         expected = case.but(seed=2**64 - 5, row_offset=3).call("cuda")
     assert all(torch.equal(x, y) for x, y in zip(got[:3], expected[:3], strict=True))
