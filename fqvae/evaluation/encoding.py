@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import hashlib
 import sys
+from collections.abc import Iterator
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TypeAlias
 
 import numpy as np
 import torch
@@ -13,11 +16,15 @@ from numpy.typing import NDArray
 from torch import Tensor
 from tqdm import tqdm
 
-from fqvae.data import FactorDataset, open_dataset, split
+from fqvae.data import FactorDataset, split
 from fqvae.metrics import code_ranks
 from fqvae.models.autoencoder import Autoencoder, to_float
 from fqvae.training.checkpoint import build_model, checkpoint_path, read_checkpoint
 from fqvae.training.config import RunConfig
+from fqvae.training.data import open_data
+
+# int64 indices of a discrete model, float32 numbers of another; (samples, latents).
+Codes: TypeAlias = NDArray[np.int64] | NDArray[np.float32]
 
 
 @dataclass(frozen=True, eq=False)
@@ -53,7 +60,7 @@ class Encoded:
 
     index: NDArray[np.int64]
     factors: NDArray[np.int64]
-    codes: NDArray[np.int64] | NDArray[np.float32]
+    codes: Codes
     error: float
 
 
@@ -68,23 +75,31 @@ def open_run(
 
     Args:
         run_or_checkpoint: a run's folder, or a checkpoint file.
-        device: of the model.
+        device: of the model; "auto" is CUDA where there is one.
         root: where the images are now, if not where the run's configuration says.
         dataset: opened already; by default the one that the configuration names.
 
     Raises:
         FileNotFoundError: no such run, or no checkpoint in it. CheckpointError: a damaged one.
+        ValueError: a CUDA device where there is none.
         Errors of `open_dataset`.
     """
+    if device == "auto":
+        device = "cuda" if torch.cuda.is_available() else "cpu"
+    elif torch.device(device).type == "cuda" and not torch.cuda.is_available():
+        raise ValueError(f"device was {str(device)!r}, but PyTorch finds no CUDA device here")
     path = checkpoint_path(run_or_checkpoint)
     checkpoint = read_checkpoint(path)
     config = checkpoint.config
     if dataset is None:
-        dataset = open_dataset(config.data.name, root or config.data.root, size=config.data.size)
-    with open(path, "rb") as file:
-        digest = hashlib.sha256(file.read()).hexdigest()
+        dataset = open_data(config.data, root)
     model = build_model(checkpoint).to(device)
-    return Run(path.parent, path, digest, checkpoint.step, config, model, dataset)
+    return Run(path.parent, path, sha256(path), checkpoint.step, config, model, dataset)
+
+
+def sha256(path: Path) -> str:
+    """The SHA-256 of a file, as hexadecimal digits."""
+    return hashlib.sha256(path.read_bytes()).hexdigest()
 
 
 def held_out(dataset: FactorDataset, count: int, seed: int = 0) -> NDArray[np.int64]:
@@ -101,23 +116,23 @@ def held_out(dataset: FactorDataset, count: int, seed: int = 0) -> NDArray[np.in
     return test[np.random.default_rng(seed).permutation(len(test))[:count]]
 
 
-@torch.no_grad()
 def encode(run: Run, index: NDArray[np.int64], *, batch_size: int = 256, progress: bool = False) -> Encoded:
     """Encode images, and decode them again for the error.
+
+    An image's code depends neither on its place in the index nor on how many images there are.
 
     Args:
         run: an open one.
         index: numbers of images, int64 (samples,).
-        batch_size: images at a time.
+        batch_size: images at a time; may change the last digits of codes that are floating-point.
         progress: show a progress bar on standard error.
     """
-    device = next(run.model.parameters()).device
     codes, total = [], 0.0
-    starts = range(0, len(index), batch_size)
-    for start in tqdm(starts, "encoding", disable=not progress, file=sys.stderr, leave=False):
-        images = to_float(run.dataset.images(index[start : start + batch_size]).to(device))
-        codes.append(run.model.encode(images))
-        total += (run.model.decode(codes[-1]) - images).square().sum(dtype=torch.float64).item()
+    for images, part in _batches(run, index, batch_size, progress):
+        codes.append(part)
+        with torch.no_grad(), _float32():
+            decoded = run.model.decode(part)
+        total += (decoded - images).square().sum(dtype=torch.float64).item()
     pixels = int(np.prod(run.dataset.image_shape))
     return Encoded(
         index,
@@ -127,7 +142,38 @@ def encode(run: Run, index: NDArray[np.int64], *, batch_size: int = 256, progres
     )
 
 
-def ordered_codes(run: Run, codes: NDArray[np.int64] | NDArray[np.float32]) -> NDArray[np.generic]:
+def encode_codes(
+    run: Run, index: NDArray[np.int64], *, batch_size: int = 256, progress: bool = False
+) -> Codes:
+    """The codes alone, (samples, M); arguments as for `encode`, at least one image."""
+    parts = [codes for _, codes in _batches(run, index, batch_size, progress)]
+    return torch.cat(parts).cpu().numpy()
+
+
+def _batches(
+    run: Run, index: NDArray[np.int64], batch_size: int, progress: bool
+) -> Iterator[tuple[Tensor, Tensor]]:
+    """Images in the units of `to_float` and their codes, on the model's device."""
+    device = next(run.model.parameters()).device
+    starts = range(0, len(index), batch_size)
+    for start in tqdm(starts, "encoding", disable=not progress, file=sys.stderr, leave=False):
+        part = index[start : start + batch_size]
+        # Matrix products round differently for other numbers of rows: the last batch is filled up.
+        images = to_float(run.dataset.images(np.resize(part, batch_size)).to(device))
+        with torch.no_grad(), _float32():
+            codes = run.model.encode(images)
+        yield images[: len(part)], codes[: len(part)]
+
+
+def _float32() -> AbstractContextManager[None]:
+    """Convolutions on a GPU that give the same each time, without TensorFloat-32's 10 bits."""
+    context: AbstractContextManager[None] = torch.backends.cudnn.flags(
+        enabled=True, deterministic=True, allow_tf32=False
+    )
+    return context
+
+
+def ordered_codes(run: Run, codes: Codes) -> Codes:
     """Codes as metrics want them: discrete ones by their rank among the codebook's values.
 
     An index has no order, and trees read order. Codes that are vectors have none either and stay indices.

@@ -4,14 +4,18 @@ from __future__ import annotations
 
 import contextlib
 import os
+import zipfile
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor
+from torch.optim import Optimizer
 
 from fqvae.models.autoencoder import Autoencoder
+from fqvae.models.config import ConfigError
 from fqvae.training.config import RunConfig, from_flat
 
 FORMAT = 1
@@ -46,26 +50,67 @@ def checkpoint_path(run_or_checkpoint: str | Path) -> Path:
 
 
 def read_checkpoint(run_or_checkpoint: str | Path) -> Checkpoint:
-    """Read a run's checkpoint, its tensors on the CPU.
-
-    Raises FileNotFoundError, CheckpointError; ConfigError for a configuration that is not this version's.
-    """
+    """Read a run's checkpoint, its tensors on the CPU. Raises FileNotFoundError, CheckpointError."""
     path = checkpoint_path(run_or_checkpoint)
     content = read_plain(path)
-    header = content.get("fqvae")
-    if not isinstance(header, dict) or "state_dict" not in content:
+    header, state = content.get("fqvae"), content.get("state_dict")
+    if not isinstance(header, dict) or not isinstance(state, dict):
         raise CheckpointError(f"{path} is not a checkpoint of fqvae")
     if header.get("format") != FORMAT:
         raise CheckpointError(
             f"{path} has the format {header.get('format')}, but this version reads {FORMAT}"
         )
-    return Checkpoint(path, from_flat(header["config"]), int(header["step"]), content["state_dict"])
+    values, step = header.get("config"), header.get("step")
+    if not isinstance(values, dict) or not isinstance(step, int):
+        raise CheckpointError(f"{path} is not a checkpoint of fqvae: it lacks a configuration or a step")
+    try:
+        config = from_flat(values)
+    except ConfigError as error:
+        raise CheckpointError(f"{path} has a configuration that this version cannot read: {error}") from error
+    if not 0 <= step <= config.steps:
+        raise CheckpointError(f"{path} is damaged: it is at step {step} of {config.steps}")
+    return Checkpoint(path, config, step, state)
+
+
+def check_sizes(
+    content: dict[str, Any], state: dict[str, Tensor], usage: Tensor, optimizers: Sequence[Optimizer]
+) -> None:
+    """Raise CheckpointError unless training can go on: everything is there, and as large as it has to be.
+
+    content: the whole checkpoint's. The others: as the module that is about to load it has them.
+    """
+    saved = content.get("optimizer_states", [])
+    if len(saved) != len(optimizers):
+        raise CheckpointError(
+            f"the checkpoint must have the states of {len(optimizers)} optimizer(s) to go on from, "
+            f"but has {len(saved)}"
+        )
+    wanted, found = {**state, "usage": usage}, {**content["state_dict"], **content["fqvae"]}
+    for number, (optimizer, states) in enumerate(zip(optimizers, saved, strict=True)):
+        parameters = [each for group in optimizer.param_groups for each in group["params"]]
+        for place, moments in states["state"].items():
+            # The fused kernel does not compare sizes: it would read and write beyond the end.
+            for name in ("exp_avg", "exp_avg_sq"):
+                key = f"optimizer {number}, {name} {place}"
+                wanted[key], found[key] = parameters[place], moments[name]
+    for key, tensor in wanted.items():
+        shape = tuple(found[key].shape) if key in found else None
+        if shape != tuple(tensor.shape):
+            raise CheckpointError(
+                f"the checkpoint is damaged or of another version: {key} must have shape "
+                f"{tuple(tensor.shape)}, but {'is missing' if shape is None else f'has {shape}'}"
+            )
 
 
 def read_plain(path: str | Path) -> dict[str, Any]:
     """The content of a file of tensors and plain values. Raises CheckpointError if it is anything else."""
     with open(path, "rb") as file:
         try:
+            with zipfile.ZipFile(file) as archive:
+                damaged = archive.testzip()  # torch.load does not compare the checksums
+            if damaged is not None:
+                raise zipfile.BadZipFile(f"the checksum of {damaged} is wrong")
+            file.seek(0)
             content = torch.load(file, map_location="cpu", weights_only=True)
         except Exception as error:  # of many types, by where the damage is
             raise CheckpointError(
@@ -92,8 +137,10 @@ def write_plain(content: dict[str, Any], path: str | Path) -> None:
     except BaseException as error:
         with contextlib.suppress(OSError):
             temporary.unlink(missing_ok=True)
+        # PyTorch's own error hides the one that says why.
+        reason = error.__context__ if isinstance(error, RuntimeError) and error.__context__ else error
         if isinstance(error, OSError | RuntimeError):
-            raise OSError(f"could not write {path}, what was there is kept: {error}") from error
+            raise OSError(f"could not write {path}, what was there is kept: {reason}") from error
         raise
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import difflib
 import types
@@ -10,6 +11,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from fqvae.data import RayShapes
 from fqvae.models.config import ConfigError, ModelConfig, check_at_least
 
 
@@ -18,11 +20,42 @@ class DataConfig:
     """name: of a set that `fqvae.data.open_dataset` knows. size: height and width of its images.
 
     root: the file or folder of a set that is not rendered here.
+    correlated: factors of RayShapes that are tied in the training images, "tied:leading" with a comma between
+        pairs. strength: of the ties, 0 to 1; see `fqvae.data.correlation`.
     """
 
     name: str = "rayshapes"
     size: int = 64
     root: str | None = None
+    correlated: str | None = None
+    strength: float = 0.0
+
+    def __post_init__(self) -> None:
+        pairs = self.correlated_pairs()
+        if (pairs or self.strength) and self.name != RayShapes.name:
+            key = "correlated" if pairs else "strength"
+            raise ConfigError(
+                f"data.{key} is for {RayShapes.name} only, but data.name was {self.name!r}; leave it out"
+            )
+        try:
+            RayShapes(correlated=pairs, strength=self.strength)
+        except ValueError as error:  # it begins with the name of the argument
+            raise ConfigError(f"data.{error}") from error
+
+    def correlated_pairs(self) -> dict[str, str]:
+        """{tied factor: leading factor}. Raises ConfigError if the text does not say that."""
+        pairs: dict[str, str] = {}
+        for pair in self.correlated.split(",") if self.correlated is not None else ():
+            tied, _, leading = (word.strip() for word in pair.partition(":"))
+            if not tied or not leading or ":" in leading:
+                raise ConfigError(
+                    f"data.correlated must be pairs tied:leading with a comma between them, "
+                    f"but was {self.correlated!r}"
+                )
+            if tied in pairs:
+                raise ConfigError(f"data.correlated ties {tied!r} twice: {self.correlated!r}")
+            pairs[tied] = leading
+        return pairs
 
 
 @dataclass(frozen=True)
@@ -38,7 +71,7 @@ class OptimizerConfig:
     weight_decay: float = 0.0
 
     def __post_init__(self) -> None:
-        check_at_least("optimizer", self, **{each.name: 0 for each in dataclasses.fields(self)})
+        check_at_least("optimizer.", self, **{each.name: 0 for each in dataclasses.fields(self)})
 
 
 @dataclass(frozen=True)
@@ -61,9 +94,9 @@ class RunConfig:
     checkpoint_every: int = 1_000
 
     def __post_init__(self) -> None:
-        check_at_least("run", self, steps=1, batch_size=1, log_every=1, checkpoint_every=1, seed=0)
+        check_at_least("", self, steps=1, batch_size=1, log_every=1, checkpoint_every=1, seed=0)
         if self.temperature_steps is not None:
-            check_at_least("run", self, temperature_steps=1)
+            check_at_least("", self, temperature_steps=1)
         if self.model.has_discriminator and self.batch_size % 2:
             raise ConfigError(
                 f"batch_size must be even, because half of it is for the discriminator, "
@@ -78,7 +111,7 @@ def from_flat(values: Mapping[str, object]) -> RunConfig:
     Raises ConfigError: an unknown key or a bad value, with the nearest right one.
     """
     check_keys(values)
-    config: RunConfig = _build(RunConfig, values, "")
+    config: RunConfig = build(RunConfig, values)
     return config
 
 
@@ -92,6 +125,16 @@ def to_flat(config: object) -> dict[str, Any]:
         else:
             flat[each.name] = value
     return flat
+
+
+def differences(here: RunConfig, there: RunConfig) -> list[str]:
+    """What two runs differ in, each with both values; where the images lie is no difference."""
+    ours, theirs = to_flat(here), to_flat(there)
+    return [
+        f"{key} is {theirs[key]!r} there and {ours[key]!r} here"
+        for key in ours
+        if ours[key] != theirs[key] and key != "data.root"
+    ]
 
 
 def check_keys(keys: Iterable[str]) -> None:
@@ -113,13 +156,14 @@ def did_you_mean(word: str, known: Iterable[str]) -> str:
     return f"; did you mean {tails.get(near[0], near[0])!r}?" if near else ""
 
 
-def _build(kind: type[Any], values: Mapping[str, object], prefix: str) -> Any:
+def build(kind: type[Any], values: Mapping[str, object], prefix: str = "") -> Any:
+    """A configuration of this kind from its flat keys, each behind the prefix. Raises ConfigError."""
     hints = typing.get_type_hints(kind)
     arguments = {}
     for each in dataclasses.fields(kind):
         key, hint = prefix + each.name, hints[each.name]
         if dataclasses.is_dataclass(hint):
-            arguments[each.name] = _build(typing.cast("type[Any]", hint), values, key + ".")
+            arguments[each.name] = build(typing.cast("type[Any]", hint), values, key + ".")
         elif key in values:
             arguments[each.name] = _convert(key, values[key], hint)
     return kind(**arguments)
@@ -144,13 +188,18 @@ def _convert(key: str, value: object, hint: Any) -> object:
     if hint is str and isinstance(value, str):
         return value
     if hint in (int, float) and isinstance(value, str | int | float) and not isinstance(value, bool):
-        try:
-            number = float(value)
-            if hint is float:
-                return number
-            if number == int(number):
-                return int(number)
-        except (ValueError, OverflowError):
-            pass
+        with contextlib.suppress(ValueError, OverflowError):
+            return float(value) if hint is float else _whole_number(value)
     names = {bool: "true or false", int: "a whole number", float: "a number", str: "a text"}
     raise ConfigError(f"{key} must be {names[hint]}, but was {value!r}")
+
+
+def _whole_number(value: str | float) -> int:
+    """Raises ValueError, OverflowError if the value is none."""
+    try:
+        return int(str(value))  # not by way of a float, which has no more than 53 bits
+    except ValueError:
+        number = int(float(value))
+        if number != float(value):
+            raise
+        return number

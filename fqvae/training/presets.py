@@ -47,6 +47,20 @@ def load_preset(preset: str, model: str = "factorqvae", overrides: Iterable[str]
     return from_flat(values)
 
 
+def model_name(config: RunConfig) -> str:
+    """Which of the nine models a run is, by its parts; "vector" or "custom" for one that is none of them."""
+    latent, weights = config.model.latent, config.model.weights
+    factor = "factor" if config.model.has_discriminator else ""
+    if latent.kind == "vector":
+        return "vector"
+    if latent.kind == "plain":
+        penalised = weights.nonnegativity > 0 or weights.activity > 0
+        return "custom" if factor else "bioae" if penalised else "ae"
+    if latent.estimator == "nearest":
+        return "qlae" if latent.codebooks == "per_latent" else "custom"
+    return factor + {"gaussian": "vae", "logits": "dvae", "scalar": "qvae"}[latent.kind]
+
+
 def _layers(preset: str, model: str) -> dict[str, Any]:
     """The keys of a preset and of those it builds on."""
     content = _read(preset)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import fcntl
 import logging
 import os
 import sys
@@ -10,24 +11,24 @@ import warnings
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Literal, get_args
 
 import numpy as np
 import torch
 import yaml
 from lightning.pytorch import Trainer
-from lightning.pytorch.callbacks import TQDMProgressBar
 from lightning.pytorch.loggers import Logger, TensorBoardLogger
 from lightning.pytorch.strategies import DDPStrategy
 from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor
 
-from fqvae.data import FactorDataset, open_dataset, split
+from fqvae.data import FactorDataset, split
 from fqvae.models.autoencoder import Autoencoder, to_float, to_uint8
-from fqvae.training.callbacks import Checkpoints, SafeCheckpointIO
+from fqvae.training.callbacks import Checkpoints, SafeCheckpointIO, StepBar
 from fqvae.training.checkpoint import FILE, CheckpointError, load, read_checkpoint
-from fqvae.training.config import RunConfig, to_flat
+from fqvae.training.config import RunConfig, differences, to_flat
+from fqvae.training.data import open_data
 from fqvae.training.fast import FastMode, choose_fast
 from fqvae.training.loggers import CsvFile
 from fqvae.training.module import Training
@@ -67,12 +68,15 @@ def train(
         dataset: opened already; by default the one that the configuration names.
 
     Raises:
-        FileExistsError: a folder in use, without `resume`. FileNotFoundError: nothing to resume.
+        FileExistsError: a folder in use, without `resume`, or by a run that is going on.
+        FileNotFoundError, NotADirectoryError: nothing to resume.
         CheckpointError: a damaged checkpoint, or one of another configuration.
         ValueError: a batch that does not fit the set or the processes; a device that is not there.
         NonFiniteError: a loss that is NaN or infinite; the last checkpoint before it is kept.
         OSError: a folder or file that cannot be written.
     """
+    if device not in get_args(Device):
+        raise ValueError(f"device must be one of {get_args(Device)}, but was {device!r}")
     if device == "cuda" and not torch.cuda.is_available():
         raise ValueError(
             "device was 'cuda', but PyTorch finds no CUDA device here; it may be 'cpu' or 'auto'"
@@ -83,19 +87,18 @@ def train(
     if rank == 0 and not resume:
         _check_free(folder)
     if dataset is None:
-        dataset = open_dataset(config.data.name, config.data.root, size=config.data.size)
+        dataset = open_data(config.data)
     module = Training(config, dataset, split(dataset).train)
     cuda = device == "cuda" or (device == "auto" and torch.cuda.is_available())
     module.use(choose_fast(fast, config.model.network, cuda))
-    if rank == 0:
-        _prepare(folder, config)
-
     processes = int(os.environ.get("WORLD_SIZE", "1"))
+    module.batches(rank, processes)  # an error of theirs before anything is written
+
     local = int(os.environ.get("LOCAL_WORLD_SIZE", str(processes)))
     # Unused by the one loss is what only the other one reaches.
     distributed = DDPStrategy(find_unused_parameters=module.discriminator is not None)
     bar = sys.stderr.isatty()
-    with _quiet():
+    with _quiet(), _claimed(folder, config, resume) if rank == 0 else contextlib.nullcontext():
         trainer = Trainer(
             accelerator="gpu" if cuda else "cpu",
             devices=local,
@@ -104,7 +107,7 @@ def train(
             precision="bf16-mixed" if module.fast.bfloat16 else "32-true",
             max_epochs=1,
             logger=_loggers(folder, start),
-            callbacks=[Checkpoints(folder / FILE), *([TQDMProgressBar(refresh_rate=10)] if bar else [])],
+            callbacks=[Checkpoints(folder / FILE), *([StepBar(refresh_rate=10)] if bar else [])],
             plugins=[SafeCheckpointIO()],
             enable_progress_bar=bar,
             enable_checkpointing=False,
@@ -112,7 +115,7 @@ def train(
             use_distributed_sampler=False,
         )
         if start < config.steps:
-            trainer.fit(module, ckpt_path=folder / FILE if resume else None)
+            _fit(trainer, module, folder, resume)
 
     finished = max(module.step, start) == config.steps
     losses = dict(module.last_losses)
@@ -162,25 +165,49 @@ def _write_picture(model: Autoencoder, images: Tensor, path: Path) -> None:
 def _resume_step(folder: Path, config: RunConfig) -> int:
     """The step at which a run goes on. Raises CheckpointError if its configuration is another."""
     checkpoint = read_checkpoint(folder)
-    here, there = to_flat(config), to_flat(checkpoint.config)
-    different = [key for key in here if here[key] != there[key] and key != "data.root"]
-    if different:
-        lines = ", ".join(f"{key} is {there[key]!r} there and {here[key]!r} here" for key in different)
-        raise CheckpointError(f"{checkpoint.path} belongs to another configuration: {lines}")
+    if not folder.is_dir():
+        raise NotADirectoryError(f"{folder} is a checkpoint; to go on with a run, name its folder")
+    if different := differences(config, checkpoint.config):
+        raise CheckpointError(f"{checkpoint.path} belongs to another configuration: {', '.join(different)}")
     return checkpoint.step
 
 
 def _check_free(folder: Path) -> None:
-    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+    if (folder / FILE).exists():
         raise FileExistsError(f"{folder} is in use; resume the run that is there, or name another folder")
+    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+        raise FileExistsError(f"{folder} is no empty folder, and has no run to resume; name another one")
 
 
-def _prepare(folder: Path, config: RunConfig) -> None:
-    """Make the folder and write the configuration, or find out that this cannot be done."""
+@contextlib.contextmanager
+def _claimed(folder: Path, config: RunConfig, resume: bool) -> Iterator[None]:
+    """Make the folder, keep other runs out of it while inside, and write the configuration."""
     folder.mkdir(parents=True, exist_ok=True)
-    temporary = folder / "config.tmp"
-    temporary.write_text(yaml.safe_dump(to_flat(config), sort_keys=False), encoding="utf-8")
-    os.replace(temporary, folder / "config.yaml")
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise FileExistsError(f"{folder} is in use by a run that is going on") from None
+        except OSError:
+            pass  # a file system without locks
+        if not resume:
+            _check_free(folder)
+        temporary = folder / "config.tmp"
+        temporary.write_text(yaml.safe_dump(to_flat(config), sort_keys=False), encoding="utf-8")
+        os.replace(temporary, folder / "config.yaml")
+        yield
+    finally:
+        os.close(descriptor)
+
+
+def _fit(trainer: Trainer, module: Training, folder: Path, resume: bool) -> None:
+    try:
+        trainer.fit(module, ckpt_path=folder / FILE if resume else None)
+    except OSError as error:
+        if error.errno is not None and error.filename is None:
+            error.filename = str(folder)  # a full disk, say, is reported without a name
+        raise
 
 
 def _loggers(folder: Path, step: int) -> list[Logger]:

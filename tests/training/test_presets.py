@@ -4,7 +4,7 @@ import dataclasses
 
 import pytest
 
-from fqvae.models import ConfigError, ModelConfig
+from fqvae.models import ConfigError, LatentConfig, ModelConfig, NetworkConfig
 from fqvae.training import RunConfig, from_flat, load_preset, model_names, preset_names, to_flat
 
 SETS = {"shapes3d": 12, "isaac3d": 18, "mpi3d_complex": 14}
@@ -92,7 +92,7 @@ def test_flat_and_back(model):
         (("smoke", "qvae", ["steps=many"]), "steps must be a whole number, but was 'many'"),
         (("smoke", "qvae", ["steps=1.5"]), "steps must be a whole number, but was '1.5'"),
         (("smoke", "qvae", ["steps=nan"]), "steps must be a whole number"),
-        (("smoke", "qvae", ["steps=0"]), "steps must be finite and at least 1, but was 0"),
+        (("smoke", "qvae", ["steps=0"]), "^steps must be finite and at least 1, but was 0"),
         (("smoke", "qvae", ["temperature_steps=0"]), "temperature_steps must be finite and at least 1"),
         (("smoke", "qvae", ["model.weights.kl=inf"]), "weights.kl must be finite"),
         (("smoke", "qvae", ["model.weights.kl=x"]), "model.weights.kl must be a number, but was 'x'"),
@@ -109,6 +109,29 @@ def test_flat_and_back(model):
 def test_mistakes_are_named_with_the_nearest_right_one(arguments, words):
     with pytest.raises(ConfigError, match=words):
         load_preset(*arguments)
+
+
+def test_large_whole_numbers_are_exact():
+    """A seed that a float would round must come back from a checkpoint as it was."""
+    seed = 2**62 + 1
+    config = load_preset("smoke", "qvae", [f"seed={seed}"])
+    assert config.seed == seed and from_flat(to_flat(config)) == config
+
+
+@pytest.mark.parametrize(
+    ("part", "field", "words"),
+    [
+        (LatentConfig, "kind", r"latent\.kind must be one of \('plain', .*, but was 'x'"),
+        (LatentConfig, "estimator", r"latent\.estimator must be one of \('gumbel', 'nearest'\), but was 'x'"),
+        (LatentConfig, "codebooks", r"latent\.codebooks must be one of"),
+        (LatentConfig, "init", r"latent\.init must be one of"),
+        (NetworkConfig, "kind", r"network\.kind must be one of"),
+        (NetworkConfig, "init", r"network\.init must be one of"),
+    ],
+)
+def test_parts_made_in_python_are_checked_too(part, field, words):
+    with pytest.raises(ConfigError, match=words):
+        part(**{field: "x"})
 
 
 def test_values_of_the_wrong_type_are_refused():

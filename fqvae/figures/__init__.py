@@ -1,0 +1,24 @@
+"""Pictures of models, drawn with matplotlib and without pyplot: each function returns a Figure."""
+
+from fqvae.figures.codes import code_usage, value_histograms
+from fqvae.figures.curves import read_columns, training_curves
+from fqvae.figures.images import reconstructions, traversals
+from fqvae.figures.matrices import heatmap
+from fqvae.figures.saving import save
+from fqvae.figures.traversal import Traversal, spread_codes, spread_values, traverse, used_codes
+
+__all__ = [
+    "Traversal",
+    "code_usage",
+    "heatmap",
+    "read_columns",
+    "reconstructions",
+    "save",
+    "spread_codes",
+    "spread_values",
+    "training_curves",
+    "traversals",
+    "traverse",
+    "used_codes",
+    "value_histograms",
+]

@@ -1,0 +1,127 @@
+"""A run's metrics.csv as curves."""
+
+from __future__ import annotations
+
+import csv
+import math
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+from fqvae.figures.style import LINES, MUTED, headings, panels, styled
+
+
+class _Panel(NamedTuple):
+    """Columns with their names in the legend; a logarithmic axis; what a discriminator that guesses has."""
+
+    title: str
+    columns: Mapping[str, str]
+    log: bool = False
+    guessing: float | None = None
+
+
+_PERPLEXITY = "perplexity/"
+_NETWORKS = ("encoder", "decoder", "codebook", "discriminator")
+_PANELS = (
+    _Panel("loss", {"loss": "loss", "reconstruction": "reconstruction"}, log=True),
+    _Panel("KL divergence (nats)", {"kl": ""}),
+    _Panel("total correlation (nats)", {"total_correlation": ""}),
+    _Panel("negative part of z", {"nonnegativity": ""}),
+    _Panel("mean of z squared", {"activity": ""}),
+    _Panel("distance of z and codes", {"commitment": "commitment", "codebook": "codebook"}, log=True),
+    _Panel("discriminator's loss", {"discriminator": ""}, guessing=math.log(2)),
+    _Panel("discriminator's accuracy", {"discriminator_accuracy": ""}, guessing=0.5),
+    _Panel("perplexity of codes", {f"{_PERPLEXITY}pooled": "together"}),
+    _Panel("norm of the gradients", {f"gradient_norm/{name}": name for name in _NETWORKS}, log=True),
+    _Panel("temperature", {"temperature": ""}),
+    _Panel("learning rate", {"learning_rate": ""}),
+)
+
+
+@styled
+def training_curves(columns: Mapping[str, Sequence[float]], *, title: str = "") -> Figure:
+    """Losses, penalties, perplexities, gradients and schedules, each against the step.
+
+    Columns that the model does not have are left out, and so are those without a panel.
+
+    Args:
+        columns: as `read_columns` gives them: "step" and at least one that has a panel; all of one length.
+        title: above all.
+
+    Raises:
+        ValueError: no steps, nothing to draw, columns of different lengths.
+    """
+    steps = columns.get("step", ())
+    shown = [panel for panel in _PANELS if any(name in columns for name in panel.columns)]
+    if not len(steps) or not shown:
+        raise ValueError(f"columns must hold step and losses, but held {', '.join(columns) or 'nothing'}")
+    for name, column in columns.items():
+        if len(column) != len(steps):
+            raise ValueError(f"{name} must have the length of step, {len(steps)}, but had {len(column)}")
+    figure, axes = panels(len(shown), 3, 1.6)
+    for each, panel in zip(axes, shown, strict=True):
+        _draw(each, panel, columns)
+    headings(figure, title, "step")
+    return figure
+
+
+def _draw(axes: Axes, panel: _Panel, columns: Mapping[str, Sequence[float]]) -> None:
+    steps, labelled = columns["step"], [name for name in panel.columns if name in columns]
+    if f"{_PERPLEXITY}pooled" in labelled:
+        latents = [name for name in columns if name.startswith(_PERPLEXITY) and name not in labelled]
+        for number, name in enumerate(latents):
+            label = "" if number else "each latent"
+            axes.plot(steps, columns[name], color=MUTED, linewidth=0.5, alpha=0.7, label=label)
+    for name, color in zip(labelled, LINES, strict=False):
+        marker = "." if len(steps) == 1 else None  # a single point is no line
+        axes.plot(steps, columns[name], color=color, marker=marker, label=panel.columns[name])
+    drawn = [value for name in labelled for value in columns[name]]
+    if panel.log and min(drawn) >= 0 and max(drawn) > 0:
+        axes.set_yscale("log")
+    if panel.guessing is not None:
+        axes.axhline(panel.guessing, color=MUTED, linewidth=0.7, linestyle=(0, (3, 2)))
+        axes.annotate(
+            "guessing",
+            (1, panel.guessing),
+            xycoords=("axes fraction", "data"),
+            xytext=(0, 2),
+            textcoords="offset points",
+            ha="right",
+            fontsize=6.5,
+            color=MUTED,
+        )
+    if len(axes.get_legend_handles_labels()[1]) > 1:
+        _make_room(axes, 0.25 if len(labelled) < 3 else 0.45)
+        axes.legend(loc="upper right", ncols=2, handlelength=1, columnspacing=1, borderaxespad=0)
+    axes.set_title(panel.title)
+    axes.set_xlim(0, None)
+    axes.grid(axis="y")
+    axes.locator_params(axis="x", nbins=4)
+
+
+def _make_room(axes: Axes, share: float) -> None:
+    """So much more of the vertical axis, for a legend above the lines."""
+    scale = axes.yaxis.get_transform()
+    low, high = scale.transform(axes.get_ylim())
+    axes.set_ylim(*scale.inverted().transform([low, high + share * (high - low)]))
+
+
+def read_columns(path: str | Path) -> dict[str, list[float]]:
+    """metrics.csv by columns. A last line that a kill has cut short is left out.
+
+    Raises:
+        FileNotFoundError: there is none. ValueError: not such a file; it is named.
+    """
+    path = Path(path)
+    try:
+        text = path.read_text(encoding="utf-8")
+        header, *rows = csv.reader(text[: text.rfind("\n") + 1].splitlines())
+        if not rows or {len(row) for row in rows} != {len(header)}:
+            raise ValueError("it has no rows" if not rows else "its rows differ in length")
+        columns = zip(*[[float(cell) for cell in row] for row in rows], strict=True)
+        return {name: list(column) for name, column in zip(header, columns, strict=True)}
+    except (ValueError, csv.Error) as error:
+        raise ValueError(f"{path} is no table of numbers: {error}") from error

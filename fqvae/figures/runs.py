@@ -1,0 +1,172 @@
+"""The figures of a run: what `fqvae traverse`, `fqvae codes` and `fqvae plot` draw."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+import torch
+from matplotlib.figure import Figure
+from numpy.typing import NDArray
+
+from fqvae.evaluation import Encoded, Run
+from fqvae.figures.codes import code_usage, value_histograms
+from fqvae.figures.images import reconstructions, traversals
+from fqvae.figures.matrices import heatmap
+from fqvae.figures.style import two_decimals
+from fqvae.figures.traversal import spread_codes, spread_values, traverse, used_codes
+from fqvae.metrics import code_usage as count_codes
+from fqvae.models import to_uint8
+
+Evaluation = Mapping[str, Any]  # what `fqvae.evaluation.scores.read_evaluation` returns
+
+
+def code_values(run: Run) -> NDArray[np.float32] | None:
+    """The codebook of a discrete model, (K,) or (M, K); None for vectors, which have no order."""
+    if run.config.model.latent.kind == "vector":
+        return None
+    codebook: NDArray[np.float32] = run.model.latent.get_parameter("codebook").detach().cpu().numpy()
+    return codebook
+
+
+def run_traversals(
+    run: Run, encoded: Encoded, base: int, steps: int = 8, evaluation: Evaluation | None = None
+) -> Figure:
+    """A traversal of one image.
+
+    Args:
+        run: an open one.
+        encoded: images of it, the one that is moved among them.
+        base: its place among them.
+        steps: codes in a row, at most.
+        evaluation: of the run; with it each row says which factor its latent tells most about.
+
+    Raises:
+        ValueError: steps below 1.
+    """
+    taken, details, note = _steps(run, encoded, base, steps)
+    if evaluation is not None:
+        carried = [f"{name} {two_decimals(nmi)}" for name, nmi in _carried(evaluation)]
+        details = [f"{factor}\n{codes}".rstrip() for factor, codes in zip(carried, details, strict=True)]
+        note += " Named: the factor that it tells most about, and the normalised mutual information."
+    return traversals(
+        [row.numpy() for row in traverse(run.model, torch.as_tensor(encoded.codes[base]), taken).images],
+        [f"latent {latent}" for latent in range(len(taken))],
+        details=details,
+        values=[_texts(run, latent, row) for latent, row in enumerate(taken)],
+        current=[
+            int(np.flatnonzero(row == code)[0]) for row, code in zip(taken, encoded.codes[base], strict=True)
+        ],
+        title=f"Latent traversals of {_title(run)}",
+        note=f"{note} Framed: the image's own, the same picture in every row.",
+        original=run.dataset.images(encoded.index[base : base + 1])[0].numpy(),
+        caption=_caption(run, encoded, base),
+    )
+
+
+def run_reconstructions(run: Run, encoded: Encoded, count: int = 16) -> Figure:
+    """The first `count` of the images with their reconstructions."""
+    device = next(run.model.parameters()).device
+    with torch.no_grad():
+        decoded = to_uint8(run.model.decode(torch.as_tensor(encoded.codes[:count], device=device)))
+    return reconstructions(run.dataset.images(encoded.index[:count]).numpy(), decoded.cpu().numpy())
+
+
+def run_codes(run: Run, encoded: Encoded, evaluation: Evaluation | None = None) -> Figure:
+    """Histograms of the codes, or of the values, that each latent has on the images."""
+    labels, note = [f"latent {latent}" for latent in range(encoded.codes.shape[1])], ""
+    if evaluation is not None:
+        labels = [f"{label}: {name}" for label, (name, _) in zip(labels, _carried(evaluation), strict=True)]
+        note = "Named: the factor that a latent tells most about."
+    title = f"{_title(run)}, {len(encoded.index):,} held-out images"
+    if not run.discrete:
+        return value_histograms(encoded.codes, labels=labels, title=f"Latent values of {title}", note=note)
+    counts, values = _counts(run, encoded), code_values(run)
+    return code_usage(counts, values, labels=labels, title=f"Codes used by {title}", note=note)
+
+
+def score_heatmaps(evaluation: Evaluation) -> dict[str, Figure]:
+    """By file name: mutual information and importance, factors against latents; information among latents."""
+    factors = [_readable(name) for name in evaluation["data"]["factor_names"]]
+    latents = [str(latent) for latent in range(len(evaluation["importance"]))]
+    name = f"{evaluation['model']}, step {evaluation['checkpoint']['step']:,}"
+    return {
+        "nmi": heatmap(
+            evaluation["nmi"],
+            factors,
+            latents,
+            title=f"Information about factors in latents\n{name}",
+            column_axis="latent",
+            scale="I(factor; latent) / H(factor)",
+        ),
+        "importance": heatmap(
+            np.transpose(evaluation["importance"]),
+            factors,
+            latents,
+            title=f"Importance of latents for factors\n{name}",
+            column_axis="latent",
+            scale="importance (DCI)",
+        ),
+        "nmi_latents": heatmap(
+            evaluation["nmi_latents"],
+            latents,
+            latents,
+            title=f"Dependence among latents\n{name}",
+            row_axis="latent",
+            column_axis="latent",
+            scale="normalised mutual information",
+        ),
+    }
+
+
+def _steps(run: Run, encoded: Encoded, base: int, steps: int) -> tuple[list[NDArray[Any]], list[str], str]:
+    """What each latent takes, how many codes it uses ("" without codes), and the note that says so."""
+    codes, samples = encoded.codes[base], f"{len(encoded.index):,} held-out images"
+    if not run.discrete:
+        columns = zip(encoded.codes.T, codes, strict=True)
+        note = f"Each row moves one latent from the 1st to the 99th percentile of its values on {samples}."
+        return [spread_values(column, steps, value) for column, value in columns], [""] * len(codes), note
+    used = used_codes(_counts(run, encoded), code_values(run))
+    order = "values" if code_values(run) is not None else "indices, since vectors have no order"
+    note = f"Each row moves one latent over codes that it uses on {samples}, in the order of their {order}."
+    details = ["1 code" if len(each) == 1 else f"{len(each)} codes" for each in used]
+    return [spread_codes(each, steps, code) for each, code in zip(used, codes, strict=True)], details, note
+
+
+def _carried(evaluation: Evaluation) -> list[tuple[str, float]]:
+    """For each latent the factor that it tells most about, if any, and the normalised mutual information."""
+    nmi, names = np.asarray(evaluation["nmi"]), evaluation["data"]["factor_names"]
+    return [
+        (_readable(names[column.argmax()]) if column.any() else "no factor", float(column.max()))
+        for column in nmi.T
+    ]
+
+
+def _counts(run: Run, encoded: Encoded) -> NDArray[np.int64]:
+    return count_codes(encoded.codes, run.config.model.latent.codebook_size).counts
+
+
+def _texts(run: Run, latent: int, taken: NDArray[Any]) -> list[str]:
+    """The values of codes, or of a continuous latent, or the indices of codes without values."""
+    if not run.discrete:
+        return [two_decimals(value) for value in taken]
+    values = code_values(run)
+    if values is None:
+        return [str(code) for code in taken]
+    own = values if values.ndim == 1 else values[latent]
+    return [two_decimals(own[code]) for code in taken]
+
+
+def _caption(run: Run, encoded: Encoded, base: int) -> str:
+    pairs = zip(run.dataset.factor_names, encoded.factors[base], strict=True)
+    factors = ", ".join(f"{_readable(name)} {value}" for name, value in pairs)
+    return f"number {encoded.index[base]} of {run.dataset.name}\n{factors}"
+
+
+def _title(run: Run) -> str:
+    return f"{run.folder.resolve().name}, step {run.step:,}"
+
+
+def _readable(name: str) -> str:
+    return name.replace("_", " ")

@@ -1,0 +1,186 @@
+"""Put the page together and write it."""
+
+from __future__ import annotations
+
+import base64
+import contextlib
+import hashlib
+import importlib.resources
+import os
+import string
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+import fqvae
+from fqvae.data import split
+from fqvae.evaluation import Run
+from fqvae.evaluation.scores import read_evaluation
+from fqvae.figures.curves import read_columns
+from fqvae.report.explorer import TooLargeError, explorer_data, pairs, sliders, thumbnails
+from fqvae.report.html import escape, json_block
+from fqvae.report.sample import LITTLE, Sample, draw_sample
+from fqvae.report.sections import curves_section, facts, matrices_section, scores_section, usage_figures
+from fqvae.training.presets import model_name
+
+LIMIT = 5_000_000  # bytes of a page
+_RESERVE = 200_000  # of those, for all that is no picture
+_PAIRS = 12
+_FILES = importlib.resources.files("fqvae.report")
+
+
+def build_report(
+    run: Run,
+    out: str | Path,
+    *,
+    images: int = 8,
+    steps: int = 12,
+    samples: int = 2_000,
+    seed: int = 0,
+    progress: bool = False,
+) -> Path:
+    """Write a run's report: one HTML file that loads nothing else, of at most 5 MB.
+
+    It shows the run's scores if `fqvae evaluate` has written them for this checkpoint.
+
+    Args:
+        run: an open one.
+        out: the file; it is written whole or not at all.
+        images: how many the explorer has, at least 1 and at most samples.
+        steps: of its sliders, at least 2.
+        samples: held-out images that are encoded, at least 2: which codes a latent uses is counted there. No
+            more than the test split has are taken.
+        seed: of their choice. The first ones are shown.
+        progress: show progress bars on standard error.
+
+    Returns:
+        The file.
+
+    Raises:
+        ValueError: an option out of range; a model that has no codes, because none of its latents changes or
+            they are not finite; a damaged metrics.json or metrics.csv; pictures that do not fit into 5 MB.
+        OSError: the file cannot be written.
+    """
+    for name, value, least in (("images", images, 1), ("steps", steps, 2), ("samples", samples, 2)):
+        if value < least:
+            raise ValueError(f"{name} must be at least {least}, but was {value}")
+    samples = min(samples, len(split(run.dataset).test))
+    if images > samples:
+        raise ValueError(f"images must be at most {samples}, the held-out images encoded, but was {images}")
+    evaluation, notice = _evaluation(run)
+    nmi = None if evaluation is None else np.array(evaluation["nmi"])
+    curves = run.folder / "metrics.csv"
+    columns = read_columns(curves) if curves.is_file() else {}
+    sample = draw_sample(run, samples, seed, nmi, progress)
+
+    bases, shown = thumbnails(run, sample, images), pairs(run, sample, min(_PAIRS, samples))
+    data = explorer_data(run, sample, images, steps, LIMIT - _RESERVE - len(bases) - len(shown))
+    script = _read("page.js")
+    kind, listed = facts(run, model_name(run.config))
+    page = string.Template(_read("page.html")).substitute(
+        name=escape(run.folder.resolve().name),
+        kind=escape(kind),
+        facts=listed,
+        style=_read("page.css"),
+        script=script,
+        script_hash=f"sha256-{base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()}",
+        over=_over(sample),
+        thumbnails=bases,
+        sliders=sliders(sample, data),
+        label_note=_label_note(sample, evaluation),
+        scores=scores_section(evaluation, notice, _conditions(evaluation)),
+        pairs=shown,
+        reconstruction_note="Held-out images above, what the model makes of their codes below.",
+        matrices=matrices_section(sample, evaluation),
+        usage_title="Use of the codes" if run.discrete else "Values of the latents",
+        usage_note=_usage_note(sample),
+        usage=usage_figures(sample),
+        curves=curves_section(columns),
+        footer=_footer(run, data["lossless"]),
+        data=json_block(data),
+    )
+    content = page.encode()
+    if len(content) > LIMIT:
+        raise TooLargeError(
+            f"the page would take {len(content):,} bytes, more than {LIMIT:,}: choose fewer images"
+        )
+    return _write(Path(out), content)
+
+
+def _evaluation(run: Run) -> tuple[dict[str, Any] | None, str]:
+    """What `fqvae evaluate` wrote for this checkpoint; None and how to get it where it did not."""
+    command = f"<code>fqvae evaluate {escape(str(run.folder))}</code>"
+    try:
+        evaluation = read_evaluation(run.folder)
+    except FileNotFoundError:
+        return (
+            None,
+            f"This run has not been evaluated yet. {command} measures it; then write the report anew.",
+        )
+    if evaluation["checkpoint"]["sha256"] != run.sha256:
+        step = evaluation["checkpoint"]["step"]
+        return None, (
+            f"The scores beside this checkpoint are of another one, at step {step:,}. "
+            f"{command} measures this one; then write the report anew."
+        )
+    return evaluation, ""
+
+
+def _over(sample: Sample) -> str:
+    if sample.used is None:
+        return "from the 1st to the 99th percentile of its values"
+    if sample.values is None:
+        return "over the codes that it really uses (they are vectors, in the order of their numbers)"
+    return "over the codes that it really uses, in the order of their values"
+
+
+def _label_note(sample: Sample, evaluation: dict[str, Any] | None) -> str:
+    source = "as evaluated" if evaluation else f"estimated here from {len(sample.index):,} images"
+    return (
+        f"A latent is named after the factor of which it tells most, by normalised mutual information (NMI, "
+        f"{source}); one with less than {LITTLE} of every factor is named after none."
+    )
+
+
+def _conditions(evaluation: dict[str, Any] | None) -> str:
+    if evaluation is None:
+        return ""
+    options = evaluation["options"]
+    return (
+        f"Measured on held-out images, {options['train']:,} to fit and {options['test']:,} to test, "
+        f"seed {options['seed']}; DCI with the classifier “{escape(options['classifier'])}”. "
+        "Compare only scores of equal sample sizes and classifiers."
+    )
+
+
+def _usage_note(sample: Sample) -> str:
+    told = f"How often each latent takes each {'value' if sample.used is None else 'code'} "
+    told += f"on {len(sample.index):,} held-out images"
+    return told + (", from the smallest value to the largest." if sample.values is not None else ".")
+
+
+def _footer(run: Run, lossless: bool) -> str:
+    stored = "" if lossless else " To keep the file small, the decoded images are stored with slight losses."
+    return (
+        f"Written by fqvae {fqvae.__version__}. Checkpoint {escape(run.checkpoint.name)}, "
+        f"SHA-256 {run.sha256}.{stored}"
+    )
+
+
+def _read(name: str) -> str:
+    return (_FILES / name).read_text(encoding="utf-8")
+
+
+def _write(out: Path, content: bytes) -> Path:
+    temporary = out.with_name(f"{out.name}.{os.getpid()}.tmp")
+    try:
+        out.parent.mkdir(parents=True, exist_ok=True)
+        temporary.write_bytes(content)
+        os.replace(temporary, out)
+    except OSError as error:
+        raise OSError(f"could not write {out}: {error}") from error
+    finally:
+        with contextlib.suppress(OSError):
+            temporary.unlink(missing_ok=True)
+    return out

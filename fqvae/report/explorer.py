@@ -1,0 +1,172 @@
+"""The explorer: images decoded beforehand, one latent moved at a time, and the controls that show them."""
+
+from __future__ import annotations
+
+import base64
+import io
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from fqvae.evaluation import Run
+from fqvae.figures.traversal import spread_codes, spread_values, traverse
+from fqvae.models.autoencoder import to_uint8
+from fqvae.report.html import escape
+from fqvae.report.sample import Sample, readable, value_text
+
+# WebP's settings, in the order in which they are tried until the sheets fit.
+_QUALITIES = (None, 95, 90, 80, 65, 50)  # None: without loss
+
+
+class TooLargeError(ValueError):
+    """Pictures that do not fit into a page of the size allowed."""
+
+
+def explorer_data(run: Run, sample: Sample, images: int, steps: int, budget: int) -> dict[str, Any]:
+    """What the page's script reads.
+
+    One sheet of decoded images for each base image, a row for each latent, a column for each of its steps.
+
+    Args:
+        run, sample: the model, and the sample whose first images are the bases.
+        images: the number of bases.
+        steps: of a slider, at most.
+        budget: characters that the sheets may take.
+
+    Returns:
+        size: S. columns: steps. order: the latents as they are shown. lossless: whether the sheets are the
+        decoded images to the byte. bases: for each image its sheet, and for each latent the texts of its
+        steps and the step (`own`) that is the image's own code.
+
+    Raises TooLargeError.
+    """
+    bases, sheets = [], []
+    for image in range(images):
+        own = torch.from_numpy(sample.codes[image])
+        taken = [_steps(sample, latent, own[latent].item(), steps) for latent in range(len(own))]
+        traversal = traverse(run.model, own, taken)
+        sheets.append(_sheet(traversal.images, steps))
+        bases.append(
+            {
+                "texts": [
+                    [value_text(sample, latent, code.item()) for code in row]
+                    for latent, row in enumerate(taken)
+                ],
+                "own": [
+                    int(np.flatnonzero(row == own[latent].item())[0]) for latent, row in enumerate(taken)
+                ],
+            }
+        )
+    encoded, lossless = _pack(sheets, budget)
+    for base, sheet in zip(bases, encoded, strict=True):
+        base["sheet"] = sheet
+    return {
+        "size": run.model.image_size,
+        "columns": steps,
+        "order": sample.order,
+        "lossless": lossless,
+        "bases": bases,
+    }
+
+
+def thumbnails(run: Run, sample: Sample, images: int) -> str:
+    """The radio buttons of the base images."""
+    numbers = sample.index[:images]
+    originals = run.dataset.images(numbers)
+    names = [readable(name) for name in run.dataset.factor_names]
+    parts = []
+    for place, (number, picture, factors) in enumerate(
+        zip(numbers, originals, run.dataset.factors(numbers).tolist(), strict=True)
+    ):
+        told = ", ".join(f"{name} {value}" for name, value in zip(names, factors, strict=True))
+        checked = " checked" if place == 0 else ""
+        parts.append(
+            f'<label><input type="radio" name="image" value="{place}"{checked}>'
+            f'<img src="{png(picture)}" alt="{escape(f"Image {number}: {told}")}" title="{escape(told)}">'
+            "</label>"
+        )
+    return "\n".join(parts)
+
+
+def sliders(sample: Sample, data: dict[str, Any]) -> str:
+    """A slider for each latent, with a strip of what its steps decode to, set for the first image."""
+    base, parts = data["bases"][0], []
+    for latent in sample.order:
+        texts, own = base["texts"][latent], base["own"][latent]
+        factor, detail = sample.factor(latent), f"latent {latent}"
+        name = f"<b>{escape(sample.label(latent))}</b>"
+        if factor is not None:
+            detail += f", NMI {sample.nmi[factor, latent]:.2f}"
+        disabled = "" if len(texts) > 1 else " disabled"
+        parts.append(
+            f'<div class="latent" data-latent="{latent}" style="--steps:{len(texts)};--own:{own}">'
+            f'<label for="latent-{latent}">{name} <span>{detail}</span></label>'
+            f'<output for="latent-{latent}">{escape(texts[own])}</output>'
+            f'<div class="track"><input type="range" id="latent-{latent}" min="0" max="{len(texts) - 1}" '
+            f'step="1" value="{own}"{disabled} autocomplete="off">'
+            '<div class="strip"><canvas aria-hidden="true"></canvas></div></div></div>'
+        )
+    return "\n".join(parts)
+
+
+def pairs(run: Run, sample: Sample, images: int) -> str:
+    """Originals above their reconstructions."""
+    numbers = sample.index[:images]
+    originals = run.dataset.images(numbers)
+    device = next(run.model.parameters()).device
+    reconstructed = to_uint8(run.model(originals.to(device))).cpu()
+    return "\n".join(
+        f'<div><img src="{png(above)}" alt="Image {number}"><img src="{png(below)}" '
+        f'alt="Its reconstruction"></div>'
+        for number, above, below in zip(numbers, originals, reconstructed, strict=True)
+    )
+
+
+def png(image: Tensor) -> str:
+    """A uint8 image (3, H, W) as a data URI."""
+    from PIL import Image
+
+    file = io.BytesIO()
+    Image.fromarray(np.ascontiguousarray(image.permute(1, 2, 0).numpy())).save(file, "PNG", optimize=True)
+    return _uri("png", file)
+
+
+def _steps(sample: Sample, latent: int, own: Any, steps: int) -> np.ndarray[Any, np.dtype[Any]]:
+    if sample.used is None:
+        return spread_values(sample.codes[:, latent], steps, own)
+    return spread_codes(sample.used[latent], steps, own)
+
+
+def _sheet(rows: list[Tensor], columns: int) -> np.ndarray[Any, np.dtype[np.uint8]]:
+    """Images (steps, 3, S, S) of each latent as one picture, uint8 (M S, columns S, 3)."""
+    size = rows[0].shape[-1]
+    sheet = np.zeros((len(rows) * size, columns * size, 3), np.uint8)
+    for row, images in enumerate(rows):
+        strip = images.permute(2, 0, 3, 1).flatten(1, 2).numpy()
+        sheet[row * size : (row + 1) * size, : strip.shape[1]] = strip
+    return sheet
+
+
+def _pack(sheets: list[np.ndarray[Any, np.dtype[np.uint8]]], budget: int) -> tuple[list[str], bool]:
+    """The sheets as data URIs of WebP pictures, and whether that lost nothing. Raises TooLargeError."""
+    from PIL import Image
+
+    for quality in _QUALITIES:
+        encoded, size = [], 0
+        for sheet in sheets:
+            file = io.BytesIO()
+            setting = {"lossless": True} if quality is None else {"quality": quality}
+            Image.fromarray(sheet).save(file, "WEBP", method=4, **setting)
+            encoded.append(_uri("webp", file))
+            size += len(encoded[-1])
+            if size > budget:
+                break
+        else:
+            return encoded, quality is None
+    raise TooLargeError(f"the decoded images take more than {budget:,} bytes: choose fewer images")
+
+
+def _uri(kind: str, file: io.BytesIO) -> str:
+    return f"data:image/{kind};base64,{base64.b64encode(file.getvalue()).decode()}"

@@ -1,0 +1,108 @@
+"""What a report shows of a model: held-out images, their codes, and what the latents tell of the factors."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from fqvae.evaluation import Run, encode, held_out
+from fqvae.figures.traversal import used_codes
+from fqvae.metrics import CodeUsage, code_usage, latent_nmi
+
+LITTLE = 0.05  # a latent with less of every factor is named after none
+
+
+@dataclass(frozen=True, eq=False)
+class Sample:
+    """Held-out images, encoded; the first ones are those that the page shows.
+
+    index: int64 (samples,), the images' numbers. codes: (samples, M), int64 if discrete, else float32.
+    values: of the codes, (K,) or (M, K); None where they have no order.
+    usage: of a discrete model. used: for each latent the codes that it uses, in the order of their values.
+    nmi: float64 (F, M), how much each latent tells of each factor. factors: their names, as they are read.
+    """
+
+    index: NDArray[np.int64]
+    codes: NDArray[np.int64] | NDArray[np.float32]
+    values: NDArray[np.float64] | None
+    usage: CodeUsage | None
+    used: list[NDArray[np.int64]] | None
+    nmi: NDArray[np.float64]
+    factors: tuple[str, ...]
+
+    @property
+    def varies(self) -> NDArray[np.bool_]:
+        """Whether each latent takes more than one value, bool (M,)."""
+        varies: NDArray[np.bool_] = self.codes.max(0) > self.codes.min(0)
+        return varies
+
+    def factor(self, latent: int) -> int | None:
+        """The factor that a latent tells most of; None if it tells little of any."""
+        column = self.nmi[:, latent]
+        return int(column.argmax()) if self.varies[latent] and column.max() >= LITTLE else None
+
+    def label(self, latent: int) -> str:
+        """That factor's name, or what else is to say of the latent."""
+        factor = self.factor(latent)
+        if factor is not None:
+            return self.factors[factor]
+        return "no single factor" if self.varies[latent] else "not used"
+
+    @property
+    def order(self) -> list[int]:
+        """The latents by the factor that they tell most of, those that never change last."""
+        return sorted(range(self.codes.shape[1]), key=self._rank)
+
+    def _rank(self, latent: int) -> tuple[bool, bool, int, float]:
+        factor = self.factor(latent)
+        best = 0.0 if factor is None else float(self.nmi[factor, latent])
+        return (not self.varies[latent], factor is None, factor or 0, -best)
+
+
+def draw_sample(run: Run, samples: int, seed: int, nmi: NDArray[np.float64] | None, progress: bool) -> Sample:
+    """Encode held-out images.
+
+    nmi: (F, M), from an evaluation; None: estimated here, from the sample.
+
+    Raises ValueError for a model that has no codes: none of its latents changes with the image, or they are
+    not finite.
+    """
+    encoded = encode(run, held_out(run.dataset, samples, seed), progress=progress)
+    codes = encoded.codes
+    if not (np.isfinite(codes).all() and np.isfinite(encoded.error)):
+        raise ValueError(f"{run.checkpoint}: codes or reconstructions of the model are not finite")
+    if (codes == codes[0]).all():
+        raise ValueError(
+            f"{run.checkpoint}: the model has no codes: each of its {codes.shape[1]} latents has the same "
+            f"value for all of {samples} held-out images, so that there is nothing to report"
+        )
+    if nmi is None:
+        # Between every two columns; the block of factors against latents is what is wanted.
+        columns = np.concatenate([encoded.factors, codes], axis=1)
+        count = encoded.factors.shape[1]
+        nmi = latent_nmi(columns, discrete=run.discrete)[:count, count:]
+    values = usage = used = None
+    if run.discrete:
+        usage = code_usage(codes, run.config.model.latent.codebook_size)
+        if run.config.model.latent.kind != "vector":
+            values = run.model.latent.get_parameter("codebook").detach().cpu().double().numpy()
+        used = used_codes(usage.counts, values)
+    factors = tuple(map(readable, run.dataset.factor_names))
+    return Sample(encoded.index, codes, values, usage, used, nmi, factors)
+
+
+def value_text(sample: Sample, latent: int, code: int | float) -> str:
+    """A code as a person reads it: its value, or its index where it has none."""
+    if sample.used is not None and sample.values is None:
+        return f"code {code}"
+    value = float(code)
+    if sample.values is not None:
+        value = (sample.values if sample.values.ndim == 1 else sample.values[latent])[int(code)]
+    return f"{value:.2f}".replace("-", "\u2212")
+
+
+def readable(name: str) -> str:
+    """A factor's name without underscores."""
+    return name.replace("_", " ")

@@ -1,0 +1,216 @@
+"""A sweep file (YAML) lists configurations and seeds:
+
+    preset: smoke                  # what `fqvae train` knows
+    seeds: [0, 1]
+    settings:                      # for all runs: the keys of a run's config.yaml; may be left out
+      steps: 2000
+    evaluate:                      # options of `fqvae evaluate`; may be left out, as may each of them
+      train: 10000
+      test: 5000
+      classifier: boosting
+    runs:                          # a name, which is also a folder's, and what is its own
+      factorqvae: {model: factorqvae}
+      gamma 0: {model: factorqvae, model.weights.total_correlation: 0}
+
+Every run is trained with every seed. A run's own keys win over `settings`; without `model` it is factorqvae.
+"""
+
+from __future__ import annotations
+
+import importlib.resources
+import re
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, fields
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from fqvae.models.config import ConfigError
+from fqvae.training.config import RunConfig, build, did_you_mean, differences
+from fqvae.training.presets import load_preset
+
+if TYPE_CHECKING:
+    from fqvae.evaluation.scores import Options
+
+_FOLDER = importlib.resources.files("fqvae") / "configs" / "sweeps"
+_KEYS = ("preset", "seeds", "settings", "evaluate", "runs")
+_NAME = re.compile(r"[A-Za-z0-9]([A-Za-z0-9 ._+-]{0,62}[A-Za-z0-9_+-])?")
+RESULTS = ("comparison.md", "comparison.csv")  # in the folder of a sweep
+LOCK = "sweep.lock"
+
+
+@dataclass(frozen=True)
+class Entry:
+    """A configuration of a sweep: what `fqvae train` needs besides preset and seed."""
+
+    model: str
+    settings: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Sweep:
+    """A sweep file, read and checked. name: the file's, without its ending."""
+
+    name: str
+    preset: str
+    seeds: tuple[int, ...]
+    evaluate: Options
+    runs: dict[str, Entry]
+
+
+def sweep_names() -> list[str]:
+    """The sweeps that come with the package."""
+    return sorted(each.name[:-5] for each in _FOLDER.iterdir() if each.name.endswith(".yaml"))
+
+
+def read_sweep(name_or_path: str | Path) -> Sweep:
+    """Read a sweep that comes with the package, or a file.
+
+    Raises:
+        FileNotFoundError: no such sweep or file. OSError: it cannot be read.
+        ConfigError: it is no sweep file, or a key or value in it is wrong; the message begins with the file.
+    """
+    name, known = str(name_or_path), sweep_names()
+    if name in known:
+        text = (_FOLDER / f"{name}.yaml").read_bytes()
+    elif Path(name).is_file():
+        text = Path(name).read_bytes()
+    elif "/" in name or name.endswith((".yaml", ".yml")):
+        raise FileNotFoundError(f"there is no sweep file {name}")
+    else:
+        raise FileNotFoundError(
+            f"there is no sweep {name!r}{did_you_mean(name, known)} There are {', '.join(known)}; "
+            "a file of your own is given by its path"
+        )
+    try:
+        return _parse(Path(name).stem, _load(text))
+    except ConfigError as error:
+        raise ConfigError(f"{name}: {error}") from error
+
+
+def _load(text: bytes) -> Any:
+    import yaml  # not at the top: `import fqvae.cli` goes without it
+
+    class Loader(yaml.SafeLoader):
+        """One that refuses a key that is there twice, of which YAML keeps the last."""
+
+        def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
+            keys = [key.value for key, _ in node.value]
+            if twice := {key for key in keys if keys.count(key) > 1}:
+                raise ConfigError(f"line {node.start_mark.line + 1}: {min(twice)!r} is there twice")
+            return super().construct_mapping(node, deep)
+
+    try:
+        return yaml.load(text, Loader)
+    except yaml.YAMLError as error:
+        raise ConfigError(f"it is not YAML: {' '.join(str(error).split())}") from error
+
+
+def _parse(name: str, content: Any) -> Sweep:
+    content = _mapping("a sweep file", content)
+    _check_known("", content, _KEYS)
+    for key in ("preset", "seeds", "runs"):
+        if key not in content:
+            raise ConfigError(f"the key {key!r} is missing")
+    settings = _mapping("settings", content.get("settings", {}))
+    sweep = Sweep(
+        name,
+        str(content["preset"]),
+        _seeds(content["seeds"]),
+        _options(_mapping("evaluate", content.get("evaluate", {}))),
+        {
+            run: _entry(f"runs, {run!r}", settings, own)
+            for run, own in _mapping("runs", content["runs"]).items()
+        },
+    )
+    _check_names(sweep.runs)
+    _check_configurations(sweep)
+    return sweep
+
+
+def _mapping(what: str, value: Any) -> dict[str, Any]:
+    if not isinstance(value, dict):
+        raise ConfigError(f"{what} must be a mapping of keys to values, but was {value!r}")
+    for key in value:
+        if not isinstance(key, str):
+            raise ConfigError(f"{what}: the key {key!r} is not a text; write it in quotes")
+    return value
+
+
+def _check_known(prefix: str, keys: Iterable[str], known: Iterable[str]) -> None:
+    for key in keys:
+        if key not in known:
+            raise ConfigError(f"unknown key {prefix + key!r}{did_you_mean(key, known)}")
+
+
+def _options(values: Mapping[str, Any]) -> Options:
+    from fqvae.evaluation.scores import Options  # takes seconds to import: not for a list of commands
+
+    _check_known("evaluate.", values, [each.name for each in fields(Options)])
+    prefix = "evaluate."
+    try:
+        options: Options = build(Options, {prefix + key: value for key, value in values.items()}, prefix)
+    except ConfigError:
+        raise
+    except ValueError as error:  # it begins with the name of the option
+        raise ConfigError(f"evaluate.{error}") from error
+    return options
+
+
+def _seeds(value: Any) -> tuple[int, ...]:
+    numbers = value if isinstance(value, list) else []
+    if not numbers or any(type(each) is not int or each < 0 for each in numbers):
+        raise ConfigError(f"seeds must be a list of whole numbers, at least 0, but was {value!r}")
+    if len(set(numbers)) < len(numbers):
+        raise ConfigError(f"seeds must be different ones, but were {value!r}")
+    return tuple(numbers)
+
+
+def _entry(where: str, settings: Mapping[str, Any], own: Any) -> Entry:
+    keys = {**settings, **_mapping(where, own)}
+    model = keys.pop("model", "factorqvae")
+    if "seed" in keys:
+        raise ConfigError(f"{where}: 'seed' is no setting of a sweep; its seeds stand under 'seeds'")
+    return Entry(str(model), tuple(_word(where, key, value) for key, value in keys.items()))
+
+
+def _word(where: str, key: str, value: Any) -> str:
+    """key=value, as the command line takes it."""
+    if value is None:
+        return f"{key}=none"
+    if not isinstance(value, bool | int | float | str):
+        raise ConfigError(f"{where}: {key} must be a single value, but was {value!r}")
+    return f"{key}={str(value).lower() if isinstance(value, bool) else value}"
+
+
+def _check_names(names: Iterable[str]) -> None:
+    """Names are folders', on any file system."""
+    seen: dict[str, str] = {}
+    for name in names:
+        if not _NAME.fullmatch(name) or name.lower() in (*RESULTS, LOCK):
+            raise ConfigError(
+                f"runs: {name!r} cannot be the name of a folder here; allowed are up to 64 letters, digits, "
+                f"blanks and ._+- with a letter or digit first, but not {', '.join((*RESULTS, LOCK))}"
+            )
+        if name.lower() in seen:
+            raise ConfigError(f"runs: {seen[name.lower()]!r} and {name!r} differ only in capital letters")
+        seen[name.lower()] = name
+    if not seen:
+        raise ConfigError("runs must name at least one run")
+
+
+def _check_configurations(sweep: Sweep) -> None:
+    """Each must exist, no two be the same, and all of one image set: else there is no table of them."""
+    made: dict[str, RunConfig] = {}
+    for name, entry in sweep.runs.items():
+        try:
+            made[name] = load_preset(sweep.preset, entry.model, entry.settings)
+        except ConfigError as error:
+            raise ConfigError(f"runs, {name!r}: {error}") from error
+        for other in list(made)[:-1]:
+            if not differences(made[name], made[other]):
+                raise ConfigError(f"runs: {other!r} and {name!r} are the same configuration")
+            sets = [f"{data.name}, size {data.size}" for data in (made[other].data, made[name].data)]
+            if sets[0] != sets[1]:
+                raise ConfigError(
+                    f"runs: {other!r} and {name!r} cannot be compared: their images are {' and '.join(sets)}"
+                )

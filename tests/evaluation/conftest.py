@@ -1,0 +1,40 @@
+"""Tiny runs, trained once for all tests of evaluation; `copy_of` gives a test one of its own."""
+
+import pathlib
+import shutil
+import sys
+
+import pytest
+
+sys.path.insert(0, str(pathlib.Path(__file__).resolve().parents[1] / "training"))
+
+# Enough for codes that say something of the images.
+LONGER = ("steps=80", "log_every=40", "checkpoint_every=80", "optimizer.learning_rate=5e-3")
+VECTORS = ("model.latent.kind=vector", "model.latent.dimension=2")
+
+
+@pytest.fixture(scope="session")
+def trained(tmp_path_factory):
+    """A function from a model's name to the folder of a run."""
+    pytest.importorskip("lightning")
+    from blobruns import run, tiny
+
+    folders = {}
+
+    def train(name):
+        if name not in folders:
+            folders[name] = tmp_path_factory.mktemp(name) / "run"
+            run(folders[name], tiny("qvae", *LONGER, *VECTORS) if name == "vector" else tiny(name, *LONGER))
+        return folders[name]
+
+    return train
+
+
+@pytest.fixture
+def copy_of(trained, tmp_path):
+    """A function that copies such a run into the test's folder."""
+
+    def copy(name, to="run"):
+        return shutil.copytree(trained(name), tmp_path / to)
+
+    return copy

@@ -1,0 +1,178 @@
+"""metrics.json and its tables: what is in them, what is refused, and that they are whole or as they were."""
+
+import csv
+import json
+import os
+
+import numpy as np
+import pytest
+import torch
+
+import fqvae.evaluation.scores as scores_module
+from fqvae.evaluation import Evaluation, Options, evaluate, open_run, read_evaluation, write_evaluation
+from fqvae.training.config import to_flat
+
+FILES = ("metrics.json", "importance.csv", "nmi.csv")
+
+
+def made_up(discrete=True, shift=0.0):
+    """An evaluation of 4 latents, 4 factors and 8 codes, no entry like another."""
+    names = [
+        *("mse", "disentanglement", "completeness", "informativeness_train", "informativeness"),
+        *("infom", "infoc", "infoe", "infom_corrected", "infoc_corrected", "mig", "sap", "modularity"),
+        *("explicitness", "factorvae_score", "beta_vae_score", "total_correlation"),
+    ]
+    scores = {name: 1 / (3 + number) + shift for number, name in enumerate(names)}
+    usage = np.arange(32).reshape(4, 8) % 5
+    if discrete:
+        scores |= {"perplexity": 2.5, "codes_used": float((usage > 0).sum(1).mean())}
+    table = np.random.default_rng(0).random((3, 4, 4))
+    return Evaluation(
+        Options(20, 5, 3, "histogram", "index"),
+        scores,
+        *table,
+        usage if discrete else None,
+        np.array([1.0, 2.0, 3.0, 4.0]) if discrete else None,
+        {"encoding": 0.5, "dci": 1.5},
+    )
+
+
+@pytest.fixture
+def blob_run(copy_of):
+    from blobset import BlobSet
+
+    def opened(name="factorqvae"):
+        return open_run(copy_of(name), dataset=BlobSet())
+
+    return opened
+
+
+@pytest.mark.parametrize("name", ["factorqvae", "vae"])
+def test_what_is_written_is_read(name, blob_run):
+    run, evaluation = blob_run(name), made_up(name == "factorqvae")
+    before = {each.name for each in run.folder.iterdir()}
+    write_evaluation(run, evaluation)
+    assert {each.name for each in run.folder.iterdir()} == before | set(FILES)
+    found = read_evaluation(run.folder)
+    assert found["model"] == name and found["format"] == 1
+    assert found["config"] == to_flat(run.config)
+    assert found["checkpoint"] == {"file": "last.ckpt", "sha256": run.sha256, "step": 80}
+    assert found["data"]["name"] == "blobs" and found["data"]["size"] == 16
+    assert found["data"]["factor_names"] == ["colour", "row", "column", "ground"]
+    assert found["data"]["factor_sizes"] == [4, 4, 4, 4]
+    assert found["options"] == {
+        "train": 20,
+        "test": 5,
+        "seed": 3,
+        "classifier": "histogram",
+        "order": "index",
+    }
+    assert found["scores"] == evaluation.scores and found["seconds"] == evaluation.seconds
+    assert found["versions"]["torch"] == torch.__version__ and "scikit-learn" in found["versions"]
+    for key in ("importance", "nmi", "nmi_latents"):
+        assert np.array_equal(found[key], getattr(evaluation, key))
+    if name == "vae":
+        assert found["usage"] is None and found["perplexity"] is None and found["codes_used"] is None
+    else:
+        assert np.array_equal(found["usage"], evaluation.usage) and found["perplexity"] == [1, 2, 3, 4]
+        assert found["codes_used"] == [sum(count > 0 for count in row) for row in evaluation.usage]
+
+    importance, nmi = (list(csv.reader((run.folder / file).read_text().splitlines())) for file in FILES[1:])
+    assert importance[0] == ["latent", "colour", "row", "column", "ground"]
+    assert nmi[0] == ["factor", "0", "1", "2", "3"] and nmi[2][0] == "row" and importance[3][0] == "2"
+    for lines, matrix in ((importance, evaluation.importance), (nmi, evaluation.nmi)):
+        assert np.array_equal([[float(cell) for cell in line[1:]] for line in lines[1:]], matrix)
+
+
+def damage(**changes):
+    """A file with changed values; None takes a key out."""
+
+    def change(text):
+        content = json.loads(text)
+        for path, value in changes.items():
+            *parts, last = path.split("__")
+            inside = content
+            for part in parts:
+                inside = inside[part]
+            if value is None:
+                del inside[last]
+            else:
+                inside[last] = value
+        return json.dumps(content)
+
+    return change
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        (lambda text: text[:-100], "is damaged: "),
+        (lambda text: "", "is damaged: "),
+        (lambda text: "\ud800", "is damaged: "),
+        (lambda text: "[]", "was not written by fqvae evaluate"),
+        (lambda text: '{"loss": 3}', "was not written by fqvae evaluate"),
+        (damage(format=2), "has the format 2, but this version reads 1"),
+        (damage(scores=None), "is damaged: scores is missing"),
+        (damage(model=None), "is damaged: model is missing"),
+        (damage(seconds=[1]), "is damaged: seconds is missing"),
+        (damage(scores__infom=None), "is damaged: scores has no infom"),
+        (damage(scores__mig="high"), "is damaged: the score mig is 'high'"),
+        (damage(scores__mig=float("nan")), "is damaged: the score mig is nan"),
+        (damage(options__order=None), "is damaged: options has no order"),
+        (damage(checkpoint__sha256=None), "is damaged: checkpoint has no sha256"),
+        (damage(nmi=None), r"is damaged: nmi has the shape \(\), not \(4, 4\)"),
+        (damage(nmi=[[1.0, 2.0], [3.0]]), "is damaged: nmi is not a table of numbers"),
+        (damage(importance=[[0.5] * 4] * 3), r"is damaged: importance has the shape \(3, 4\), not \(4, 4\)"),
+        (damage(usage=[[1] * 4] * 4), r"is damaged: usage has the shape \(4, 4\), not \(4, 8\)"),
+    ],
+)
+def test_a_damaged_file(change, words, blob_run):
+    run = blob_run()
+    write_evaluation(run, made_up())
+    path = run.folder / "metrics.json"
+    path.write_bytes(change(path.read_text()).encode("utf-8", "surrogatepass"))
+    with pytest.raises(ValueError, match=f"metrics.json {words}") as raised:
+        read_evaluation(run.folder)
+    assert "\n" not in str(raised.value)
+
+
+def test_no_file(tmp_path):
+    with pytest.raises(FileNotFoundError, match=r"there is no .*metrics\.json; fqvae evaluate .* writes it"):
+        read_evaluation(tmp_path)
+
+
+def test_old_results_stay_when_an_evaluation_fails(blob_run, monkeypatch):
+    run = blob_run()
+    write_evaluation(run, made_up())
+    before = {each.name: each.read_bytes() for each in run.folder.iterdir() if each.is_file()}
+
+    def unchanged():
+        return before == {each.name: each.read_bytes() for each in run.folder.iterdir() if each.is_file()}
+
+    def fails(*arguments, **options):
+        raise ValueError("no")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(scores_module, "beta_vae_score", fails)
+        with pytest.raises(ValueError, match="no"):
+            write_evaluation(run, evaluate(run, train=8, test=4, classifier="histogram", jobs=1))
+    assert unchanged()
+
+    def full(path, target):
+        raise OSError(28, "No space left on device")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "replace", full)
+        with pytest.raises(OSError, match=r"could not write the scores in .*No space left"):
+            write_evaluation(run, made_up(shift=1.0))
+    assert unchanged()
+    write_evaluation(run, made_up(shift=1.0))
+    assert not unchanged() and read_evaluation(run.folder)["scores"]["mse"] == 1 / 3 + 1
+
+
+def test_a_score_that_is_no_number_is_not_written(blob_run):
+    run, evaluation = blob_run(), made_up()
+    evaluation.scores["mse"] = float("inf")
+    with pytest.raises(ValueError, match="JSON compliant"):
+        write_evaluation(run, evaluation)
+    assert not (run.folder / "metrics.json").exists()

@@ -1,0 +1,218 @@
+"""`fqvae traverse`, `codes` and `plot`, on runs that were never trained."""
+
+import json
+
+import numpy as np
+import pytest
+from picture_runs import VECTORS, evaluation, write_run
+
+pytest.importorskip("matplotlib")
+
+from fqvae.cli import main
+from fqvae.evaluation import encode, held_out, open_run
+from fqvae.figures import runs
+from fqvae.models import to_uint8
+
+
+def files(*stems):
+    return {f"{stem}.{suffix}" for stem in stems for suffix in ("png", "svg")}
+
+
+def names(folder):
+    return {each.name for each in folder.iterdir()}
+
+
+@pytest.fixture
+def evaluated(tmp_path, monkeypatch):
+    """A run with a metrics.json, as `read_evaluation` gives it."""
+    run = write_run(tmp_path / "run")
+    found = evaluation(run)
+    monkeypatch.setattr("fqvae.evaluation.read_evaluation", lambda folder: found)
+    return run, found
+
+
+def test_the_three_commands(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    run = write_run(tmp_path / "run")
+    for command, stems, missing in (
+        (
+            ["traverse", "run", "--samples", "20"],
+            ["traversal-0", "reconstructions"],
+            "which factor each latent",
+        ),
+        (
+            ["traverse", "--image", "30", "run", "--samples", "20"],
+            ["traversal-30", "reconstructions"],
+            "which",
+        ),
+        (["codes", "run", "--samples", "20"], ["codes"], "which factor each latent"),
+        (["plot", "run/last.ckpt"], ["training"], "heat maps of mutual information and importance"),
+    ):
+        assert main(command) == 0
+        *printed, left_out = capsys.readouterr().out.splitlines()
+        assert printed == [f"run/pictures/{stem}.{suffix}" for stem in stems for suffix in ("png", "svg")]
+        assert left_out.startswith(f"left out: {missing}")
+        assert "there is no run/metrics.json" in left_out and "fqvae evaluate run" in left_out
+    assert names(run / "pictures") == files(
+        "traversal-0", "traversal-30", "reconstructions", "codes", "training"
+    )
+
+    assert main(["plot", "run", "--out", "else/where"]) == 0
+    assert names(tmp_path / "else" / "where") == files("training")
+
+
+def test_the_image_is_the_one_of_that_number(tmp_path, monkeypatch):
+    run = write_run(tmp_path / "run")
+    moved = []
+
+    def record(run, encoded, base, *rest):
+        moved.append((encoded.index[base], len(encoded.index)))
+        return runs.run_reconstructions(run, encoded, 1)
+
+    monkeypatch.setattr(runs, "run_traversals", record)
+    for image in (0, 4, 5, 30):
+        assert main(["traverse", str(run), "--samples", "5", "--image", str(image)]) == 0
+    order = held_out(open_run(run).dataset, 31)
+    assert moved == [(order[0], 5), (order[4], 5), (order[5], 6), (order[30], 6)]
+
+
+def test_what_an_evaluation_adds(evaluated, capsys):
+    run, found = evaluated
+    assert main(["plot", str(run)]) == 0
+    assert names(run / "pictures") == files("training", "nmi", "importance", "nmi_latents")
+    assert "left out" not in capsys.readouterr().out
+
+    maps = runs.score_heatmaps(found)
+    held = {name: figure.axes[0].images[0].get_array() for name, figure in maps.items()}
+    np.testing.assert_array_equal(held["nmi"], found["nmi"])
+    np.testing.assert_array_equal(held["importance"], np.transpose(found["importance"]))
+    factors = [tick.get_text() for tick in maps["nmi"].axes[0].get_yticklabels()]
+    assert factors == ["floor hue", "wall hue", "object hue", "scale", "shape", "orientation"]
+
+    found["checkpoint"]["sha256"] = "0" * 64
+    assert main(["plot", str(run), "--out", str(run / "new")]) == 0
+    assert names(run / "new") == files("training")
+    assert "metrics.json is of another checkpoint, of step 7; fqvae evaluate" in capsys.readouterr().out
+
+
+def test_a_damaged_evaluation_is_left_out(tmp_path, capsys):
+    run = write_run(tmp_path / "run")
+    (run / "metrics.json").write_text(json.dumps({"format": 1}))
+    assert main(["plot", str(run)]) == 0
+    assert "metrics.json is damaged" in capsys.readouterr().out
+    assert names(run / "pictures") == files("training")
+
+
+@pytest.mark.parametrize(
+    ("model", "settings", "note"),
+    [
+        ("qvae", [], "codes that it uses on 21 held-out images, in the order of their values"),
+        ("qlae", [], "in the order of their values"),
+        ("qvae", VECTORS, "in the order of their indices, since vectors have no order"),
+        ("vae", [], "from the 1st to the 99th percentile of its values on 21 held-out images"),
+    ],
+)
+def test_a_runs_traversal(model, settings, note, tmp_path):
+    run = open_run(write_run(tmp_path / "run", model, *settings))
+    index = held_out(run.dataset, 21)
+    encoded = encode(run, index)
+    figure = runs.run_traversals(run, encoded, 3, 4, evaluation(run.folder))
+    (axes,) = figure.axes
+    written = [text.get_text() for text in axes.texts]
+    assert note in written[-1].replace("\n", " ")
+    assert "shape 0.75" in written and "wall hue 0.50" in written and "no factor 0.00" in written
+    assert any(str(index[3]) in text for text in written)
+
+    original, *rows = axes.images
+    np.testing.assert_array_equal(
+        original.get_array(), run.dataset.images(index[3:4])[0].permute(1, 2, 0).numpy()
+    )
+    assert len(axes.patches) == 3
+    base = to_uint8(run.model(run.dataset.images(index[3:4])))[0].permute(1, 2, 0).numpy()
+    for patch in axes.patches:
+        at = (patch.get_x() + 2, patch.get_y() + 2)
+        (framed,) = [image for image in rows if (image.get_extent()[0], image.get_extent()[3]) == at]
+        assert np.abs(framed.get_array().astype(int) - base).max() <= 1
+    if run.discrete:
+        used = [len(np.unique(column)) for column in encoded.codes.T]
+        assert [f"{count} codes" if count > 1 else "1 code" for count in used] == [
+            text for text in written if text.endswith((" codes", " code"))
+        ]
+        assert len(rows) == sum(min(count, 4) for count in used)
+
+
+def test_code_figures_name_the_factors(tmp_path):
+    for model, heights in (("qvae", 8), ("vae", 41)):
+        run = open_run(write_run(tmp_path / model, model))
+        figure = runs.run_codes(run, encode(run, held_out(run.dataset, 20)), evaluation(run.folder))
+        titles = [axes.get_title("left") for axes in figure.axes]
+        assert titles == ["latent 0: shape", "latent 1: no factor", "latent 2: wall hue"]
+        assert [len(axes.patches) for axes in figure.axes] == [heights] * 3
+        assert "20 held-out images" in figure.get_suptitle()
+
+
+def test_reconstructions_of_a_run(tmp_path):
+    run = open_run(write_run(tmp_path / "run"))
+    index = held_out(run.dataset, 3)
+    figure = runs.run_reconstructions(run, encode(run, index))
+    images = [image.get_array() for image in figure.axes[0].images]
+    originals = run.dataset.images(index)
+    assert len(images) == 6
+    for given, shown in zip(originals, images[:3], strict=True):
+        np.testing.assert_array_equal(shown, given.permute(1, 2, 0).numpy())
+    for given, shown in zip(to_uint8(run.model(originals)), images[3:], strict=True):
+        assert np.abs(shown.astype(int) - given.permute(1, 2, 0).numpy()).max() <= 1
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["traverse"], "name one run, a folder or a checkpoint, but there were 0 names"),
+        (["codes", "run", "run"], "but there were 2 names"),
+        (["plot", "nothing"], "there is no run or checkpoint nothing"),
+        (["codes", "empty"], "there is no checkpoint last.ckpt in the folder empty"),
+        (
+            ["traverse", "run", "--image", "-1"],
+            "--image must be at least 0 and --steps at least 1, but were -1",
+        ),
+        (["traverse", "run", "--steps", "0"], "but were 0 and 0"),
+        (
+            ["traverse", "run", "--image", "48000"],
+            "--image must be below 48000, the test images of rayshapes",
+        ),
+        (["codes", "run", "--samples", "0"], "samples must be at least 1 and at most 48000"),
+        (["codes", "empty/metrics.csv"], "empty/metrics.csv is damaged, or is not a checkpoint"),
+        (["plot", "empty/metrics.csv"], "empty/metrics.csv is no table of numbers: it has no rows"),
+        (
+            ["codes", "run", "--samples", "9", "--out", "run/last.ckpt/x"],
+            "could not write run/last.ckpt/x/codes.png",
+        ),
+    ],
+)
+def test_errors_are_one_line(arguments, words, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    run = write_run(tmp_path / "run")
+    (tmp_path / "empty").mkdir()
+    (tmp_path / "empty" / "metrics.csv").write_text("step\n")
+    assert main(arguments) == 1
+    error = capsys.readouterr().err
+    assert error.startswith("fqvae: error: ") and words in error and error.count("\n") == 1
+    assert names(run) == {"last.ckpt", "metrics.csv"}
+
+
+def test_no_metrics_csv(tmp_path, capsys):
+    run = write_run(tmp_path / "run")
+    (run / "metrics.csv").unlink()
+    assert main(["plot", str(run)]) == 1
+    assert "metrics.csv" in capsys.readouterr().err
+    assert names(run) == {"last.ckpt"}
+
+
+def test_a_picture_that_cannot_be_drawn_leaves_the_old_one(tmp_path, monkeypatch, capsys):
+    run = write_run(tmp_path / "run")
+    assert main(["plot", str(run)]) == 0
+    before = (run / "pictures" / "training.png").read_bytes()
+    (run / "metrics.csv").write_text("step,loss\n1,many\n")
+    assert main(["plot", str(run)]) == 1
+    assert "metrics.csv is no table of numbers" in capsys.readouterr().err
+    assert (run / "pictures" / "training.png").read_bytes() == before

@@ -1,0 +1,37 @@
+"""Untrained models whose codes vary, as runs on `BlobSet`, without the seconds that training takes."""
+
+import pathlib
+import sys
+
+import torch
+
+sys.path.append(str(pathlib.Path(__file__).parents[1] / "training"))
+
+from blobruns import tiny
+from blobset import BlobSet
+
+from fqvae.evaluation import open_run
+from fqvae.models.autoencoder import Autoencoder
+from fqvae.training.checkpoint import FILE, FORMAT, write_plain
+from fqvae.training.config import to_flat
+
+METRICS = "step,loss,reconstruction,kl,temperature\n1,0.5,0.4,nan,1.0\n10,0.25,0.002,0.75,0.5\n"
+
+
+def make_run(folder, model="factorqvae", *overrides, dataset=None, change=None):
+    """A run of 12 steps that were not taken. change: a function that is given the autoencoder."""
+    config = tiny(model, *overrides)
+    autoencoder = Autoencoder(config.model, 16, seed=6)
+    with torch.no_grad():
+        # So that the codes differ from image to image, and the images from code to code.
+        for part in (autoencoder.encoder, autoencoder.decoder):
+            for weight in part.parameters():
+                weight.mul_(3)
+        if change is not None:
+            change(autoencoder)
+    folder.mkdir(parents=True, exist_ok=True)
+    state = {f"autoencoder.{name}": value for name, value in autoencoder.state_dict().items()}
+    header = {"format": FORMAT, "config": to_flat(config), "step": 12}
+    write_plain({"fqvae": header, "state_dict": state}, folder / FILE)
+    (folder / "metrics.csv").write_text(METRICS)
+    return open_run(folder, dataset=dataset or BlobSet())

@@ -1,0 +1,208 @@
+"""The report in a real Chromium: by keyboard, in light and dark, at phone width, without a network."""
+
+import io
+
+import chromium
+import numpy as np
+import pytest
+import reportruns
+import torch
+from blobset import BlobSet
+from PIL import Image
+
+from fqvae.report import build_report
+
+MOVED = "changed"
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory):
+    # A name that would end the title, a script or an attribute, if it were not escaped.
+    folder = tmp_path_factory.mktemp("runs") / 'a<b> & "c" <img src=x onerror=alert(1)>'
+    return reportruns.make_run(folder)
+
+
+@pytest.fixture(scope="module")
+def report(run):
+    return build_report(run, run.folder / "report.html")
+
+
+@pytest.fixture(scope="module")
+def browser():
+    with chromium.browser() as running:
+        yield running
+
+
+class Watched:
+    """A page with all that it has complained of or asked for."""
+
+    def __init__(self, browser, file):
+        self.problems, self.requests = [], []
+        context = browser.new_context(viewport={"width": 1280, "height": 900}, color_scheme="light")
+        self.page = context.new_page()
+        self.page.on("console", lambda message: self.problems.append(message.text))
+        self.page.on("pageerror", lambda error: self.problems.append(str(error)))
+        self.page.on("dialog", lambda dialog: self.problems.append(dialog.message))
+        self.page.on("request", lambda request: self.requests.append(request.url))
+        self.page.goto(file.as_uri())
+        self.page.wait_for_selector("html[data-shown]", timeout=10_000)
+
+    def pixels(self, canvas):
+        """uint8 (S, S, 4)."""
+        rows = self.page.evaluate(
+            "id => { const c = document.getElementById(id);"
+            " return Array.from(c.getContext('2d').getImageData(0, 0, c.width, c.height).data) }",
+            canvas,
+        )
+        return np.array(rows, np.uint8).reshape(16, 16, 4)
+
+    def picture(self, canvas):
+        assert (self.pixels(canvas)[..., 3] == 255).all()
+        return self.pixels(canvas)[..., :3].astype(int)
+
+
+@pytest.fixture
+def watched(browser, report):
+    watched = Watched(browser, report)
+    yield watched
+    assert watched.problems == []
+    file, *others = watched.requests
+    assert file.startswith("file://") and all(each.startswith("data:image/") for each in others)
+    watched.page.context.close()
+
+
+def decoded(model, codes):
+    """What the model makes of codes (M,), as a picture: int (S, S, 3)."""
+    with torch.no_grad():
+        image = model.decode(torch.as_tensor(codes)[None])[0]
+    return np.clip(np.rint((image.numpy() + 0.5) * 255), 0, 255).astype(int).transpose(1, 2, 0)
+
+
+def test_a_slider_moves_the_image(watched, run):
+    page, model = watched.page, run.model
+    assert page.title() == page.text_content("h1") == run.folder.name
+
+    # From the first thumbnail by Tab alone to the first slider.
+    number = int(page.locator(".thumbnails img").first.get_attribute("alt").split(":")[0].split()[1])
+    original = BlobSet().images([number])
+    own = model.encode(original)[0]
+    assert (watched.picture("original") == original[0].permute(1, 2, 0).numpy()).all()
+    assert np.abs(watched.picture("reconstruction") - decoded(model, own)).max() <= 1
+    assert (watched.picture(MOVED) == watched.picture("reconstruction")).all()
+    assert not watched.pixels("difference")[..., 3].any()
+    page.locator(".thumbnails input").first.focus()
+    page.keyboard.press("Tab")
+    latent = _focused_latent(page)
+    slider = page.locator(f"#latent-{latent}")
+
+    # With a codebook of 8 all codes that a latent uses fit a slider of 12: here by hand, in order of value.
+    everything = model.encode(BlobSet().images(_test_split()))
+    values = model.latent.codebook.detach()
+    used = sorted(set(everything[:, latent].tolist()), key=lambda code: values[code].item())
+    assert len(used) > 2 and int(slider.get_attribute("max")) == len(used) - 1
+    place = used.index(own[latent].item())
+    assert int(slider.input_value()) == place
+    key, step = ("ArrowRight", 1) if place + 1 < len(used) else ("ArrowLeft", -1)
+    page.keyboard.press(key)
+    codes = own.clone()
+    codes[latent] = used[place + step]
+    changed = watched.picture(MOVED)
+    assert (changed != watched.picture("reconstruction")).any()
+    assert np.abs(changed - decoded(model, codes)).max() <= 1
+    difference = watched.pixels("difference")[..., 3]
+    assert (difference > 0).tolist() == (changed != watched.picture("reconstruction")).any(-1).tolist()
+    spoken = slider.get_attribute("aria-valuetext").replace("\u2212", "-")
+    assert spoken == f"{values[codes[latent]]:.2f}, the image's own is {values[own[latent]]:.2f}"
+    assert page.evaluate("getComputedStyle(document.activeElement).outlineStyle") == "solid"
+
+    # Another slider puts the first one back.
+    page.keyboard.press("Tab")
+    second = _focused_latent(page)
+    other = page.locator(f"#latent-{second}")
+    assert second != latent
+    other.press("End" if other.input_value() == "0" else "Home")
+    assert int(slider.input_value()) == place and page.locator(".latent.moved").count() == 1
+    used = sorted(set(everything[:, second].tolist()), key=lambda code: values[code].item())
+    codes = own.clone()
+    codes[second] = used[int(other.input_value())]
+    assert np.abs(watched.picture(MOVED) - decoded(model, codes)).max() <= 1
+    page.locator("#reset").press("Enter")
+    assert (watched.picture(MOVED) == watched.picture("reconstruction")).all()
+
+
+def test_another_image(watched, run):
+    page, model = watched.page, run.model
+    page.locator(".latent input:enabled").first.press("End")
+    page.locator(".thumbnails input").first.focus()
+    for place in (1, 2):
+        page.keyboard.press("ArrowRight")
+        page.wait_for_selector(f"html[data-shown='{place}']", timeout=5_000)
+        number = int(page.locator(".thumbnails img").nth(place).get_attribute("alt").split(":")[0].split()[1])
+        original = BlobSet().images([number])
+        own = model.encode(original)[0]
+        assert (watched.picture("original") == original[0].permute(1, 2, 0).numpy()).all()
+        assert np.abs(watched.picture("reconstruction") - decoded(model, own)).max() <= 1
+        assert (watched.picture(MOVED) == watched.picture("reconstruction")).all()
+
+    # A click on a strip's last picture is that step.
+    strip = page.locator(".latent:has(input:enabled) canvas").first
+    box = strip.bounding_box()
+    strip.click(position={"x": box["width"] - 2, "y": box["height"] / 2})
+    slider = page.locator(".latent input:enabled").first
+    assert slider.input_value() == slider.get_attribute("max")
+
+
+def test_light_dark_and_phone(watched, tmp_path):
+    page = watched.page
+    for width in (1280, 375):
+        page.set_viewport_size({"width": width, "height": 700})
+        for scheme in ("light", "dark"):
+            page.emulate_media(color_scheme=scheme)
+            assert page.evaluate("document.documentElement.scrollWidth") <= width
+            text, ground = (_luminance(page, name) for name in ("color", "backgroundColor"))
+            assert (ground > 0.8 and text < 0.1) if scheme == "light" else (ground < 0.1 and text > 0.7)
+            picture = Image.open(io.BytesIO(page.screenshot(path=tmp_path / f"{width}-{scheme}.png")))
+            assert len(picture.getcolors(1 << 24)) > 100
+    # While the last slider has the focus, what it changes is in sight and does not cover it.
+    last = page.locator(".latent input:enabled").last
+    last.focus()
+    page.keyboard.press("ArrowRight")
+    stage, slider = page.locator("#changed").bounding_box(), last.bounding_box()
+    assert stage["y"] >= 0 and stage["y"] + stage["height"] <= slider["y"] <= 700 - slider["height"]
+    page.emulate_media(media="print")
+    assert page.locator(".track input").first.is_hidden() and page.locator("#changed").is_visible()
+
+
+def test_a_continuous_model(browser, tmp_path):
+    run = reportruns.make_run(tmp_path / "vae", "vae")
+    watched = Watched(browser, build_report(run, tmp_path / "report.html"))
+    codes = run.model.encode(BlobSet().images(_test_split()))
+    slider = watched.page.locator(".latent input:enabled").first
+    latent = int(slider.get_attribute("id").removeprefix("latent-"))
+    slider.press("End")
+    number = int(watched.page.locator(".thumbnails img").first.get_attribute("alt").split(":")[0].split()[1])
+    moved = run.model.encode(BlobSet().images([number]))[0].detach().clone()
+    steps = np.linspace(*np.percentile(codes[:, latent].detach().numpy(), (1, 99)), 12)
+    own = moved[latent].item()
+    # The image's own value takes the place of the step nearest to it.
+    moved[latent] = own if np.abs(steps - own).argmin() == 11 else float(steps[-1])
+    assert np.abs(watched.picture(MOVED) - decoded(run.model, moved)).max() <= 1
+    assert watched.problems == []
+
+
+def _test_split():
+    from fqvae.data import split
+
+    return split(BlobSet()).test
+
+
+def _focused_latent(page):
+    """The latent of the slider that has the focus."""
+    return int(page.locator("input[type=range]:focus").get_attribute("id").removeprefix("latent-"))
+
+
+def _luminance(page, name):
+    """Relative luminance, of the colour's three channels from 0 to 1."""
+    colour = page.evaluate(f"getComputedStyle(document.body).{name}")
+    channels = np.array([float(each) for each in colour.strip("rgba()").split(",")[:3]]) / 255
+    return float(((channels + 0.055) / 1.055) ** 2.4 @ np.array([0.2126, 0.7152, 0.0722]))

@@ -1,0 +1,255 @@
+"""The report as a file: what is in it, for every model and for bad input."""
+
+import html.parser
+import json
+import re
+
+import numpy as np
+import pytest
+import torch
+from blobset import BlobSet
+from reportruns import make_run
+
+from fqvae.cli import main
+from fqvae.evaluation import scores as evaluation_scores
+from fqvae.metrics import latent_nmi
+from fqvae.report import build_report
+from fqvae.report.explorer import TooLargeError, explorer_data
+from fqvae.report.html import json_block
+from fqvae.report.sample import draw_sample
+from fqvae.training.presets import model_names
+
+
+class Page(html.parser.HTMLParser):
+    """A page's text, its tags with their attributes, and the content of its data block."""
+
+    def __init__(self, file):
+        super().__init__()
+        self.tags, self.words, self.open = [], [], []
+        self.data = None
+        self.source = file.read_text(encoding="utf-8")
+        self.feed(self.source)
+        self.text = " ".join(" ".join(self.words).split())
+        assert self.open == [], "an element is not closed"
+
+    def handle_starttag(self, tag, attributes):
+        self.tags.append((tag, dict(attributes)))
+        if tag not in ("meta", "input", "img", "rect", "line", "polyline"):
+            self.open.append(tag)
+
+    def handle_startendtag(self, tag, attributes):
+        self.tags.append((tag, dict(attributes)))
+
+    def handle_endtag(self, tag):
+        assert self.open.pop() == tag
+
+    def handle_data(self, data):
+        if self.open and self.open[-1] == "script":
+            self.data = self.data or json.loads(data)
+        elif not self.open or self.open[-1] != "style":
+            self.words.append(data)
+
+    def named(self, tag):
+        return [attributes for name, attributes in self.tags if name == tag]
+
+
+def report(run, tmp_path, **options):
+    return Page(build_report(run, tmp_path / "out" / "page.html", **options))
+
+
+@pytest.mark.parametrize(
+    ("model", "overrides"),
+    [(name, ()) for name in model_names()]
+    + [("factorqvae", ("model.latent.kind=vector", "model.latent.dimension=3"))],
+)
+def test_every_model_has_one(model, overrides, tmp_path):
+    run = make_run(tmp_path / "run", model, *overrides)
+    page = report(run, tmp_path)
+    identifiers = [each["id"] for _, each in page.tags if "id" in each]
+    assert len(identifiers) == len(set(identifiers))
+    assert len(page.source.encode()) < 5_000_000
+    for _, attributes in page.tags:
+        for key in ("src", "href", "srcset", "action", "xlink:href", "data"):
+            assert attributes.get(key, "data:").startswith("data:")
+    assert not re.search(r"url\(|@import|https?://|fetch|XMLHttp", page.source)
+    assert "default-src 'none'" in page.named("meta")[3]["content"]
+
+    sliders = [each for each in page.named("input") if each["type"] == "range"]
+    assert len(sliders) == 4 and len(page.data["bases"]) == 8
+    assert all(each["alt"] for each in page.named("img"))
+    base = page.data["bases"][0]
+    for slider in sliders:
+        latent = int(slider["id"].removeprefix("latent-"))
+        assert len(base["texts"][latent]) == int(slider["max"]) + 1 <= 12
+        assert int(slider["value"]) == base["own"][latent]
+        if "vector" not in overrides and run.discrete:
+            values = [float(each.replace("\u2212", "-")) for each in base["texts"][latent] if "c" not in each]
+            assert values == sorted(values)
+    assert "fqvae evaluate" in page.text and "3.000" not in page.text
+    # Of metrics.csv, with its NaN left out.
+    assert "KL divergence, nats 0.75 at the end" in page.text
+    assert "reconstruction error 0.002 at the end, logarithmic scale" in page.text
+
+
+def test_scores_of_this_checkpoint_alone(tmp_path):
+    run = make_run(tmp_path / "run")
+    names = evaluation_scores._KEYS["scores"]
+    values = {name: 0.101 + place / 100 for place, name in enumerate(names)}
+    values |= {"perplexity": 7.25, "codes_used": 7.75}
+    nmi = np.full((4, 4), 0.04)
+    nmi[[3, 1, 0], [0, 1, 3]] = (
+        0.91,
+        0.82,
+        0.73,
+    )  # latent 0 tells of the ground, 1 of the row, 3 of the colour
+    evaluation = evaluation_scores.Evaluation(
+        evaluation_scores.Options(20, 6, 5, "histogram"),
+        values,
+        np.arange(16).reshape(4, 4) / 16,
+        nmi,
+        np.eye(4),
+        np.ones((4, 8), np.int64),
+        np.full(4, 7.25),
+        dict.fromkeys(evaluation_scores._KEYS["seconds"], 1.0),
+    )
+    evaluation_scores.write_evaluation(run, evaluation)
+    page = report(run, tmp_path)
+    assert "fqvae evaluate" not in page.text
+    for name, value in values.items():
+        assert (
+            f"{value:.5f}" if name == "mse" else f"{value:.1f}" if value > 7 else f"{value:.3f}"
+        ) in page.text
+    assert "20 to fit and 6 to test, seed 5" in page.text and "histogram" in page.text
+    labels = re.findall(
+        r"(colour|row|column|ground|no single factor|not used) latent (\d)(?:, NMI ([\d.]+))?", page.text
+    )
+    assert labels[:4] == [
+        ("colour", "3", "0.73"),
+        ("row", "1", "0.82"),
+        ("ground", "0", "0.91"),
+        ("no single factor", "2", ""),
+    ]
+    # Latents as rows, in the same order; importance is theirs already.
+    cells = [float(each["style"].removeprefix("--v:")) for each in page.named("td") if "style" in each]
+    rows = [3, 1, 0, 2]
+    expected = np.concatenate([nmi.T[rows].ravel(), evaluation.importance[rows].ravel()])
+    np.testing.assert_allclose(cells, expected, atol=6e-4)
+
+    changed = make_run(tmp_path / "run", change=lambda model: model.decoder[-1].bias.data.add_(0.01))
+    page = report(changed, tmp_path)
+    assert "are of another one, at step 12" in page.text and "0.820" not in page.text
+    (tmp_path / "run" / "metrics.json").write_text("{")
+    with pytest.raises(ValueError, match=r"metrics\.json is damaged"):
+        report(changed, tmp_path)
+
+
+def test_without_evaluation_labels_come_from_the_sample(tmp_path):
+    run = make_run(tmp_path / "run")
+    sample = draw_sample(run, 25, 0, None, False)
+    codes = run.model.encode(BlobSet().images(sample.index)).numpy()
+    factors = BlobSet().factors(sample.index).numpy()
+    for factor in range(4):
+        for latent in range(4):
+            both = np.stack([factors[:, factor], codes[:, latent]], 1)
+            assert sample.nmi[factor, latent] == pytest.approx(latent_nmi(both, discrete=True)[0, 1])
+
+
+def test_names_cannot_break_out(tmp_path):
+    class Named(BlobSet):
+        factor_names = tuple(f"</script><b>\"'_&amp;{number}" for number in range(4))
+
+    run = make_run(tmp_path / "<i>&amp;", dataset=Named())
+    page = report(run, tmp_path)
+    assert page.text.count("<i>&amp;") >= 2 and "</script><b>\"' &amp;" in page.text
+    assert len(page.named("script")) == 2 and page.named("i") == []
+
+    block = json_block({"text": "</script><!--"})
+    assert "<" not in block and json.loads(block) == {"text": "</script><!--"}
+
+
+def test_a_latent_that_never_changes(tmp_path):
+    def freeze(model):
+        head = list(model.encoder.parameters())[-2:]
+        head[0].data[1] = 0
+        head[1].data[1] = 0
+
+    page = report(make_run(tmp_path / "run", change=freeze), tmp_path)
+    slider = next(each for each in page.named("input") if each.get("id") == "latent-1")
+    assert "disabled" in slider and slider["max"] == "0" and "not used latent 1" in page.text
+    assert page.data["order"][-1] == 1 and "latent 1: 1 of 8 codes used" in page.source
+
+
+def zero(model):
+    for weight in model.encoder.parameters():
+        weight.data.zero_()
+
+
+def infinite(model):
+    model.encoder[-1].bias.data.fill_(torch.inf)
+
+
+@pytest.mark.parametrize(
+    ("model", "change", "words"),
+    [
+        (
+            "factorqvae",
+            zero,
+            "the model has no codes: each of its 4 latents has the same value for all of 25",
+        ),
+        ("ae", zero, "the model has no codes"),
+        ("ae", infinite, "codes or reconstructions of the model are not finite"),
+    ],
+)
+def test_a_model_without_codes(model, change, words, tmp_path, monkeypatch, capsys):
+    run = make_run(tmp_path / "run", model, change=change)
+    monkeypatch.setattr("fqvae.evaluation.encoding.open_data", lambda *_: BlobSet())
+    old = tmp_path / "page.html"
+    old.write_text("old")
+    assert main(["report", str(run.folder), "--out", str(old)]) == 1
+    error = capsys.readouterr().err.splitlines()[-1]
+    assert error.startswith(f"fqvae: error: {run.checkpoint}: ") and words in error
+    assert old.read_text() == "old" and sorted(each.name for each in tmp_path.iterdir()) == [
+        "page.html",
+        "run",
+    ]
+
+
+def test_the_command(tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr("fqvae.evaluation.encoding.open_data", lambda *_: BlobSet())
+    monkeypatch.chdir(tmp_path)
+    make_run(tmp_path / "run")
+    assert main(["report", "run", "--images", "3", "--steps", "4"]) == 0
+    assert capsys.readouterr().out == "the report is run/report.html\n"
+    page = Page(tmp_path / "run" / "report.html")
+    assert len(page.data["bases"]) == 3
+    assert max(len(texts) for base in page.data["bases"] for texts in base["texts"]) == 4
+    (tmp_path / "run" / "metrics.csv").unlink()
+    assert main(["report", "run/last.ckpt", "--out", "new/page.html"]) == 0
+    assert "no metrics.csv" in Page(tmp_path / "new" / "page.html").text
+    (tmp_path / "file").write_text("")
+    capsys.readouterr()
+    for arguments, words in (
+        (["nothing"], "there is no run or checkpoint nothing"),
+        (["new"], "there is no checkpoint last.ckpt in the folder new"),
+        ([], "name one run's folder or checkpoint"),
+        (["run", "new"], "name one run's folder or checkpoint, not 2: run new"),
+        (["run", "--images", "0"], "images must be at least 1, but was 0"),
+        (["run", "--samples", "4"], "images must be at most 4, the held-out images encoded, but was 8"),
+        (["run", "--images", "27"], "images must be at most 25, the held-out images encoded, but was 27"),
+        (["run", "--out", "file/page.html"], "could not write file/page.html"),
+    ):
+        assert main(["report", *arguments]) == 1, arguments
+        error = capsys.readouterr().err.splitlines()[-1]
+        assert error.startswith("fqvae: error: ") and words in error
+
+
+def test_the_page_stays_small(tmp_path):
+    run = make_run(tmp_path / "run")
+    sample = draw_sample(run, 25, 0, None, False)
+    whole = explorer_data(run, sample, 2, 12, 10**6)
+    size = sum(len(base["sheet"]) for base in whole["bases"])
+    less = explorer_data(run, sample, 2, 12, size - 1)
+    assert whole["lossless"] and not less["lossless"]
+    assert sum(len(base["sheet"]) for base in less["bases"]) < size
+    with pytest.raises(TooLargeError, match="take more than 100 bytes"):
+        explorer_data(run, sample, 2, 12, 100)

@@ -1,0 +1,242 @@
+"""Sweep files: what they say, and every way to say it wrongly."""
+
+import pathlib
+import subprocess
+import sys
+
+import pytest
+import yaml
+
+from fqvae.cli import main
+from fqvae.models import ConfigError
+from fqvae.sweep import plan, read_sweep, sweep_names
+from fqvae.training import load_preset, model_names, preset_names
+
+GOOD = {
+    "preset": "smoke",
+    "seeds": [0, 3],
+    "settings": {"steps": 40, "model.weights.kl": 1e-5, "temperature_steps": None},
+    "evaluate": {"train": 200, "classifier": "histogram"},
+    "runs": {
+        "factorqvae": {},
+        "gamma 0": {"model.weights.total_correlation": 0, "steps": "50", "model.latent.hard": True},
+        "vae": {"model": "vae"},
+    },
+}
+
+
+def written(folder, **changes):
+    """A file of the good content with other keys; a key that is None is left out."""
+    content = {key: value for key, value in {**GOOD, **changes}.items() if value is not None}
+    path = folder / "mine.yaml"
+    path.write_text(yaml.safe_dump(content, sort_keys=False), encoding="utf-8")
+    return path
+
+
+def test_what_a_file_says(tmp_path):
+    sweep = read_sweep(written(tmp_path))
+    assert (sweep.name, sweep.preset, sweep.seeds) == ("mine", "smoke", (0, 3))
+    assert vars(sweep.evaluate) == {
+        "train": 200,
+        "test": 5000,
+        "seed": 0,
+        "classifier": "histogram",
+        "order": "rank",
+    }
+    assert {name: entry.model for name, entry in sweep.runs.items()} == {
+        "factorqvae": "factorqvae",
+        "gamma 0": "factorqvae",
+        "vae": "vae",
+    }
+    jobs = plan(sweep, pathlib.Path("out"))
+    assert [(job.name, job.seed) for job in jobs] == [(name, seed) for seed in (0, 3) for name in sweep.runs]
+    gamma = jobs[4]
+    assert gamma.folder == pathlib.Path("out/gamma 0/seed-3") and gamma.log.name == "seed-3.log"
+    # The run's own value wins over that for all.
+    assert (gamma.config.seed, gamma.config.steps) == (3, 50) and jobs[0].config.steps == 40
+    assert gamma.config.model.weights.total_correlation == 0 and gamma.config.model.latent.hard is True
+    assert gamma.config.model.weights.kl == 1e-5 and gamma.config.temperature_steps is None
+    # The words for the command line mean the same run.
+    assert gamma.words[:4] == ("train", "smoke", "--model", "factorqvae")
+    assert load_preset("smoke", "factorqvae", gamma.words[4:]) == gamma.config
+
+
+def test_the_shortest_file(tmp_path):
+    sweep = read_sweep(written(tmp_path, settings=None, evaluate=None, runs={"a": {}}))
+    (job, _) = plan(sweep, tmp_path)
+    assert job.config == load_preset("smoke", "factorqvae", ["seed=0"])
+    assert (sweep.evaluate.train, sweep.evaluate.classifier) == (10_000, "boosting")
+
+
+def test_those_that_come_along():
+    assert sweep_names() == [
+        "codebook_size",
+        "correlated",
+        "factorqvae",
+        "first",
+        "models",
+        "total_correlation",
+    ]
+    assert not set(sweep_names()) & set(preset_names())
+    runs = {name: plan(read_sweep(name), pathlib.Path("out")) for name in sweep_names()}
+    configs = {name: {job.name: job.config for job in jobs} for name, jobs in runs.items()}
+    assert all(config.data.name == "rayshapes" for each in configs.values() for config in each.values())
+    assert list(configs["models"]) == model_names()
+    assert configs["models"]["qlae"].model == load_preset("small", "qlae").model
+    sizes = [config.model.latent.codebook_size for config in configs["codebook_size"].values()]
+    assert sizes == [32, 64, 128]
+    without, default = configs["total_correlation"].values()
+    assert without.model.weights.total_correlation == 0 < default.model.weights.total_correlation
+    # A discriminator has half of the images to itself.
+    assert without.batch_size == default.batch_size // 2
+    strengths = [config.data.strength for config in configs["correlated"].values()]
+    assert strengths == [0, 0.5, 0.9] * 2
+    assert list(configs["factorqvae"].values()) == [load_preset("small", "factorqvae", ["seed=2"])]
+    assert [(job.name, job.seed) for job in runs["first"]] == [
+        (name, seed) for seed in (0, 1) for name in ("factorqvae", "qvae", "vae", "ae")
+    ]
+    assert {job.config.steps for job in runs["first"]} == {3000}
+
+
+def test_they_are_shipped():
+    pyproject = pathlib.Path(__file__).parents[2] / "pyproject.toml"
+    if not pyproject.exists():
+        pytest.skip("this is not the source tree")
+    assert '"configs/sweeps/*.yaml"' in pyproject.read_text()
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        ({"seed": [1]}, "unknown key 'seed'; did you mean 'seeds'?"),
+        ({"Runs": {}}, "unknown key 'Runs'; did you mean 'runs'?"),
+        ({"preset": None}, "the key 'preset' is missing"),
+        ({"seeds": None}, "the key 'seeds' is missing"),
+        ({"runs": None}, "the key 'runs' is missing"),
+        ({"preset": "smok"}, "runs, 'factorqvae': there is no preset 'smok'; did you mean 'smoke'?"),
+        ({"seeds": 3}, "seeds must be a list of whole numbers, at least 0, but was 3"),
+        ({"seeds": []}, "seeds must be a list of whole numbers, at least 0, but was []"),
+        ({"seeds": [0, -1]}, "at least 0, but was [0, -1]"),
+        ({"seeds": [0, True]}, "at least 0, but was [0, True]"),
+        ({"seeds": [0, 1, 0]}, "seeds must be different ones, but were [0, 1, 0]"),
+        ({"settings": [1]}, "settings must be a mapping of keys to values, but was [1]"),
+        ({"settings": {"step": 1}}, "runs, 'factorqvae': unknown key 'step'; did you mean 'steps'?"),
+        ({"settings": {"steps": [1, 2]}}, "runs, 'factorqvae': steps must be a single value, but was [1, 2]"),
+        ({"settings": {3: 4}}, "settings: the key 3 is not a text; write it in quotes"),
+        ({"settings": {"seed": 4}}, "'seed' is no setting of a sweep; its seeds stand under 'seeds'"),
+        ({"evaluate": {"tran": 1}}, "unknown key 'evaluate.tran'; did you mean 'train'?"),
+        ({"evaluate": {"train": "many"}}, "evaluate.train must be a whole number, but was 'many'"),
+        ({"evaluate": {"train": 0}}, "evaluate.train must be at least"),
+        ({"evaluate": {"classifier": "forest"}}, "evaluate.classifier must be"),
+        ({"runs": {}}, "runs must name at least one run"),
+        ({"runs": ["ae"]}, "runs must be a mapping of keys to values, but was ['ae']"),
+        ({"runs": {"a": None}}, "runs, 'a' must be a mapping of keys to values, but was None"),
+        ({"runs": {32: {}}}, "runs: the key 32 is not a text; write it in quotes"),
+        ({"runs": {"a": {"seed": 1}}}, "runs, 'a': 'seed' is no setting of a sweep"),
+        ({"runs": {"a": {"model": "vqvae"}}}, "runs, 'a': there is no model 'vqvae'; did you mean 'qvae'?"),
+        ({"runs": {"a": {"kl": 1}}}, "runs, 'a': unknown key 'kl'; did you mean 'model.weights.kl'?"),
+        ({"runs": {"a": {"steps": 0}}}, "runs, 'a': steps must be finite and at least 1, but was 0"),
+        ({"runs": {"a": {"data.strength": 2}}}, "runs, 'a': data.strength was 2.0, but correlated names no"),
+        ({"runs": {"a": {}, "b": {"model": "factorqvae"}}}, "runs: 'a' and 'b' are the same configuration"),
+        ({"runs": {"vae": {}, "VAE": {"model": "vae"}}}, "'vae' and 'VAE' differ only in capital letters"),
+        (
+            {"runs": {"a": {}, "b": {"data.size": 64}}},
+            "runs: 'a' and 'b' cannot be compared: their images are rayshapes, size 32 and",
+        ),
+        *(
+            ({"runs": {name: {}}}, f"runs: {name!r} cannot be the name of a folder here")
+            for name in (
+                "",
+                ".",
+                "..",
+                "a/b",
+                "a\\b",
+                "../up",
+                " a",
+                "a ",
+                "a.",
+                "-a",
+                "K=3",
+                "a\nb",
+                "\u03b3",
+                "a" * 65,
+                "Comparison.md",
+                "sweep.lock",
+            )
+        ),
+    ],
+)
+def test_errors(changes, words, tmp_path):
+    path = written(tmp_path, **changes)
+    with pytest.raises(ConfigError) as error:
+        read_sweep(path)
+    assert str(error.value).startswith(f"{path}: ") and words in str(error.value)
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("", "a sweep file must be a mapping of keys to values, but was None"),
+        ("smoke", "a sweep file must be a mapping of keys to values, but was 'smoke'"),
+        ("preset: [", "it is not YAML: while parsing"),
+        ("preset: smoke\nseeds: [0]\nruns:\n  a: {}\n  a: {model: vae}\n", "line 4: 'a' is there twice"),
+        ("a: !!python/object/apply:os.getcwd []", "it is not YAML: could not determine a constructor"),
+        ("{[1]: 2}", "it is not YAML: while constructing a mapping"),
+    ],
+)
+def test_texts_that_are_no_sweep(text, words, tmp_path):
+    (tmp_path / "bad.yaml").write_text(text)
+    with pytest.raises(ConfigError) as error:
+        read_sweep(tmp_path / "bad.yaml")
+    assert words in str(error.value) and "\n" not in str(error.value)
+
+
+def test_bytes_that_are_no_text(tmp_path):
+    (tmp_path / "bad.yaml").write_bytes(b"preset: \xff\xfe")
+    with pytest.raises(ConfigError, match=r"bad\.yaml: it is not YAML: unacceptable character"):
+        read_sweep(tmp_path / "bad.yaml")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (
+            ["modles"],
+            "there is no sweep 'modles'; did you mean 'models'? There are codebook_size, correlated,",
+        ),
+        (["other.yaml"], "there is no sweep file other.yaml"),
+        (["folder/x"], "there is no sweep file folder/x"),
+        (["folder"], "there is no sweep 'folder'; did you mean"),
+        ([], "name one sweep (codebook_size, correlated, factorqvae, first, models, total_correlation) or"),
+        (["first", "models"], "or the path of one file, but was 'first models'"),
+        (["first", "--jobs", "0"], "--jobs must be at least 1, but was 0"),
+        (["bad.yaml"], "bad.yaml: the key 'preset' is missing"),
+        (["first", "--out", "bad.yaml"], "bad.yaml"),
+    ],
+)
+def test_errors_of_the_command_are_one_line(arguments, words, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "bad.yaml").write_text("seeds: [1]")
+    (tmp_path / "folder").mkdir()
+    assert main(["sweep", *arguments]) == 1
+    error = capsys.readouterr().err
+    assert error.startswith("fqvae: error: ") and words in error and error.count("\n") == 1
+    assert sorted(each.name for each in tmp_path.iterdir()) == ["bad.yaml", "folder"]
+
+
+def test_help_shows_the_format(capsys):
+    with pytest.raises(SystemExit):
+        main(["sweep", "--help"])
+    printed = capsys.readouterr().out
+    assert "first, models, total_correlation." in printed
+    # The example in the help is a sweep file.
+    example = printed[printed.index("    preset: smoke") : printed.index("Every run is trained")]
+    assert yaml.safe_load(example)["runs"]["gamma 0"] == {
+        "model": "factorqvae",
+        "model.weights.total_correlation": 0,
+    }
+
+
+def test_a_list_of_commands_needs_no_yaml():
+    code = "import fqvae.cli, fqvae.sweep, sys; sys.exit(any(m in sys.modules for m in ('yaml', 'sklearn')))"
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
