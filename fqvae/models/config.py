@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field, fields
-from typing import Literal
+from typing import Literal, get_args, get_origin, get_type_hints
 
 
 class ConfigError(ValueError):
@@ -27,7 +27,8 @@ class NetworkConfig:
     init: Literal["normal", "fan_in"] = "normal"
 
     def __post_init__(self) -> None:
-        check_at_least("network", self, channels=1, hidden=1)
+        check_choices("network.", self)
+        check_at_least("network.", self, channels=1, hidden=1)
         if self.kind == "official" and self.channels % 4:
             raise ConfigError(
                 f"network.channels must be a multiple of 4 for the official network, but was {self.channels}"
@@ -59,7 +60,8 @@ class LatentConfig:
     dimension: int = 1
 
     def __post_init__(self) -> None:
-        check_at_least("latent", self, size=1, codebook_size=1, dimension=1)
+        check_choices("latent.", self)
+        check_at_least("latent.", self, size=1, codebook_size=1, dimension=1)
         if self.dimension > 1 and self.kind != "vector":
             raise ConfigError(
                 f"latent.dimension must be 1 unless latent.kind is 'vector', but was {self.dimension}"
@@ -101,7 +103,7 @@ class WeightsConfig:
     codebook: float = 0.0
 
     def __post_init__(self) -> None:
-        check_at_least("weights", self, **{each.name: 0 for each in fields(self)})
+        check_at_least("weights.", self, **{each.name: 0 for each in fields(self)})
 
 
 @dataclass(frozen=True)
@@ -112,7 +114,7 @@ class DiscriminatorConfig:
     width: int = 1000
 
     def __post_init__(self) -> None:
-        check_at_least("discriminator", self, layers=1, width=1)
+        check_at_least("discriminator.", self, layers=1, width=1)
 
 
 @dataclass(frozen=True)
@@ -140,8 +142,19 @@ class ModelConfig:
 
 
 def check_at_least(part: str, config: object, **least: float) -> None:
-    """Raise ConfigError unless every field named is finite and at least this large."""
+    """Raise ConfigError unless every field named is finite and at least this large.
+
+    part: what stands before the names in the message.
+    """
     for name, bound in least.items():
         value = getattr(config, name)
         if not bound <= value < float("inf"):
-            raise ConfigError(f"{part}.{name} must be finite and at least {bound}, but was {value}")
+            raise ConfigError(f"{part}{name} must be finite and at least {bound}, but was {value}")
+
+
+def check_choices(part: str, config: object) -> None:
+    """Raise ConfigError unless every field whose type lists its values has one of these."""
+    for name, hint in get_type_hints(type(config)).items():
+        value = getattr(config, name)
+        if get_origin(hint) is Literal and value not in get_args(hint):
+            raise ConfigError(f"{part}{name} must be one of {get_args(hint)}, but was {value!r}")

@@ -10,6 +10,7 @@ from typing import Any
 
 from lightning.fabric.plugins import CheckpointIO
 from lightning.pytorch import Callback, LightningModule, Trainer
+from lightning.pytorch.callbacks import TQDMProgressBar
 from torch import Tensor
 
 from fqvae.training.checkpoint import read_plain, write_plain
@@ -33,6 +34,24 @@ class SafeCheckpointIO(CheckpointIO):
     def remove_checkpoint(self, path: Any) -> None:
         """Delete the file."""
         Path(path).unlink(missing_ok=True)
+
+
+class StepBar(TQDMProgressBar):
+    """The progress of the whole run, whose steps before it was resumed are done."""
+
+    def on_train_epoch_start(self, trainer: Trainer, *arguments: Any) -> None:
+        """Begin where the run is. There is one epoch: nothing to set back."""
+        module, bar = trainer.lightning_module, self.train_progress_bar
+        assert isinstance(module, Training)
+        bar.total, bar.initial, bar.n = module.config.steps, module.step, module.step
+        bar.set_description("training")
+
+    def on_train_batch_end(
+        self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Tensor, batch_idx: int
+    ) -> None:
+        """Show the steps taken."""
+        assert isinstance(pl_module, Training)
+        super().on_train_batch_end(trainer, pl_module, outputs, batch, pl_module.step - 1)
 
 
 class Checkpoints(Callback):
@@ -93,5 +112,5 @@ class Checkpoints(Callback):
 
     def _on_interrupt(self, number: int, frame: FrameType | None) -> None:
         if self._interrupted:
-            raise KeyboardInterrupt
+            raise SystemExit(130)  # of a KeyboardInterrupt Lightning makes status 1
         self._interrupted = True

@@ -17,6 +17,8 @@ class CsvFile(Logger):
     """Append metrics to a CSV file, whose columns are those of the first row.
 
     step: where the run goes on; rows of later steps, which a killed run may have left, are taken out.
+
+    Raises ValueError for a file that is damaged; it is left as it is.
     """
 
     def __init__(self, path: Path, step: int = 0) -> None:
@@ -53,13 +55,22 @@ class CsvFile(Logger):
     @rank_zero_only
     def _cut(self, step: int) -> None:
         """Read the columns, and take out the rows after a step."""
-        if not self._path.exists():
+        if not self._path.exists() or self._path.stat().st_size == 0:
             return
-        with open(self._path, encoding="utf-8", newline="") as file:
-            reader = csv.DictReader(file)
-            self._columns = list(reader.fieldnames or [])
-            # A row that was cut short by a kill has empty columns.
-            rows = [row for row in reader if None not in row.values() and int(row["step"]) <= step]
+        try:
+            with open(self._path, encoding="utf-8", newline="") as file:
+                reader = csv.DictReader(file)
+                self._columns = list(reader.fieldnames or [])
+                if self._columns[:1] != ["step"]:
+                    raise ValueError("its first column must be step")
+                # A row that was cut short by a kill has empty columns.
+                rows = [row for row in reader if None not in row.values() and int(row["step"]) <= step]
+        except (ValueError, csv.Error) as error:
+            raise ValueError(
+                f"{self._path} is damaged ({error}); move it away to go on without it"
+            ) from error
+        if not self._columns:
+            return
         text = io.StringIO()
         writer = csv.DictWriter(text, self._columns, lineterminator="\n")
         writer.writeheader()

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from fqvae.data import FactorDataset
 from fqvae.models.autoencoder import Autoencoder, to_float
 from fqvae.models.networks import build_discriminator, initialise
-from fqvae.training.checkpoint import FORMAT
+from fqvae.training.checkpoint import FORMAT, check_sizes
 from fqvae.training.config import RunConfig, to_flat
 from fqvae.training.counters import Batches, cosine, derive_seed
 from fqvae.training.fast import Fast
@@ -37,6 +37,12 @@ class Training(LightningModule):
         super().__init__()
         self.automatic_optimization = False
         self.config, self.dataset, self.train_index = config, dataset, train
+        size = config.data.size
+        if tuple(dataset.image_shape) != (3, size, size):
+            raise ValueError(
+                f"images of {dataset.name} must be {(3, size, size)}, since data.size is {size}, "
+                f"but are {tuple(dataset.image_shape)}"
+            )
         self.step = 0
         self.last_losses: dict[str, float] = {}
         self.fast = Fast()
@@ -95,7 +101,11 @@ class Training(LightningModule):
 
     def train_dataloader(self) -> Batches:
         """The batches that are left."""
-        config, trainer = self.config, self.trainer
+        return self.batches(self.trainer.global_rank, self.trainer.world_size)
+
+    def batches(self, rank: int, world: int) -> Batches:
+        """The same for one of several processes. Raises ValueError if they do not fit the set or these."""
+        config = self.config
         return Batches(
             self.dataset,
             self.train_index,
@@ -104,8 +114,8 @@ class Training(LightningModule):
             steps=config.steps,
             start=self.step,
             parts=1 if self.discriminator is None else 2,
-            rank=trainer.global_rank,
-            world=trainer.world_size,
+            rank=rank,
+            world=world,
         )
 
     def configure_optimizers(self) -> list[torch.optim.Optimizer]:
@@ -133,7 +143,8 @@ class Training(LightningModule):
         checkpoint.pop("loops")
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Go on at the checkpoint's step."""
+        """Go on at the checkpoint's step. Raises CheckpointError if it holds something of another size."""
+        check_sizes(checkpoint, self.state_dict(), self.usage, self.configure_optimizers())
         self.step = checkpoint["fqvae"]["step"]
         if self.trainer.is_global_zero:
             self.usage = checkpoint["fqvae"]["usage"]

@@ -47,6 +47,19 @@ def test_truncated(tmp_path, keep):
         fqvae.load(path)
 
 
+def test_a_single_bit(tmp_path):
+    """PyTorch itself reads such a file without a word."""
+    path = tmp_path / "last.ckpt"
+    write_plain(content(), path)
+    whole = path.read_bytes()
+    for place in (len(whole) // 4, len(whole) // 2, len(whole) * 3 // 4):
+        flipped = bytearray(whole)
+        flipped[place] ^= 16
+        path.write_bytes(flipped)
+        with pytest.raises(CheckpointError, match=r"last\.ckpt is damaged, or is not a checkpoint"):
+            fqvae.load(path)
+
+
 class Dangerous:
     def __reduce__(self):
         return os.mkdir, ("danger",)
@@ -75,9 +88,14 @@ def test_nothing_in_a_file_is_run(tmp_path, monkeypatch):
         ),
         (
             lambda c: c["fqvae"]["config"].update(stepps=1),
-            ValueError,
-            "unknown key 'stepps'; did you mean 'steps'",
+            CheckpointError,
+            r"last\.ckpt has a configuration .* unknown key 'stepps'; did you mean 'steps'",
         ),
+        (lambda c: c["fqvae"].pop("config"), CheckpointError, "lacks a configuration or a step"),
+        (lambda c: c["fqvae"].pop("step"), CheckpointError, "lacks a configuration or a step"),
+        (lambda c: c["fqvae"].update(step="7"), CheckpointError, "lacks a configuration or a step"),
+        (lambda c: c["fqvae"].update(step=3001), CheckpointError, "is at step 3001 of 3000"),
+        (lambda c: c.update(state_dict=[1]), CheckpointError, "is not a checkpoint of fqvae"),
         (lambda c: c["state_dict"].pop("autoencoder.encoder.0.bias"), CheckpointError, "encoder.0.bias"),
         (
             lambda c: c["fqvae"]["config"].update({"model.latent.size": 4}),
@@ -107,7 +125,9 @@ def test_a_full_disk_loses_nothing(tmp_path):
     limits = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, limits[1]))
     try:
-        with pytest.raises(OSError, match=r"could not write .*last.ckpt, what was there is kept"):
+        with pytest.raises(
+            OSError, match=r"could not write .*last.ckpt, what was there is kept: .*File too large"
+        ):
             write_plain({"new": torch.zeros(1_000_000)}, path)
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, limits)

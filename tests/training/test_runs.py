@@ -245,12 +245,13 @@ def test_a_folder_in_use_is_not_touched(unbroken, tmp_path):
     ("override", "words"),
     [
         ("batch_size=1000", "batch_size must be at most 206, .* but was 1000"),
-        ("data.size=24", r"\(batch, 3, 24, 24\)"),
+        ("data.size=24", r"images of blobs must be \(3, 24, 24\), .* but are \(3, 16, 16\)"),
     ],
 )
-def test_a_batch_that_does_not_fit(override, words, tmp_path):
+def test_what_does_not_fit_leaves_nothing_behind(override, words, tmp_path):
     with pytest.raises(ValueError, match=words):
         run(tmp_path / "run", tiny("factorqvae", override))
+    assert not list(tmp_path.iterdir())
 
 
 def test_the_trained_model_loads_in_one_line(unbroken):
