@@ -2,7 +2,7 @@
 
 import numpy as np
 import torch
-from cases import HALF, Case, cached_gumbel, double, rounding
+from cases import HALF, Case, cached_gumbel, double, make, output_gradients, rounding
 
 
 def leaf(tensor: torch.Tensor, requires: bool = True) -> torch.Tensor:
@@ -92,6 +92,17 @@ def assert_gradients(case: Case, got, true, bound: float | None = None):
                 f"expected {truth_value[worst]}, error {error[worst]:.3g}, "
                 f"allowed {np.broadcast_to(allowed, error.shape)[worst]:.3g}\n{case}"
             )
+
+
+def check_temperatures_near_zero(backend: str):
+    """All weight on one code: errors that 1/temperature would multiply must be exactly 0."""
+    for temperature, furthest in ((1e-6, 1e10), (1e-9, 1e10), (1e-12, 3.0)):
+        for is_logits in (False, True):
+            case = make(40, 17, is_logits=is_logits, temperature=temperature)
+            case.codebook[[2, 9]] = torch.tensor([-furthest, furthest])
+            given = output_gradients(case)
+            got = library_gradients(case, backend, *given)
+            assert_gradients(case, got, case.true_gradients(*given), bound=1e-5)
 
 
 def worst_error(case: Case, got, true) -> list[float]:

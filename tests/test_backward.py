@@ -8,6 +8,7 @@ import torch
 from cases import DTYPES, assert_same, make, output_gradients
 from gradcases import (
     assert_gradients,
+    check_temperatures_near_zero,
     gradient_bound,
     leaf,
     library_gradients,
@@ -135,6 +136,10 @@ def test_wide_codebooks(backend, scale):
         case = make(40, codes, dtype=dtype, scale=scale, temperature=temperature)
         given = output_gradients(case)
         assert_gradients(case, library_gradients(case, backend, *given), case.true_gradients(*given))
+
+
+def test_temperatures_near_zero(backend):
+    check_temperatures_near_zero(backend)
 
 
 def test_equal_codes(backend):

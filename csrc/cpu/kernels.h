@@ -164,8 +164,8 @@ template <class L> class Loops {
         const bool tabulated = Scorer::kBounded && group.tabulated();
         const auto place = tabulated ? group.table.locate(z.x) : typename PosteriorTable<L>::Place{};
         const auto run = [&](auto general, auto with_posterior) {
-            const auto sums = IO::load_sums(args, problem, group.rows, group.call, scorer, with_posterior,
-                                            place.inside);
+            const auto sums =
+                IO::load_sums(args, problem, group.rows, group.call, scorer, with_posterior, place.inside);
             F weights_mean = L::set(0);
             if (general && up.weights)
                 weights_mean =

@@ -69,8 +69,10 @@ template <class L> struct RowIO {
         };
         RowSums<L> sums{};
         sums.mean_offset = kept(0);
-        sums.log2_total = kept(1, static_cast<Real>(-kLowestLogit)); // lanes without a row get weights of 0
-        sums.shift = Scorer::kBounded ? L::set(call.shift - call.shift_below) : kept(2);
+        // Lanes without a row get weights of 0, at any temperature.
+        sums.log2_total = kept(1, static_cast<Real>(-kLowestLogit));
+        sums.shift = Scorer::kBounded ? L::set(call.shift - call.shift_below)
+                                      : kept(2, static_cast<Real>(-0x1p20)); // below any cost
         if (with_posterior) {
             sums.log2_partition = L::select(tabulated, L::set(0), kept(3));
             sums.mean_logit = L::select(tabulated, L::set(0), kept(4));

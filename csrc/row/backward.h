@@ -30,14 +30,17 @@ template <class L> struct RowGradient {
 };
 
 // Leaves log2 w, log2 q and d of each code in the tile. Bounded costs are small enough to take log2_total
-// together with the shift; others are first brought close to 0, so that nothing is lost at low temperatures.
+// together with the shift; others are first taken from the lowest cost, so that nothing is lost at low
+// temperatures.
 template <class L, bool WithPosterior, class Scorer>
 FQVAE_INLINE void weigh_tile(int first, int count, CallConstants<L> call, Scorer scorer, RowSums<L> sums,
                              const PhiloxRow<L> &row, const PhiloxCode *code_keys, const PhiloxKeys &keys,
                              Tile<L> &tile) {
     using F = typename L::F;
     constexpr int width = L::width;
-    const F per_cost = L::set(-call.inverse_temperature), bounded_shift = sums.shift - sums.log2_total;
+    const F inverse_temperature = L::set(call.inverse_temperature),
+            per_cost = L::set(0) - inverse_temperature;
+    const F bounded_shift = sums.shift - sums.log2_total, minus_total = L::set(0) - sums.log2_total;
     draw_noise<L>(row, code_keys + block_of(first), keys, count, tile.noise);
     const typename L::AddLog2 add_log2;
     for_codes<4>(count, [&](int k) FQVAE_LAMBDA {
@@ -45,7 +48,7 @@ FQVAE_INLINE void weigh_tile(int first, int count, CallConstants<L> call, Scorer
         const F cost = scorer.cost(k, d, L::load(tile.noise + k * width), add_log2);
         L::store(tile.noise + k * width, Scorer::kBounded
                                              ? L::fma(cost, per_cost, bounded_shift)
-                                             : L::fma(cost, per_cost, sums.shift) - sums.log2_total);
+                                             : L::fma(sums.shift - cost, inverse_temperature, minus_total));
         if constexpr (WithPosterior)
             L::store(tile.logit + k * width, scorer.logit(k, d) - sums.log2_partition);
         L::store(tile.offset + k * width, d);
@@ -95,7 +98,8 @@ FQVAE_INLINE RowGradient<L> backward_row(CodeRange range, CallConstants<L> call,
     constexpr Real dl_scale = static_cast<Real>(Scorer::kGivenLogits ? 1 : 2 / Scorer::kOffsetScale);
     const F zero = L::set(0);
     const F ds_scale = L::set(call.inverse_temperature * dl_scale);
-    const F slope = up.quantized * ds_scale * L::set(to_length), slope_mean = slope * sums.mean_offset;
+    const F slope = up.quantized * ds_scale * L::set(to_length),
+            minus_slope_mean = L::set(0) - slope * sums.mean_offset;
     const F kl = up.kl * L::set(static_cast<Real>(kLn2) * dl_scale);
     const F kl_mean = kl * (sums.mean_logit - sums.log2_partition);
     const F log2_codes = L::set(call.log2_codes);
@@ -110,7 +114,7 @@ FQVAE_INLINE RowGradient<L> backward_row(CodeRange range, CallConstants<L> call,
         const typename L::Exp2 exp2;
         for_codes<4>(count, [&](int k) FQVAE_LAMBDA {
             const F log2_w = L::load(tile.noise + k * width), d = L::load(tile.offset + k * width);
-            const F w = exp2(log2_w), slope_here = slope * d - slope_mean;
+            const F w = exp2(log2_w), slope_here = L::fma(slope, d, minus_slope_mean);
             if constexpr (!General && !WithPosterior &&
                           !Scorer::kGivenLogits) { // the same in fewer operations
                 const F pull = slope_here * d;
@@ -120,11 +124,12 @@ FQVAE_INLINE RowGradient<L> backward_row(CodeRange range, CallConstants<L> call,
                 codebook.add(first, k, w, rest);
                 return;
             }
-            F ds = slope_here;
+            // Where the temperature may be low, the difference comes first, lest its rounding be multiplied
+            // by 1 / temperature, and then the weight: of a far code that is 0 times a finite number.
+            F ds = Scorer::kBounded ? w * slope_here : w * (d - sums.mean_offset) * slope;
             if (General && up.weights)
-                ds = L::fma(L::load(tile.grad_weights + k * width) - up.reference - weights_mean, ds_scale,
-                            ds);
-            ds = w * ds;
+                ds = L::fma(w * (L::load(tile.grad_weights + k * width) - up.reference - weights_mean),
+                            ds_scale, ds);
             if (General)
                 gradient.temperature = L::fma(ds, log2_w + log2_codes, gradient.temperature);
             F dl = ds;

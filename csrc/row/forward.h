@@ -21,9 +21,10 @@ template <class L> struct CallConstants {
 
 // What the forward pass finds out about a row; all but the index is kept for the backward pass.
 template <class L> struct RowSums {
-    typename L::F mean_offset;    // sum of w d: the soft quantized value, seen from the reference point
-    typename L::F shift;          // log2 w = shift - cost / temperature - log2_total
-    typename L::F log2_total;     //
+    typename L::F mean_offset; // sum of w d: the soft quantized value, seen from the reference point
+    // log2 w = shift - cost / temperature - log2_total of bounded scorers; of others, where shift is the
+    // lowest cost, (shift - cost) / temperature - log2_total.
+    typename L::F shift, log2_total;
     typename L::F log2_partition; // log2 q = logit - log2_partition
     typename L::F mean_logit;     // sum of q logit
     typename L::U index;          // the code of the lowest cost
@@ -64,8 +65,7 @@ template <class L, bool WithPosterior, class Scorer> struct ForwardSums {
 
     FQVAE_INLINE RowSums<L> finish(const CallConstants<L> &call) const {
         const F zero = L::set(0), below = Scorer::kBounded ? L::set(call.shift_below) : zero;
-        const F shift = Scorer::kBounded ? L::set(call.shift - call.shift_below)
-                                         : lowest * L::set(call.inverse_temperature);
+        const F shift = Scorer::kBounded ? L::set(call.shift - call.shift_below) : lowest;
         RowSums<L> sums{weighted / total, shift, L::log2(total, below), zero, zero, index};
         if constexpr (WithPosterior) {
             sums.log2_partition = L::log2(partition, zero);
@@ -158,7 +158,8 @@ FQVAE_INLINE void weights_row(CodeRange range, CallConstants<L> call, Scorer sco
                               StoreTile store_tile) {
     using F = typename L::F;
     constexpr int width = L::width;
-    const F per_cost = L::set(-call.inverse_temperature);
+    const F inverse_temperature = L::set(call.inverse_temperature),
+            per_cost = L::set(0) - inverse_temperature;
     for (int first = range.begin; first < range.end; first += range.step) {
         const int count = range.template count<L>(first);
         if (!scored) {
@@ -171,7 +172,9 @@ FQVAE_INLINE void weights_row(CodeRange range, CallConstants<L> call, Scorer sco
             });
         }
         for_codes<4>(count, [&](int k) FQVAE_LAMBDA {
-            const F scaled = L::fma(L::load(tile.noise + k * width), per_cost, sums.shift);
+            const F cost = L::load(tile.noise + k * width);
+            const F scaled = Scorer::kBounded ? L::fma(cost, per_cost, sums.shift)
+                                              : (sums.shift - cost) * inverse_temperature;
             L::store(tile.noise + k * width, L::min(L::exp2(scaled - sums.log2_total), L::set(1)));
         });
         store_tile(first, count);

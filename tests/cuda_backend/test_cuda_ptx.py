@@ -12,7 +12,7 @@ import pytest
 import torch
 from cases import DTYPES, assert_close, check_forward, make, output_gradients
 from cudaptx import running_ptx
-from gradcases import assert_gradients, library_gradients
+from gradcases import assert_gradients, check_temperatures_near_zero, library_gradients
 from nvcc import needs_nvcc
 
 import fqvae_kernels
@@ -79,6 +79,11 @@ def test_backward(codes, arch):
         # With approximate results at the ends of their bounds, what the contract grants; else the usual.
         bound = case.tolerance if "jitter" in launch else None
         assert_gradients(case, got, case.true_gradients(a, h, v), bound)
+
+
+def test_temperatures_near_zero():
+    with running_ptx():
+        check_temperatures_near_zero("cuda")
 
 
 @pytest.mark.parametrize("requires", list(itertools.product((False, True), repeat=3))[1:], ids=str)

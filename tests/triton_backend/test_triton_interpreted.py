@@ -12,7 +12,7 @@ import pytest
 import torch
 import truth
 from cases import DTYPES, check_forward, double, make, output_gradients
-from gradcases import assert_gradients, library_gradients
+from gradcases import assert_gradients, check_temperatures_near_zero, library_gradients
 from test_backward import SUBSETS, chosen
 from test_forward import TEMPERATURES, divisor, far_case
 from test_nearest import check as check_nearest
@@ -109,6 +109,10 @@ def test_wide_codebooks(interpreted, temperature):
     check_forward(case, result, weights=True, quantized_scale=case.codebook.abs().max().item())
     given = output_gradients(case)
     assert_gradients(case, library_gradients(case, interpreted, *given), case.true_gradients(*given))
+
+
+def test_temperatures_near_zero(interpreted):
+    check_temperatures_near_zero(interpreted)
 
 
 def test_huge_codes(interpreted):

@@ -200,7 +200,6 @@ def gumbel_forward_kernel(
         second = tl.minimum(tl.maximum(z - origin, -FAR_EXCESS), FAR_EXCESS)
 
     best = tl.full([ROWS, BLOCKS], LOWEST_SCORE, COMPUTE)
-    shift = -best * scale
     index = tl.zeros([ROWS, BLOCKS], dtype=tl.int32)
     total = tl.zeros([ROWS, BLOCKS], dtype=COMPUTE)
     weighted = tl.zeros([ROWS, BLOCKS], dtype=COMPUTE)
@@ -216,6 +215,7 @@ def gumbel_forward_kernel(
         d3, l3 = see(input, row, rows, book, number + 3, codes, origin, second, usable, COMPUTE, IS_LOGITS)
         s0, s1, s2, s3 = score(l0, w0), score(l1, w1), score(l2, w2), score(l3, w3)
 
+        before = best
         index = tl.where(s0 > best, number, index)
         best = tl.maximum(best, s0)
         index = tl.where(s1 > best, number + 1, index)
@@ -225,12 +225,11 @@ def gumbel_forward_kernel(
         index = tl.where(s3 > best, number + 3, index)
         best = tl.maximum(best, s3)
 
-        # The maximum may have risen: bring the sums so far to the new one.
-        before = shift
-        shift = -best * scale
-        factor = exp2(shift - before)
-        e0, e1 = exp2(tl.fma(s0, scale, shift)), exp2(tl.fma(s1, scale, shift))
-        e2, e3 = exp2(tl.fma(s2, scale, shift)), exp2(tl.fma(s3, scale, shift))
+        # The maximum may have risen: bring the sums so far to the new one. Differences come first: multiples
+        # of 1/temperature may be so large that their rounding is, too.
+        factor = exp2((before - best) * scale)
+        e0, e1 = exp2((s0 - best) * scale), exp2((s1 - best) * scale)
+        e2, e3 = exp2((s2 - best) * scale), exp2((s3 - best) * scale)
         total = tl.fma(total, factor, (e0 + e1) + (e2 + e3))
         here = tl.fma(e0, d0, e1 * d1) + tl.fma(e2, d2, e3 * d3)
         weighted = tl.fma(weighted, factor, here)
@@ -240,7 +239,7 @@ def gumbel_forward_kernel(
 
     row_best = tl.max(best, axis=1, keep_dims=True)
     row_index = tl.min(tl.where(best == row_best, index, codes - 1), axis=1, keep_dims=True).to(tl.int64)
-    factor = exp2(-row_best * scale - shift)
+    factor = exp2((best - row_best) * scale)
     row_total = tl.sum(total * factor, axis=1, keep_dims=True)
     mean_offset = divide(tl.sum(weighted * factor, axis=1, keep_dims=True), row_total)
     row_partition = tl.sum(partition, axis=1, keep_dims=True)
