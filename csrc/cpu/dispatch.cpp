@@ -112,12 +112,14 @@ template <class Real> void backward(const Problem &problem, const BackwardArgume
     PlanStorage<Real> storage(problem);
     storage.tabulate_posterior(kernels, problem.codes);
     const size_t all_codes = static_cast<size_t>(problem.codebooks) * static_cast<size_t>(problem.codes);
-    // Each chunk leaves a partial gradient of the codebook: at most 256 of them, few if the codebook is
-    // large, and none for less than four groups of rows, over which the work of leaving it is spread.
+    // Each chunk leaves a partial gradient of the codebook, which costs a microsecond or more: at most 256 of
+    // them, few if the codebook is large, more than 16 only of some 100 microseconds each, and none for less
+    // than four groups of rows.
     const int64_t positions = problem.rows / problem.codebooks;
+    const int64_t enough = std::max<int64_t>(16, positions * static_cast<int64_t>(all_codes) / 131072);
     const int64_t most =
-        std::min(std::clamp<int64_t>(static_cast<int64_t>((size_t(4) << 20) / all_codes), 8, 256),
-                 (positions + 63) / 64);
+        std::min({std::clamp<int64_t>(static_cast<int64_t>((size_t(4) << 20) / all_codes), 8, 256), enough,
+                  (positions + 63) / 64});
     const Chunks chunks(positions, problem.codebooks * problem.codes, std::max<int64_t>(most, 1));
     const int workers = chunks.workers(threads);
     const Codebook &book = storage.plan.codebooks[0];
