@@ -60,14 +60,19 @@ def test_official_feature_maps_have_full_half_and_quarter_resolution():
     assert shapes == [(8, 32, 32)] * 2 + [(16, 16, 16)] * 2 + [(32, 8, 8)] * 2
 
 
-@pytest.mark.parametrize(("before", "after"), [(8, 16), (16, 16)])
-def test_residual_block_is_its_formula(before, after):
-    block = ResidualBlock(before, after, (3, 3, 3, 1)).double()
+@pytest.mark.parametrize(
+    ("before", "after", "upsample"), [(8, 16, False), (16, 16, False), (16, 8, True), (8, 8, True)]
+)
+def test_residual_block_is_its_formula(before, after, upsample):
+    block = ResidualBlock(
+        before, after, (1, 3, 3, 3) if upsample else (3, 3, 3, 1), upsample=upsample
+    ).double()
     x = torch.randn(2, before, 6, 6, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
-    y = x
-    for layer in block.residual[1::2]:
-        y = F.conv2d(y.clamp(min=0), layer.weight, layer.bias, padding=layer.weight.shape[-1] // 2)
-    path = x if before == after else F.conv2d(x, block.path.weight, block.path.bias)
+    y = enlarged = x.repeat_interleave(2, 2).repeat_interleave(2, 3) if upsample else x
+    for layer in block.residual:
+        if isinstance(layer, torch.nn.Conv2d):
+            y = F.conv2d(y.clamp(min=0), layer.weight, layer.bias, padding=layer.weight.shape[-1] // 2)
+    path = enlarged if before == after else F.conv2d(enlarged, block.path[0].weight, block.path[0].bias)
     torch.testing.assert_close(block(x), path + y / 36, rtol=1e-12, atol=1e-12)
 
 
