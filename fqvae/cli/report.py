@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import sys
 from pathlib import Path
 
 _DESCRIPTION = """Write one HTML file about a trained model: what each latent does, to be explored with
@@ -46,7 +47,7 @@ def _report(options: argparse.Namespace, words: list[str]) -> int:
         steps=options.steps,
         samples=options.samples,
         seed=options.seed,
-        progress=True,
+        progress=sys.stderr.isatty(),
     )
     print(f"the report is {out}")
     return 0
