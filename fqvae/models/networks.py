@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from fqvae.models.config import ConfigError, DiscriminatorConfig, NetworkConfig
@@ -90,6 +91,19 @@ def initialise(module: nn.Module, init: str, generator: torch.Generator) -> None
             part.bias.uniform_(-bound, bound, generator=generator)
 
 
+class Repeat(nn.Module):
+    """Every pixel 2x2: (batch, channels, H, W) -> (batch, channels, 2 H, 2 W)."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        """See the class."""
+        if not torch.compiler.is_compiling():
+            return F.interpolate(x, scale_factor=2)
+        # Compiled for a CPU in bfloat16, the gradient of that is 0 in PyTorch 2.13 (not in 2.14.1).
+        batch, channels, height, width = x.shape
+        repeated = x[:, :, :, None, :, None].expand(batch, channels, height, 2, width, 2)
+        return repeated.reshape(batch, channels, 2 * height, 2 * width)
+
+
 class ResidualBlock(nn.Module):
     """path(x) + residual(x) / 36: four times ReLU and convolution, through a quarter of the channels.
 
@@ -106,7 +120,7 @@ class ResidualBlock(nn.Module):
         super().__init__()
         hidden = after // 4
         widths = (before, hidden, hidden, hidden, after)
-        larger = [nn.Upsample(scale_factor=2)] if upsample else []
+        larger = [Repeat()] if upsample else []
         layers: list[nn.Module] = []
         for kernel, i, o in zip(kernels, widths, widths[1:], strict=False):
             layers += [nn.ReLU(), nn.Conv2d(i, o, kernel, padding=kernel // 2)]

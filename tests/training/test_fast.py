@@ -1,10 +1,14 @@
 """--fast: what it chooses, and that it computes the same within its precision."""
 
+import copy
+import functools
+
 import pytest
 import torch
 from blobruns import run, tiny
 
 from fqvae.models import NetworkConfig
+from fqvae.models.networks import build_decoder, build_encoder, initialise
 from fqvae.training.fast import Fast, choose_fast
 
 OFFICIAL, LIGHT = NetworkConfig(), NetworkConfig("light")
@@ -35,10 +39,40 @@ def test_channels_last_changes_rounding_only(tmp_path):
     assert weights.keys() == fast_weights.keys()
 
 
+of_compiling = (
+    # PyTorch's own: its compiler imports old code, and looks at the gradients of inputs that have none.
+    pytest.mark.filterwarnings("ignore:`torch.jit.script_method` is deprecated:DeprecationWarning"),
+    pytest.mark.filterwarnings("ignore:The .grad attribute of a Tensor that is not a leaf:UserWarning"),
+)
+
+
+def with_marks(marks):
+    return lambda test: functools.reduce(lambda test, mark: mark(test), marks, test)
+
+
 @pytest.mark.slow
-# PyTorch's own: its compiler imports old code, and looks at the gradients of inputs that have none.
-@pytest.mark.filterwarnings("ignore:`torch.jit.script_method` is deprecated:DeprecationWarning")
-@pytest.mark.filterwarnings("ignore:The .grad attribute of a Tensor that is not a leaf:UserWarning")
+@with_marks(of_compiling)
+@pytest.mark.parametrize("build", [build_encoder, build_decoder])
+def test_no_gradient_is_lost(build):
+    """Each parameter's gradient, compiled and in bfloat16: near the plain one, where a lost one is 0."""
+    network = build(NetworkConfig(channels=32), 32, 12)
+    initialise(network, "fan_in", torch.Generator().manual_seed(0))
+    generator = torch.Generator().manual_seed(1)
+    x = torch.randn((8, 3, 32, 32) if build is build_encoder else (8, 12), generator=generator)
+    gradients = []
+    for fast in (Fast(), Fast(bfloat16=True, channels_last=True, compile=True)):
+        copied = copy.deepcopy(network)
+        fast.prepare([copied])
+        with torch.autocast("cpu", torch.bfloat16, enabled=fast.bfloat16):
+            out = copied(x)
+        out.float().square().sum().backward()
+        gradients.append({name: each.grad for name, each in copied.named_parameters()})
+    for name, plain in gradients[0].items():
+        assert (gradients[1][name] - plain).norm() < 0.5 * plain.norm(), name
+
+
+@pytest.mark.slow
+@with_marks(of_compiling)
 def test_everything_at_once(tmp_path):
     """The official network, compiled, in bfloat16 where there is any."""
     network = ("model.network.kind=official", "model.network.channels=8")
