@@ -48,7 +48,7 @@ template <class L> struct RowIO {
             };
             keep(0, sums.mean_offset);
             keep(1, sums.log2_total);
-            // What is not needed is not written: fresh memory costs as much as arithmetic.
+            // What is not needed is not written: memory that nobody writes to is never mapped.
             if (!Scorer::kBounded)
                 keep(2, sums.shift);
             if (with_posterior) {

@@ -19,7 +19,7 @@ template <class L> struct CallConstants {
                       // stay small
 };
 
-// What the forward pass finds out about a row; all but the index is kept for the backward pass.
+// What the forward pass finds out about a row. All but the index is for the backward pass.
 template <class L> struct RowSums {
     typename L::F mean_offset; // sum of w d: the soft quantized value, seen from the reference point
     // log2 w = shift - cost / temperature - log2_total of bounded scorers; of others, where shift is the

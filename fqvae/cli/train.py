@@ -39,6 +39,8 @@ def add(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
 
 
 def _train(options: argparse.Namespace, words: list[str]) -> int:
+    if options.resume is not None and options.out is not None:
+        raise ConfigError("--out does not go with --resume: a run goes on in its own folder")
     preset = words.pop(0) if words and "=" not in words[0] else None
     config = _config(preset, words, options)
     from fqvae.training.run import train  # Lightning takes seconds to import: not for a wrong key

@@ -44,6 +44,7 @@ def test_train_and_resume(tmp_path, monkeypatch, capsys):
         (["smoke", "step=5"], "unknown key 'step'; did you mean 'steps'?"),
         ([], "name a preset (isaac3d, mpi3d_complex, shapes3d, small, smoke) or a run to --resume"),
         (["--resume", "nothing"], "there is no run or checkpoint nothing"),
+        (["--resume", "nothing", "--out", "new"], "--out does not go with --resume"),
         (["--resume", "nothing", "--model", "ae"], "--model and settings need a preset"),
         (["--resume", "nothing", "steps=4"], "--model and settings need a preset"),
         (["shapes3d"], "shapes3d"),
@@ -90,6 +91,7 @@ def test_unknown_options(capsys):
 
 def test_importing_needs_no_lightning():
     code = (
-        "import fqvae, fqvae.cli, sys; sys.exit(any(m in sys.modules for m in ('lightning', 'yaml', 'PIL')))"
+        "import fqvae, fqvae.cli, sys; "
+        "sys.exit(any(m in sys.modules for m in ('lightning', 'yaml', 'PIL', 'matplotlib', 'sklearn')))"
     )
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0

@@ -1,7 +1,6 @@
 """--fast: what it chooses, and that it computes the same within its precision."""
 
 import copy
-import functools
 
 import pytest
 import torch
@@ -39,19 +38,15 @@ def test_channels_last_changes_rounding_only(tmp_path):
     assert weights.keys() == fast_weights.keys()
 
 
-of_compiling = (
-    # PyTorch's own: its compiler imports old code, and looks at the gradients of inputs that have none.
-    pytest.mark.filterwarnings("ignore:`torch.jit.script_method` is deprecated:DeprecationWarning"),
-    pytest.mark.filterwarnings("ignore:The .grad attribute of a Tensor that is not a leaf:UserWarning"),
+# PyTorch's own: its compiler imports old code, and looks at the gradients of inputs that have none.
+of_compiling = pytest.mark.filterwarnings(
+    "ignore:`torch.jit.script_method` is deprecated:DeprecationWarning",
+    "ignore:The .grad attribute of a Tensor that is not a leaf:UserWarning",
 )
 
 
-def with_marks(marks):
-    return lambda test: functools.reduce(lambda test, mark: mark(test), marks, test)
-
-
 @pytest.mark.slow
-@with_marks(of_compiling)
+@of_compiling
 @pytest.mark.parametrize("build", [build_encoder, build_decoder])
 def test_no_gradient_is_lost(build):
     """Each parameter's gradient, compiled and in bfloat16: near the plain one, where a lost one is 0."""
@@ -72,7 +67,7 @@ def test_no_gradient_is_lost(build):
 
 
 @pytest.mark.slow
-@with_marks(of_compiling)
+@of_compiling
 def test_everything_at_once(tmp_path):
     """The official network, compiled, in bfloat16 where there is any."""
     network = ("model.network.kind=official", "model.network.channels=8")
