@@ -88,7 +88,7 @@ def run_codes(run: Run, encoded: Encoded, evaluation: Evaluation | None = None) 
 
 def score_heatmaps(evaluation: Evaluation) -> dict[str, Figure]:
     """By file name: mutual information and importance, factors against latents; information among latents."""
-    factors = [_readable(name) for name in evaluation["data"]["factor_names"]]
+    factors = [readable(name) for name in evaluation["data"]["factor_names"]]
     latents = [str(latent) for latent in range(len(evaluation["importance"]))]
     name = f"{evaluation['model']}, step {evaluation['checkpoint']['step']:,}"
     return {
@@ -138,7 +138,7 @@ def _carried(evaluation: Evaluation) -> list[tuple[str, float]]:
     """For each latent the factor that it tells most about, if any, and the normalised mutual information."""
     nmi, names = np.asarray(evaluation["nmi"]), evaluation["data"]["factor_names"]
     return [
-        (_readable(names[column.argmax()]) if column.any() else "no factor", float(column.max()))
+        (readable(names[column.argmax()]) if column.any() else "no factor", float(column.max()))
         for column in nmi.T
     ]
 
@@ -160,7 +160,7 @@ def _texts(run: Run, latent: int, taken: NDArray[Any]) -> list[str]:
 
 def _caption(run: Run, encoded: Encoded, base: int) -> str:
     pairs = zip(run.dataset.factor_names, encoded.factors[base], strict=True)
-    factors = ", ".join(f"{_readable(name)} {value}" for name, value in pairs)
+    factors = ", ".join(f"{readable(name)} {value}" for name, value in pairs)
     return f"number {encoded.index[base]} of {run.dataset.name}\n{factors}"
 
 
@@ -168,5 +168,6 @@ def _title(run: Run) -> str:
     return f"{run.folder.resolve().name}, step {run.step:,}"
 
 
-def _readable(name: str) -> str:
+def readable(name: str) -> str:
+    """A factor's name without underscores."""
     return name.replace("_", " ")

@@ -8,6 +8,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fqvae.evaluation import Run, encode, held_out
+from fqvae.figures.runs import code_values, readable
+from fqvae.figures.style import two_decimals
 from fqvae.figures.traversal import used_codes
 from fqvae.metrics import CodeUsage, code_usage, latent_nmi
 
@@ -26,7 +28,7 @@ class Sample:
 
     index: NDArray[np.int64]
     codes: NDArray[np.int64] | NDArray[np.float32]
-    values: NDArray[np.float64] | None
+    values: NDArray[np.float32] | None
     usage: CodeUsage | None
     used: list[NDArray[np.int64]] | None
     nmi: NDArray[np.float64]
@@ -85,9 +87,7 @@ def draw_sample(run: Run, samples: int, seed: int, nmi: NDArray[np.float64] | No
         nmi = latent_nmi(columns, discrete=run.discrete)[:count, count:]
     values = usage = used = None
     if run.discrete:
-        usage = code_usage(codes, run.config.model.latent.codebook_size)
-        if run.config.model.latent.kind != "vector":
-            values = run.model.latent.get_parameter("codebook").detach().cpu().double().numpy()
+        usage, values = code_usage(codes, run.config.model.latent.codebook_size), code_values(run)
         used = used_codes(usage.counts, values)
     factors = tuple(map(readable, run.dataset.factor_names))
     return Sample(encoded.index, codes, values, usage, used, nmi, factors)
@@ -99,10 +99,5 @@ def value_text(sample: Sample, latent: int, code: int | float) -> str:
         return f"code {code}"
     value = float(code)
     if sample.values is not None:
-        value = (sample.values if sample.values.ndim == 1 else sample.values[latent])[int(code)]
-    return f"{value:.2f}".replace("-", "\u2212")
-
-
-def readable(name: str) -> str:
-    """A factor's name without underscores."""
-    return name.replace("_", " ")
+        value = float((sample.values if sample.values.ndim == 1 else sample.values[latent])[int(code)])
+    return two_decimals(value)
