@@ -10,6 +10,7 @@
 #include <vector>
 
 #include "../row/bounds.h"
+#include "../row/posterior.h"
 #include "problem.h"
 
 namespace fqvae {
@@ -19,7 +20,6 @@ namespace fqvae {
 // highest. The interpolation's error is below 2e-7 (KL) and 1e-6 (gradients).
 template <class Real>
 Codebook plan_codebook(const Real *codes, int count, double temperature, int64_t rows, Real *scaled) {
-    constexpr double widest_tabulated_gap = 1.5, margin = 2.5;
     constexpr int64_t rows_per_node = 16;
     Codebook book{};
     book.given = codes;
@@ -45,11 +45,10 @@ Codebook plan_codebook(const Real *codes, int count, double temperature, int64_t
     for (int k = 0; k < count; ++k)
         scaled[k] = bounds.scaled(codes[k]);
 
-    const double first = bounds.scaled(*low) - margin, last = bounds.scaled(*high) + margin;
-    book.posterior_first = std::floor(first / kPosteriorStep) * kPosteriorStep;
-    const int nodes = static_cast<int>((last - book.posterior_first) / kPosteriorStep) + 2;
-    if (gap <= widest_tabulated_gap && rows >= rows_per_node * nodes)
-        book.posterior_nodes = nodes;
+    const TableExtent<double> table(bounds.scaled(*low), bounds.scaled(*high));
+    book.posterior_first = table.first;
+    if (gap <= kWidestTabulatedGap && rows >= rows_per_node * table.nodes)
+        book.posterior_nodes = table.nodes;
     return book;
 }
 

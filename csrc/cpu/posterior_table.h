@@ -23,12 +23,7 @@ template <class L> class PosteriorTable {
     static constexpr int width = L::width;
 
   public:
-    // Where a group's rows stand in the table.
-    struct Place {
-        M inside; // not all rows need lie within the table
-        F at;     // in [0, 1] between the nodes
-        U node;   // the node below
-    };
+    using Place = TablePlace<L>;
 
     // The table holds three columns of a number for each node: f, f' step, f'' step^2.
     explicit PosteriorTable(const Codebook &codebook)
@@ -51,19 +46,8 @@ template <class L> class PosteriorTable {
         }
     }
 
-    // x: centred and scaled z. The nodes lie at multiples of a power of two, so that distances to them are
-    // exact.
-    Place locate(F x) const {
-        const F steps = L::set(static_cast<Real>(1 / kPosteriorStep)),
-                step = L::set(static_cast<Real>(kPosteriorStep));
-        const F zero = L::set(0), first = L::set(first_), last = L::set(static_cast<Real>(nodes_ - 1));
-        const F position = (x - first) * steps;
-        Place place;
-        place.inside = L::less(zero, position) & L::less(position, last);
-        place.node = L::truncate(L::select(place.inside, position, zero));
-        place.at = L::select(place.inside, (x - L::fma(L::to_real(place.node), step, first)) * steps, zero);
-        return place;
-    }
+    // x: centred and scaled z.
+    Place locate(F x) const { return Place(x, first_, nodes_); }
 
     // The KL in bits, less log2 of the number of codes.
     F value(const Place &place) const { return interpolate(place, 0); }
@@ -75,7 +59,7 @@ template <class L> class PosteriorTable {
     // Leaves the rows' weights at their nodes: weights[2 i] for the value at node i, weights[2 i + 1] for the
     // slope.
     static void deposit(const Place &place, F weight, Real *weights) {
-        const auto basis = hermite(place.at);
+        const Hermite<L> basis(place.at);
         uint32_t node[width];
         L::store_word(node, place.node);
         Real parts[4 * width]; // four neighbours in memory for each row
@@ -105,21 +89,10 @@ template <class L> class PosteriorTable {
     }
 
   private:
-    struct Hermite {
-        F of[4]; // value and slope at the node below, value and slope at the node above
-    };
-    static Hermite hermite(F t) {
-        const F one = L::set(1), two = L::set(2), s = one - t;
-        return {{(one + two * t) * s * s, t * s * s, t * t * (L::set(3) - two * t), t * t * (t - one)}};
-    }
-
     F interpolate(const Place &place, int column) const {
         const Real *value = table_ + column * nodes_, *slope = value + nodes_;
-        const auto basis = hermite(place.at);
-        F sum = L::gather(value, place.node) * basis.of[0];
-        sum = L::fma(L::gather(slope, place.node), basis.of[1], sum);
-        sum = L::fma(L::gather(value + 1, place.node), basis.of[2], sum);
-        return L::fma(L::gather(slope + 1, place.node), basis.of[3], sum);
+        return Hermite<L>(place.at)(L::gather(value, place.node), L::gather(slope, place.node),
+                                    L::gather(value + 1, place.node), L::gather(slope + 1, place.node));
     }
 
     F nodes_from(int i) const {

@@ -62,7 +62,6 @@ struct Codebook {
                 static_cast<Real>(bounds.shift_below), static_cast<Real>(bounds.centre)};
     }
 };
-constexpr double kPosteriorStep = 0x1p-5; // between its nodes
 constexpr int kPosteriorColumns = 3;
 
 struct Plan {

@@ -1,5 +1,5 @@
-// What a kernel is told, in plain data passed by value: fqvae_kernels/backends/_cuda_launch.py packs the same
-// fields in the same order.
+// What a kernel is told, in plain data passed by value: fqvae_kernels/backends/_cuda/arguments.py packs the
+// same fields in the same order.
 #pragma once
 
 #include <cstdint>
@@ -32,11 +32,18 @@ struct Call {
 
 struct ForwardArguments {
     Call call;
-    void *quantized;  // (rows,) in `dtype`
-    int64_t *indices; // (rows,)
-    void *kl;         // (rows,) in the compute type
-    void *sums;       // (kRowSums, rows) in the compute type for the backward pass, or null
-    void *weights;    // (rows, codes) in `dtype`, or null
+    void *quantized;   // (rows,) in `dtype`
+    int64_t *indices;  // (rows,)
+    void *kl;          // (rows,) in the compute type
+    void *sums;        // (kRowSums, rows) in the compute type for the backward pass, or null; of
+                       // forward_z_slopes (2, rows): the slopes of quantized (NaN: no gradient) and of kl
+    void *weights;     // (rows, codes) in `dtype`, or null
+    const void *table; // what posterior_float has left, for the kernels that read it
+};
+
+struct PosteriorArguments {
+    Call call;
+    void *table; // (codebooks, kMostTableNodes) of TableNode
 };
 
 // Each block leaves its share of the gradients that all rows contribute to; `reduce` adds them up in a fixed
@@ -51,6 +58,16 @@ struct BackwardArguments {
     void *grad_input;           // like the input, or null
     double *grad_codebook;      // (blocks, codebooks, codes), or null
     double *grad_temperature;   // (blocks, codebooks), or null
+};
+
+// The backward pass of forward_z_slopes.
+struct SlopesArguments {
+    const void *slopes;         // (2, rows) in the compute type
+    const void *grad_quantized; // (rows,) in `dtype`, or null
+    const void *grad_kl;        // (rows,) in the compute type, or null
+    void *grad_input;           // (rows,) in `dtype`
+    int64_t rows;
+    int32_t dtype, unused;
 };
 
 struct NearestArguments {
@@ -68,11 +85,16 @@ struct NoiseArguments {
 };
 
 // out[i] = sum over j of parts[j, i]
-struct ReduceArguments {
+struct ReduceJob {
     const double *parts; // (count, length)
     int64_t count, length;
     void *out; // (length,) in `dtype`
     int32_t dtype, unused;
+};
+
+// As many jobs as the grid is high.
+struct ReduceArguments {
+    ReduceJob jobs[2];
 };
 
 } // namespace fqvae

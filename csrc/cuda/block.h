@@ -4,6 +4,7 @@
 
 #include "../row/backward.h"
 #include "../row/nearest.h"
+#include "../row/posterior.h"
 #include "../row/reference.h"
 #include "lanes.h"
 #include "values.h"
@@ -69,8 +70,8 @@ template <class Real> class Block {
         return call.seed_at ? static_cast<uint64_t>(*call.seed_at) : call.seed;
     }
 
-    // Finds the ends of the codebook, and with `with_bounds` whether the bounded scorer serves it. All
-    // threads of the block take part.
+    // Finds the ends of the codebook, and with `with_bounds` whether the bounded scorer serves it and a table
+    // of its posterior. All threads of the block take part.
     __device__ __forceinline__ void survey(bool with_bounds) {
         __shared__ Real ends[2][kWarps];
         __shared__ unsigned occupied[2], not_finite;
@@ -118,6 +119,9 @@ template <class Real> class Block {
         if (bounds.bounded) {
             constants.shift = bounds.shift;
             constants.shift_below = bounds.shift_below;
+            table = TableExtent<Real>(bounds.scaled(lowest), bounds.scaled(highest));
+            if (gap > static_cast<Real>(kWidestTabulatedGap))
+                table.nodes = 0;
         }
     }
 
@@ -125,12 +129,13 @@ template <class Real> class Block {
     __device__ __forceinline__ bool resident() const { return call_.codes <= call_.staged; }
 
     // Brings codes `first` ... into shared memory, as the scorer wants them, with the code blocks' side of
-    // Philox. Barriers are the caller's.
-    __device__ __forceinline__ void stage(int first) {
+    // Philox; they are padded to a multiple of `multiple`. Barriers are the caller's.
+    __device__ __forceinline__ void stage(int first, int multiple = 4) {
         const bool scaled = bounds.bounded;
-        // Codes that complete the last tile: they never win, and their weight is 0.
+        // Codes that complete the last tiles: they never win, and their weight is 0.
         const Real padding = scaled ? static_cast<Real>(kPadding) : call_.is_logits ? 0 : INFINITY;
-        const int count = min(call_.staged, call_.codes - first), whole = (count + 3) / 4 * 4;
+        const int count = min(call_.staged, call_.codes - first),
+                  whole = (count + multiple - 1) / multiple * multiple;
 #pragma unroll 1
         for (int k = threadIdx.x; k < whole; k += kThreads) {
             const Real code = k < count ? given_[first + k] : padding;
@@ -149,6 +154,7 @@ template <class Real> class Block {
     __device__ __forceinline__ void each_stage(int lane, Body body, After after = {}) {
         const int step = 4 * call_.lanes;
         if constexpr (Whole) {
+            constants.numbers = 0;
             body(0, CodeRange{4 * lane, call_.codes, step});
         } else {
             const bool whole = resident();
@@ -192,6 +198,7 @@ template <class Real> class Block {
 
     CallConstants<L> constants;
     Bounds<Real> bounds{};
+    TableExtent<Real> table{}; // no nodes: the codebook has no table
     Real lowest, highest;
 
   private:

@@ -26,8 +26,15 @@ template <class Real> class CodebookSums {
 
     // Without barriers: the caller's.
     __device__ __forceinline__ void clear(int codes) const {
+        const int count = (codes + 3) / 4 * tile_;
+        if (in_fours()) {
 #pragma unroll 1
-        for (int i = threadIdx.x; i < (codes + 3) / 4 * tile_; i += kThreads)
+            for (int i = 4 * threadIdx.x; i < count; i += 4 * kThreads)
+                *reinterpret_cast<float4 *>(sums_ + i) = make_float4(0, 0, 0, 0);
+            return;
+        }
+#pragma unroll 1
+        for (int i = threadIdx.x; i < count; i += kThreads)
             sums_[i] = 0;
     }
 
@@ -37,13 +44,24 @@ template <class Real> class CodebookSums {
         for (int k = threadIdx.x; k < count; k += kThreads) {
             Real *sums = sums_ + block_of(k) * tile_ + k % 4 * rows_;
             Real quarters[4] = {0, 0, 0, 0};
+            // Each thread begins elsewhere: other banks.
+            if (in_fours()) {
 #pragma unroll 1
-            for (int i = 0; i < rows_; i += 4) {
+                for (int i = 0; i < rows_; i += 4) {
+                    auto &four = reinterpret_cast<float4 &>(sums[(i + 4 * k) & (rows_ - 1)]);
+                    quarters[0] += four.x, quarters[1] += four.y;
+                    quarters[2] += four.z, quarters[3] += four.w;
+                    four = make_float4(0, 0, 0, 0);
+                }
+            } else {
+#pragma unroll 1
+                for (int i = 0; i < rows_; i += 4) {
 #pragma unroll
-                for (int j = 0; j < 4; ++j) {
-                    Real &sum = sums[(i + j + k) & (rows_ - 1)]; // each thread begins elsewhere: other banks
-                    quarters[j] += sum;
-                    sum = 0;
+                    for (int j = 0; j < 4; ++j) {
+                        Real &sum = sums[(i + j + k) & (rows_ - 1)];
+                        quarters[j] += sum;
+                        sum = 0;
+                    }
                 }
             }
             part[k] += static_cast<double>((quarters[0] + quarters[1]) + (quarters[2] + quarters[3]));
@@ -51,6 +69,9 @@ template <class Real> class CodebookSums {
     }
 
   private:
+    // May four neighbouring sums be read and written together?
+    __device__ __forceinline__ bool in_fours() const { return sizeof(Real) == 4 && tile_ % 4 == 0; }
+
     Real *sums_;
     int rows_, tile_;
     Real *mine_;

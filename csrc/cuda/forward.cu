@@ -1,4 +1,5 @@
 // The forward pass: a row to a thread, or to several that share its codes.
+#include "posterior.h"
 #include "scorers.h"
 
 namespace fqvae {
@@ -15,24 +16,45 @@ template <class Sums> __device__ __forceinline__ Sums from_lane(const Sums &mine
     return other;
 }
 
+template <class L>
+__device__ __forceinline__ SlopeSums<L> from_lane(const SlopeSums<L> &mine, int distance) {
+    SlopeSums<L> other = mine;
+    other.centre = __shfl_xor_sync(kWholeWarp, mine.centre, distance);
+    other.first = __shfl_xor_sync(kWholeWarp, mine.first, distance);
+    other.second = __shfl_xor_sync(kWholeWarp, mine.second, distance);
+    other.offsets = __shfl_xor_sync(kWholeWarp, mine.offsets, distance);
+    other.products = __shfl_xor_sync(kWholeWarp, mine.products, distance);
+    return other;
+}
+
 // The threads that share a row add up what each has found. All of them end with the same bits: every step is
-// a sum of two rounded products, in which the order does not matter.
-template <class L, bool WithPosterior, class Scorer>
-__device__ __forceinline__ void merge(ForwardSums<L, WithPosterior, Scorer> &mine, int lanes,
+// a sum of two rounded products, in which the order does not matter. (The slopes' bits may differ; a row's
+// first thread stores them.)
+template <class L, bool WithPosterior, class Scorer, bool WithSlopes>
+__device__ __forceinline__ void merge(ForwardSums<L, WithPosterior, Scorer, WithSlopes> &mine, int lanes,
                                       typename L::Real inverse_temperature) {
     for (int distance = 1; distance < lanes; distance *= 2) {
         auto other = from_lane(mine, distance);
         const auto lowest = L::min(mine.lowest, other.lowest);
+        typename L::Real here = 1, there = 1;
         if constexpr (!Scorer::kBounded) {
-            const auto here = L::exp2((lowest - mine.lowest) * inverse_temperature);
-            const auto there = L::exp2((lowest - other.lowest) * inverse_temperature);
+            here = L::exp2((lowest - mine.lowest) * inverse_temperature);
+            there = L::exp2((lowest - other.lowest) * inverse_temperature);
             mine.total = rounded_product(mine.total, here);
             mine.weighted = rounded_product(mine.weighted, here);
             other.total = rounded_product(other.total, there);
             other.weighted = rounded_product(other.weighted, there);
         }
-        if (other.lowest < mine.lowest || (other.lowest == mine.lowest && other.index < mine.index))
-            mine.index = other.index;
+        const bool theirs =
+            other.lowest < mine.lowest || (other.lowest == mine.lowest && other.index < mine.index);
+        if constexpr (WithSlopes) {
+            auto slopes = from_lane(mine.slopes, distance);
+            const auto centre = theirs ? slopes.centre : mine.slopes.centre;
+            mine.slopes.move(here, centre, mine.total, inverse_temperature);
+            slopes.move(there, centre, other.total, inverse_temperature);
+            mine.slopes.add(slopes);
+        }
+        mine.index = theirs ? other.index : mine.index;
         mine.lowest = lowest;
         mine.total += other.total;
         mine.weighted += other.weighted;
@@ -45,7 +67,7 @@ template <class Real>
 __device__ __forceinline__ void store_row(const ForwardArguments &args, const Block<Real> &block,
                                           const RowOfThread<Real> &row,
                                           const Reference<DeviceLanes<Real>> &reference, Real offset_scale,
-                                          const RowSums<DeviceLanes<Real>> &sums) {
+                                          const RowSums<DeviceLanes<Real>> &sums, bool keeps_sums) {
     const Call &call = args.call;
     const Real nan = static_cast<Real>(NAN);
     const Real soft = fma(sums.mean_offset, 1 / offset_scale, reference.point);
@@ -55,7 +77,7 @@ __device__ __forceinline__ void store_row(const ForwardArguments &args, const Bl
     const Real kl_bits = sums.mean_logit - sums.log2_partition;
     const Real kl = (kl_bits + block.constants.log2_codes) * static_cast<Real>(kLn2);
     static_cast<Real *>(args.kl)[row.row] = reference.usable ? fmax(kl, static_cast<Real>(0)) : nan;
-    if (args.sums) {
+    if (keeps_sums && args.sums) {
         Real *kept = static_cast<Real *>(args.sums) + row.row;
         kept[0] = sums.mean_offset;
         kept[call.rows] = sums.log2_total;
@@ -65,7 +87,22 @@ __device__ __forceinline__ void store_row(const ForwardArguments &args, const Bl
     }
 }
 
-template <class Real, class Scorer, class LoadTile>
+// What the backward pass is given of a row.
+enum class Kept {
+    kSums,
+    kSumsByTable, // rows that are their own reference point find their posterior in the table
+    kSlopes       // nothing but z wants a gradient
+};
+
+template <class Real>
+__device__ __forceinline__ void store_slopes(const ForwardArguments &args, int64_t row, bool usable,
+                                             const Slopes<DeviceLanes<Real>> &slopes) {
+    Real *kept = static_cast<Real *>(args.sums) + row;
+    kept[0] = usable ? slopes.quantized : static_cast<Real>(NAN);
+    kept[args.call.rows] = slopes.kl;
+}
+
+template <Kept kept, class Real, class Scorer, class LoadTile>
 __device__ __forceinline__ void forward_row(const ForwardArguments &args, Block<Real> &block,
                                             const RowOfThread<Real> &row, Scorer scorer,
                                             const Reference<DeviceLanes<Real>> &reference,
@@ -73,16 +110,36 @@ __device__ __forceinline__ void forward_row(const ForwardArguments &args, Block<
     using L = DeviceLanes<Real>;
     const Call &call = args.call;
     const PhiloxRow<L> philox = block.philox_row(row.row);
-    ForwardSums<L, true, Scorer> partial;
-    block.template each_stage<Scorer::kInside>(row.lane, [&](int stage, CodeRange range) {
+    constexpr bool tabulated = kept == Kept::kSumsByTable && Scorer::kInside;
+    constexpr bool with_slopes = kept == Kept::kSlopes;
+    ForwardSums<L, !tabulated, Scorer, with_slopes> partial;
+    const auto add = [&](int stage, auto range) {
         partial.add(range, block.constants, scorer, philox, block.code_keys(), block.keys(), tile,
                     [&](int first, int) { load_tile(stage + first); });
-    });
-    merge(partial, call.lanes, block.constants.inverse_temperature);
-    const RowSums<L> sums = partial.finish(block.constants);
-    if (row.there && row.lane == 0)
-        store_row(args, block, row, reference, static_cast<Real>(Scorer::kOffsetScale), sums);
-    if constexpr (Scorer::kInside) // rows whose weights are wanted take the other one
+    };
+    if constexpr (tabulated) { // for many rows, so that a thread has one by itself
+        block.constants.numbers = 0;
+        add(0, PairsOfTiles<L>{call.codes});
+    } else {
+        block.template each_stage<Scorer::kInside>(row.lane, add);
+        merge(partial, call.lanes, block.constants.inverse_temperature);
+    }
+    RowSums<L> sums = partial.finish(block.constants);
+    if constexpr (tabulated) {
+        const auto *nodes = static_cast<const TableNode *>(args.table) + block.latent() * kMostTableNodes;
+        const TabulatedPosterior<Real> posterior(block, nodes, reference.x);
+        sums.log2_partition = posterior.log2_partition;
+        sums.mean_logit = posterior.kl_bits + posterior.log2_partition;
+    }
+    const Real scale = static_cast<Real>(Scorer::kOffsetScale);
+    if (row.there && row.lane == 0) {
+        store_row(args, block, row, reference, scale, sums, !with_slopes);
+        if constexpr (with_slopes)
+            store_slopes<Real>(args, row.row, reference.usable,
+                               partial.slopes.finish(partial.total, partial.partition, sums.mean_logit,
+                                                     block.constants.inverse_temperature, scale));
+    }
+    if constexpr (Scorer::kInside || with_slopes) // rows whose weights are wanted take other ways
         return;
     if (!args.weights)
         return;
@@ -106,18 +163,21 @@ __device__ __forceinline__ void forward_row(const ForwardArguments &args, Block<
     });
 }
 
-template <class Real> __device__ __forceinline__ void forward_scalars(const ForwardArguments &args) {
+template <class Real, Kept kept>
+__device__ __forceinline__ void forward_scalars(const ForwardArguments &args) {
     extern __shared__ __align__(16) unsigned char memory[];
     Block<Real> block(args.call, memory);
     block.survey(true);
     Tile<DeviceLanes<Real>> tile;
+    constexpr bool by_table = kept == Kept::kSumsByTable;
     if (block.resident()) {
-        block.stage(0);
+        block.stage(0, by_table ? 8 : 4);
         __syncthreads();
     }
+    const bool may_be_inside = !args.weights && (!by_table || block.table.nodes > 0);
     block.each_row([&](const RowOfThread<Real> &row) {
-        with_scalar_scorer(block, args.call, row, !args.weights, [&](auto scorer, const auto &reference) {
-            forward_row(args, block, row, scorer, reference, tile, [](int) {});
+        with_scalar_scorer(block, args.call, row, may_be_inside, [&](auto scorer, const auto &reference) {
+            forward_row<kept>(args, block, row, scorer, reference, tile, [](int) {});
         });
     });
 }
@@ -132,33 +192,27 @@ template <class Real> __device__ __forceinline__ void forward_logits(const Forwa
     }
     block.each_row([&](const RowOfThread<Real> &row) {
         with_logit_scorer(block, args.call, row, tile, [&](auto scorer, const auto &reference) {
-            forward_row(args, block, row, scorer, reference, tile,
-                        [&](int k) { load_logits(args.call, row.row, k, reference.usable, tile.given); });
+            forward_row<Kept::kSums>(args, block, row, scorer, reference, tile, [&](int k) {
+                load_logits(args.call, row.row, k, reference.usable, tile.given);
+            });
         });
     });
 }
 
 } // namespace
 
-extern "C" {
+#define FQVAE_FORWARD(name, Real, ...)                                                                       \
+    extern "C" __global__ void __launch_bounds__(kThreads, kBlocksAtOnce<Real>)                              \
+        name(const __grid_constant__ ForwardArguments args) {                                                \
+        __VA_ARGS__(args);                                                                                   \
+    }
 
-__global__ void __launch_bounds__(kThreads, kBlocksAtOnce<float>)
-    forward_z_float(const __grid_constant__ ForwardArguments args) {
-    forward_scalars<float>(args);
-}
-__global__ void __launch_bounds__(kThreads, kBlocksAtOnce<double>)
-    forward_z_double(const __grid_constant__ ForwardArguments args) {
-    forward_scalars<double>(args);
-}
-__global__ void __launch_bounds__(kThreads, kBlocksAtOnce<float>)
-    forward_logits_float(const __grid_constant__ ForwardArguments args) {
-    forward_logits<float>(args);
-}
-__global__ void __launch_bounds__(kThreads, kBlocksAtOnce<double>)
-    forward_logits_double(const __grid_constant__ ForwardArguments args) {
-    forward_logits<double>(args);
-}
-
-} // extern "C"
+FQVAE_FORWARD(forward_z_float, float, forward_scalars<float, Kept::kSums>)
+FQVAE_FORWARD(forward_z_double, double, forward_scalars<double, Kept::kSums>)
+FQVAE_FORWARD(forward_z_table_float, float, forward_scalars<float, Kept::kSumsByTable>)
+FQVAE_FORWARD(forward_z_slopes_float, float, forward_scalars<float, Kept::kSlopes>)
+FQVAE_FORWARD(forward_z_slopes_double, double, forward_scalars<double, Kept::kSlopes>)
+FQVAE_FORWARD(forward_logits_float, float, forward_logits<float>)
+FQVAE_FORWARD(forward_logits_double, double, forward_logits<double>)
 
 } // namespace fqvae

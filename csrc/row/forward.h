@@ -4,7 +4,7 @@
 // again after each store to the tile.
 #pragma once
 
-#include "score.h"
+#include "slopes.h"
 
 namespace fqvae {
 
@@ -32,32 +32,42 @@ template <class L> struct RowSums {
 constexpr int kRowSums = 5; // numbers a row that are kept
 
 // The sums over a row's codes, tile by tile. WithPosterior: take partition and weighted_logit too; else they
-// stay 0, and someone else knows the KL (posterior.h).
-template <class L, bool WithPosterior, class Scorer> struct ForwardSums {
+// stay 0, and someone else knows the KL (posterior.h). WithSlopes: take those of slopes.h, for which
+// `weighted` is then left at 0.
+template <class L, bool WithPosterior, class Scorer, bool WithSlopes = false> struct ForwardSums {
+    static_assert(!WithSlopes || (WithPosterior && L::small_tiles));
     using F = typename L::F;
     F lowest, total, weighted; // total, weighted: of weights times a power of 2, which for bounded scorers is
                                // the call's shift, and else makes the weight of the lowest cost 1
     F partition, weighted_logit;
     typename L::U index;
+    SlopeSums<L> slopes;
 
     FQVAE_INLINE ForwardSums()
         : lowest(L::set(-2 * kLowestLogit)), total(L::set(0)), weighted(L::set(0)), partition(L::set(0)),
-          weighted_logit(L::set(0)), index(L::set_word(0)) {}
+          weighted_logit(L::set(0)), index(L::set_word(0)), slopes(L::set(0)) {}
 
     // Sums of neighbouring tiles come first: that keeps the rounding of a large codebook's sums down.
-    template <class LoadTile>
-    FQVAE_INLINE void add(CodeRange range, CallConstants<L> call, Scorer scorer, const PhiloxRow<L> &row,
+    template <class Range, class LoadTile>
+    FQVAE_INLINE void add(Range range, CallConstants<L> call, Scorer scorer, const PhiloxRow<L> &row,
                           const PhiloxCode *code_keys, const PhiloxKeys &keys, Tile<L> &tile,
                           LoadTile load_tile) {
         constexpr int together = 64;
         for (int begin = range.begin; begin < range.end; begin += together * range.step) {
             ForwardSums part = *this;
             part.total = part.weighted = part.partition = part.weighted_logit = L::set(0);
+            part.slopes = SlopeSums<L>(slopes.centre);
             const bool last = range.end - begin <= together * range.step;
             const int end = last ? range.end : begin + together * range.step;
-            for (int first = begin; first < end; first += range.step)
+            const auto add_tile = [&](int first) FQVAE_LAMBDA {
                 part.add_tile(first, range.template count<L>(first), call, scorer, row, code_keys, keys, tile,
                               load_tile);
+            };
+            for (int first = begin; first < end; first += Range::tiles * range.step) {
+                FQVAE_UNROLL
+                for (int i = 0; i < Range::tiles; ++i)
+                    add_tile(first + i * range.step);
+            }
             part.continue_from(*this, call);
             *this = part;
         }
@@ -66,7 +76,12 @@ template <class L, bool WithPosterior, class Scorer> struct ForwardSums {
     FQVAE_INLINE RowSums<L> finish(const CallConstants<L> &call) const {
         const F zero = L::set(0), below = Scorer::kBounded ? L::set(call.shift_below) : zero;
         const F shift = Scorer::kBounded ? L::set(call.shift - call.shift_below) : lowest;
-        RowSums<L> sums{weighted / total, shift, L::log2(total, below), zero, zero, index};
+        RowSums<L> sums{WithSlopes ? slopes.mean_offset(total) : weighted / total,
+                        shift,
+                        L::log2(total, below),
+                        zero,
+                        zero,
+                        index};
         if constexpr (WithPosterior) {
             sums.log2_partition = L::log2(partition, zero);
             sums.mean_logit = weighted_logit / partition;
@@ -83,6 +98,11 @@ template <class L, bool WithPosterior, class Scorer> struct ForwardSums {
     // Adds the sums up to the codes that these are for.
     FQVAE_INLINE void continue_from(const ForwardSums &before, const CallConstants<L> &call) {
         const F factor = since(before.lowest, call);
+        if constexpr (WithSlopes) {
+            SlopeSums<L> others = before.slopes;
+            others.move(factor, slopes.centre, before.total * factor, L::set(call.inverse_temperature));
+            slopes.add(others);
+        }
         total = L::fma(before.total, factor, total);
         weighted = L::fma(before.weighted, factor, weighted);
         partition = before.partition + partition;
@@ -99,7 +119,7 @@ template <class L, bool WithPosterior, class Scorer> struct ForwardSums {
         load_tile(first, count);
         draw_noise<L>(row, code_keys + block_of(first), keys, count, tile.noise);
 
-        F lowest_here = lowest;
+        F lowest_here = lowest, centre = slopes.centre;
         auto index_here = index;
         const typename L::AddLog2 add_log2;
         for_codes<4>(count, [&](int k) FQVAE_LAMBDA {
@@ -109,17 +129,21 @@ template <class L, bool WithPosterior, class Scorer> struct ForwardSums {
             L::store(tile.noise + k * width, cost);
             if constexpr (WithPosterior)
                 L::store(tile.logit + k * width, scorer.logit(k, d));
-            index_here = L::select(L::less(cost, lowest_here),
-                                   L::set_word(L::number(call.numbers, first + k)), index_here);
+            const auto lower = L::less(cost, lowest_here);
+            index_here = L::select(lower, L::set_word(L::number(call.numbers, first + k)), index_here);
+            if constexpr (WithSlopes)
+                centre = L::select(lower, d, centre);
             lowest_here = L::min(cost, lowest_here);
         });
         lowest = lowest_here;
         index = index_here;
+        const F factor = since(before, call);
         if constexpr (!Scorer::kBounded) {
-            const F factor = since(before, call);
             total = total * factor;
             weighted = weighted * factor;
         }
+        if constexpr (WithSlopes)
+            slopes.move(factor, centre, total, inverse_temperature);
 
         F tile_total = zero, tile_weighted = zero, tile_partition = zero, tile_logit = zero;
         if constexpr (L::small_tiles) {
@@ -131,12 +155,18 @@ template <class L, bool WithPosterior, class Scorer> struct ForwardSums {
             const F cost = L::load(tile.noise + k * width);
             const F w = exp2(Scorer::kBounded ? L::fma(cost, per_cost, shift)
                                               : (lowest_here - cost) * inverse_temperature);
+            const F d = L::load(tile.offset + k * width);
             tile_total = tile_total + w;
-            tile_weighted = L::fma(w, L::load(tile.offset + k * width), tile_weighted);
+            if constexpr (WithSlopes)
+                slopes.add(w, d, inverse_temperature);
+            else
+                tile_weighted = L::fma(w, d, tile_weighted);
             if constexpr (WithPosterior) {
                 const F logit = L::load(tile.logit + k * width), q = exp2(logit);
                 tile_partition = tile_partition + q;
                 tile_logit = L::fma(q, logit, tile_logit);
+                if constexpr (WithSlopes)
+                    slopes.add_posterior(q, q * logit, d);
             }
         });
         if constexpr (L::small_tiles) {

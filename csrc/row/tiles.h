@@ -43,6 +43,19 @@ struct CodeRange {
         return L::padded || end - first >= L::tile_codes ? L::tile_codes : end - first;
     }
     FQVAE_INLINE bool one_tile() const { return end - begin <= step; }
+    static constexpr int tiles = 1; // that a turn of the loop over them takes
+};
+
+// All tiles of a row, for a caller that holds them alone, two at a time: where tiles are small, what a loop
+// does around them counts. The codebook must be padded to whole pairs.
+template <class L> struct PairsOfTiles {
+    int end;
+    static constexpr int begin = 0, step = L::tile_codes, tiles = 2;
+
+    template <class> FQVAE_INLINE int count(int) const {
+        static_assert(L::padded);
+        return L::tile_codes;
+    }
 };
 
 } // namespace fqvae

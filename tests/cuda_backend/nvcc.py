@@ -12,7 +12,7 @@ import tempfile
 import pytest
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
-SOURCES = ("forward", "backward", "nearest", "reduce")
+SOURCES = ("forward", "backward", "nearest", "posterior", "reduce", "slopes")
 
 
 @functools.cache

@@ -1,14 +1,20 @@
 """How a call is cut into blocks: threads that share a row, codes in shared memory, blocks, launches.
 
-The choices follow from the shapes and the number of multiprocessors alone, by these rules:
+The choices follow from the shapes and from what the device can hold, by these rules:
 
-- A row goes to one thread where rows are many. Several threads share one (a power of two, `lanes`) until
-  there are THREADS_WANTED of them for each multiprocessor, but no more than there are blocks of four codes:
-  with fewer threads the latency of the logarithms shows.
-- Where tensors of shape (rows, codes) are read or written, a row's threads take neighbouring codes, so
-  as many share it as its codes allow: the accesses of a warp then lie side by side.
+- The grid has no more blocks than the device holds at once: a block goes on to further rows, and what it does
+  before its first row is done once. All blocks take equally many turns.
+- One to 32 threads share a row (a power of two, `lanes`), as many as take the fewest cycles by `_cycles`.
+  Many rows are a thread each: sharing one costs exchanges between its threads. Few rows are shared: one warp
+  by itself waits for its own results.
+- Where tensors of shape (rows, codes) are read or written, a row's threads take neighbouring codes, so as many
+  share it as its codes allow: the accesses of a warp then lie side by side.
 - The backward pass keeps a sum for each code and each row that a block works on at a time. As many threads
   share a row as are needed to fit all sums of the codebook, up to 2,048 codes, into SHARED bytes.
+- The table of the posterior is made by a launch of its own, which many pairs of row and code must pay for.
+
+The slots below (instructions of one thread) are those of the compiled float32 kernels for compute capability
+9.0, counted by benchmarks/gpu_model.py. They are modelled, not measured.
 """
 
 from __future__ import annotations
@@ -17,12 +23,28 @@ from collections.abc import Iterator
 from typing import NamedTuple
 
 THREADS = 128  # a block; kThreads in csrc/cuda/arguments.h
+SCHEDULERS = 4  # of a multiprocessor: each takes one warp of a block
 SHARED = 48 * 1024 - 1024  # bytes of shared memory that every GPU gives without asking, less the kernels' own
-THREADS_WANTED = 1024  # for each multiprocessor
-BLOCKS_WANTED = 16  # at most, for each multiprocessor: a block that comes back for more rows stages once
+SHARED_OF_A_BLOCK = 1024 + 192  # bytes besides: the system's, and the kernels' own
+BLOCKS_AT_ONCE = {4: 5, 8: 2}  # on a multiprocessor, by the size of a number; kBlocksAtOnce in csrc/cuda
 MOST_STAGED = 2048  # codes of the forward pass
 MOST_PARTS = 64 * 2**20  # bytes that the blocks' shares of the codebook's gradient may take
 MOST_CODEBOOKS = 65_535  # gridDim.y
+TABLE_NODES = 778  # that a codebook's table has memory for; kMostTableNodes in csrc/cuda/posterior.h
+
+# Cycles that a scheduler with w warps takes for a slot of each: few warps wait for their own results.
+_SLOT_ALONE, _SLOT_EACH = 1.4, 0.85
+# Slots of a pair of row and code that the table saves, and cycles that making it costs: a launch's gap of 1.3
+# us, and about as long for the launch itself.
+_TABLE_SAVES, _TABLE_CYCLES = 5, 5200
+_ROWS_PER_NODE = 8  # at least, of a codebook, lest a node cost more than it saves
+
+
+class Device(NamedTuple):
+    """What the choices depend on. shared: bytes of shared memory of a multiprocessor."""
+
+    multiprocessors: int
+    shared: int
 
 
 class Geometry(NamedTuple):
@@ -36,28 +58,67 @@ class Geometry(NamedTuple):
     shared: int
 
 
+class Slots(NamedTuple):
+    """Instructions of a thread: of a pair in the loop over codes, of a row besides, of each doubling of the
+    threads that share it, and of what stands before the first row and after the last.
+    """
+
+    pair: float
+    row: float
+    doubling: float
+    start: float
+
+
+_FORWARD = Slots(pair=34, row=250, doubling=25, start=520)
+_BACKWARD = Slots(pair=40, row=230, doubling=8, start=720)
+
+
 def forward(
-    rows: int, codes: int, codebooks: int, multiprocessors: int, wide: bool, real_size: int
+    rows: int,
+    codes: int,
+    codebooks: int,
+    device: Device,
+    wide: bool,
+    real_size: int,
+    tabulated: bool = False,
 ) -> Geometry:
-    """Of the forward pass and the search for the nearest code. wide: are there (rows, codes) tensors?"""
-    lanes = _lanes(rows, codes, multiprocessors, wide, 1)
-    staged = min(_ceil(codes, 4), MOST_STAGED)
+    """Of the forward pass and the search for the nearest code. wide: are there (rows, codes) tensors?
+    tabulated: the pass that reads a table, which gives each row a thread.
+    """
+    staged = min(_ceil(codes, 8), MOST_STAGED)
     shared = staged // 4 * 16 + staged * real_size
-    return Geometry(lanes, staged, _blocks(rows, codebooks, lanes, multiprocessors), shared)
+    at_once = _blocks_at_once(shared, codebooks, device, real_size)
+    positions = -(-rows // codebooks)
+    lanes = 1
+    if not tabulated:
+        lanes = choose_lanes(positions, codes, at_once, codebooks, device, wide, _FORWARD, 1)
+    return Geometry(lanes, staged, _blocks(positions, lanes, at_once), shared)
 
 
-def backward(
-    rows: int, codes: int, codebooks: int, multiprocessors: int, wide: bool, real_size: int
-) -> Geometry:
+def backward(rows: int, codes: int, codebooks: int, device: Device, wide: bool, real_size: int) -> Geometry:
     """Of the backward pass."""
-    lanes = _lanes(rows, codes, multiprocessors, wide, -(-codes // 64))
-    per_block_of_codes = 16 + real_size * (4 + tile_stride(lanes))
-    fitting = SHARED // per_block_of_codes // lanes * lanes * 4
-    parts = -(-codes // fitting)
-    staged = _ceil(-(-codes // parts), 4 * lanes if parts > 1 else 4)
-    blocks = _blocks(rows, codebooks, lanes, multiprocessors)
-    blocks = max(1, min(blocks, MOST_PARTS // (8 * codes * codebooks)))
-    return Geometry(lanes, staged, blocks, staged // 4 * per_block_of_codes)
+    positions = -(-rows // codebooks)
+    at_least = _power_of_two(min(-(-codes // 64), 32))
+    # Fewer lanes have more sums: their shared memory is what at_least was chosen for.
+    at_once = _blocks_at_once(_backward_shared(codes, at_least, real_size)[1], codebooks, device, real_size)
+    lanes = choose_lanes(positions, codes, at_once, codebooks, device, wide, _BACKWARD, at_least)
+    staged, shared = _backward_shared(codes, lanes, real_size)
+    at_once = _blocks_at_once(shared, codebooks, device, real_size)
+    at_once = max(1, min(at_once, MOST_PARTS // (8 * codes * codebooks)))
+    return Geometry(lanes, staged, _blocks(positions, lanes, at_once), shared)
+
+
+def tabulates(rows: int, codes: int, codebooks: int, device: Device, real_size: int) -> bool:
+    """Whether a forward pass without (rows, codes) tensors is to read its KL from a table."""
+    saved = rows * codes * _TABLE_SAVES / (32 * SCHEDULERS * device.multiprocessors)
+    pays = saved > _TABLE_CYCLES and rows >= _ROWS_PER_NODE * TABLE_NODES * codebooks
+    return real_size == 4 and codes <= MOST_STAGED and pays
+
+
+def table_blocks(codebooks: int, device: Device) -> int:
+    """Blocks for each codebook that fill a table: a warp takes a node at a time."""
+    needed = -(-TABLE_NODES // (THREADS // 32))
+    return max(1, min(needed, device.multiprocessors // codebooks))
 
 
 def tile_stride(lanes: int) -> int:
@@ -75,20 +136,68 @@ def launches(rows: int, row_offset: int) -> Iterator[tuple[int, int]]:
         begin = end
 
 
-def _lanes(rows: int, codes: int, multiprocessors: int, wide: bool, at_least: int) -> int:
-    blocks_of_codes = -(-codes // 4)
-    wanted = blocks_of_codes if wide else -(-THREADS_WANTED * multiprocessors // max(rows, 1))
-    return _power_of_two(min(max(wanted, at_least), blocks_of_codes, 32))
+def choose_lanes(
+    positions: int,
+    codes: int,
+    at_once: int,
+    codebooks: int,
+    device: Device,
+    wide: bool,
+    slots: Slots,
+    at_least: int,
+) -> int:
+    """How many threads share a row: the fewest cycles, and of equals the fewest threads."""
+    most = min(_power_of_two(-(-codes // 4)), 32)
+    if wide:
+        return most
+    choices = [lanes for lanes in (1, 2, 4, 8, 16, 32) if at_least <= lanes <= most]
+    return min(
+        choices or [most],
+        key=lambda lanes: _cycles(positions, codes, lanes, at_once, codebooks, device, slots),
+    )
 
 
-def _blocks(rows: int, codebooks: int, lanes: int, multiprocessors: int) -> int:
-    needed = -(-rows // codebooks) * lanes
-    return max(1, min(-(-needed // THREADS), BLOCKS_WANTED * multiprocessors // min(codebooks, 16)))
+def _cycles(
+    positions: int, codes: int, lanes: int, at_once: int, codebooks: int, device: Device, slots: Slots
+) -> float:
+    """Modelled cycles of a launch: as long as its longest block, whose warps share the schedulers with those
+    of the other blocks on its multiprocessor.
+    """
+    chunks = -(-positions * lanes // THREADS)
+    blocks = _blocks(positions, lanes, at_once)
+    warps = -(-blocks * codebooks // device.multiprocessors)  # of each scheduler
+    slot = max(warps, _SLOT_ALONE + _SLOT_EACH * warps)
+    pairs = 4 * -(-(-(-codes // 4)) // lanes)
+    row = slots.pair * pairs + slots.row + slots.doubling * (lanes.bit_length() - 1)
+    return slot * (slots.start + -(-chunks // blocks) * row)
+
+
+def _blocks_at_once(shared: int, codebooks: int, device: Device, real_size: int) -> int:
+    """For each codebook, the blocks that the device holds."""
+    of_shared = device.shared // (shared + SHARED_OF_A_BLOCK)
+    resident = max(1, min(BLOCKS_AT_ONCE[real_size], of_shared))
+    return max(1, resident * device.multiprocessors // codebooks)
+
+
+def _blocks(positions: int, lanes: int, at_once: int) -> int:
+    """As few blocks as take no more turns than at_once of them would."""
+    chunks = max(1, -(-positions * lanes // THREADS))
+    turns = -(-chunks // at_once)
+    return -(-chunks // turns)
+
+
+def _backward_shared(codes: int, lanes: int, real_size: int) -> tuple[int, int]:
+    """Codes in shared memory at a time, and its bytes."""
+    per_block_of_codes = 16 + real_size * (4 + tile_stride(lanes))
+    fitting = SHARED // per_block_of_codes // lanes * lanes * 4
+    parts = -(-codes // fitting)
+    staged = _ceil(-(-codes // parts), 4 * lanes if parts > 1 else 4)
+    return staged, staged // 4 * per_block_of_codes
 
 
 def _power_of_two(x: int) -> int:
-    """The next one from x on, up to 32."""
-    return min(1 << max(x - 1, 0).bit_length(), 32)
+    """The next one from x on."""
+    return 1 << max(x - 1, 0).bit_length()
 
 
 def _ceil(x: int, step: int) -> int:
