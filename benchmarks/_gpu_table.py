@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 import tempfile
 from pathlib import Path as FilePath
 from typing import Any
@@ -53,13 +54,14 @@ class Reduce:
 REDUCE = Reduce(threads=128, lanes=4, loads_in_flight=4, adds_in_line=1)
 
 
-def kernels_of(tree: FilePath, gpu: Gpu) -> dict[str, Kernel]:
+@functools.cache
+def kernels_of(tree: FilePath, architecture: str) -> dict[str, Kernel]:
     """The float32 kernels on z of a checkout, compiled here. Raises CodeError."""
     found = {}
     with tempfile.TemporaryDirectory() as folder:
         for pass_, name in _KERNELS.items():
             source = tree / "csrc" / "cuda" / f"{pass_}.cu"
-            cubin = _sass.compile_cubin(source, gpu.architecture, tree / "csrc", FilePath(folder))
+            cubin = _sass.compile_cubin(source, architecture, tree / "csrc", FilePath(folder))
             registers, shared = _sass.resources_of(cubin)[name]
             for function in _sass.parse(_sass.disassemble(cubin)):
                 if function.name == name:
@@ -110,7 +112,7 @@ def kernel_seconds(
 
 def shape_table(tree: FilePath, gpu: Gpu, reduce: Reduce) -> list[dict[str, Any]]:
     """Microseconds of every shape, for the kernels and the geometry of a checkout. Raises CodeError."""
-    kernels = kernels_of(tree, gpu)
+    kernels = kernels_of(tree, gpu.architecture)
     return [_shape(tree, gpu, reduce, kernels, rows, codes) for rows in SCALARS for codes in CODES]
 
 

@@ -176,7 +176,7 @@ needs_tools = pytest.mark.skipif(
 
 @needs_tools
 def test_the_rule_for_few_warps_is_that_of_the_compiled_loops():
-    kernels = _gpu_table.kernels_of(ROOT, H100)
+    kernels = _gpu_table.kernels_of(ROOT, "sm_90")
     for kernel in kernels.values():
         assert 32 <= kernel.registers <= 102 and kernel.shared < 2048
         for warps in range(1, 6):
