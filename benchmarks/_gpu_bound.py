@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import math
+import re
 import tempfile
 from pathlib import Path as FilePath
 
 import _sass
 from _gpu_cost import Path, least_seconds, paths_of
-from _gpu_specs import GPUS, Gpu
-from gpu_model import bytes_per_row, kind_of
+from _gpu_specs import GPUS, Gpu, bytes_per_row, kind_of
 
 _KERNELS = {"forward": "forward_z_float", "backward": "backward_z_float"}
 
@@ -54,5 +54,5 @@ class Bounds:
 
 
 def gpu_of(device_name: str) -> Gpu | None:
-    """The GPU of the model whose name is part of the device's."""
-    return next((gpu for name, gpu in GPUS.items() if name in device_name), None)
+    """The GPU of the model whose name is a word of the device's: a GH200 is no H200."""
+    return next((gpu for name, gpu in GPUS.items() if re.search(rf"\b{name}\b", device_name)), None)

@@ -78,6 +78,31 @@ class Path:
         begin = _times(start, lanes / rows_a_thread)
         return Work(codes, noise, scan, _times(row, lanes), lanes * least.total(), begin, words)
 
+    def start_slots(self, codes: int, lanes: int, threads: int) -> float:
+        """Instructions of a thread before its first row and after its last, in a block of so many threads.
+
+        Loops there go through the codes, `threads` at a time; those of csrc/cuda/codebook_sums.h go through
+        the block's sums, of which there is one for each code and each row that the block works on at a time.
+        """
+        if self.row_loop is None:
+            return 0.0
+        rows = threads // lanes
+        tile = WORDS * rows + (WARP // lanes if lanes > 1 else 0)
+        times: dict[int, float] = {}
+        for loop in self.flow.loops:
+            if loop.blocks & self.row_loop.blocks:
+                continue
+            turns = math.ceil(codes / threads)
+            if loop.innermost and loop.count("LDS") and loop.count("STS"):
+                turns = math.ceil(rows / loop.count("LDS"))
+            elif loop.innermost and any(i.opcode == "STS" and i.operands.endswith("RZ") for i in loop.way):
+                turns = math.ceil(math.ceil(codes / WORDS) * tile / threads)
+            for number in loop.blocks:
+                times[number] = times.get(number, 1.0) * turns
+        times.update(dict.fromkeys(self.row_loop.blocks, 0.0))
+        way = self.flow.through(0, [self.row_loop.head], self.flow.exits, (), times)
+        return float(self.flow.counts(_found(way), times).total())
+
     def _outside(self, lanes: int, sign: int) -> tuple[Counter[str], Counter[str]]:
         """Instructions of a thread outside of the loops over codes: for each row, and once at the start."""
         heads = [loop.head for loop in self.noise]

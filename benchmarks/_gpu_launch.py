@@ -3,34 +3,46 @@
 from __future__ import annotations
 
 import importlib.util
+import math
 import re
 from pathlib import Path
 from typing import NamedTuple
 
 from _gpu_specs import Gpu
 
-_GEOMETRY = Path(__file__).resolve().parent.parent / "fqvae_kernels" / "backends" / "_cuda" / "geometry.py"
+ROOT = Path(__file__).resolve().parent.parent
+THREADS = 128  # a block of a kernel of somebody else's
+_GEOMETRY = Path("fqvae_kernels") / "backends" / "_cuda" / "geometry.py"
 _CUDA_KERNEL = re.compile(r"^(forward|backward)_(z|logits)_.*(float|double)$")
 
 
 class Launch(NamedTuple):
-    """lanes: threads that share a row. rows_a_thread: how often a thread's start is made use of."""
+    """lanes: threads that share a row. rows_a_thread: how often a thread's start is made use of.
+
+    blocks: of the grid, of THREADS each. shared: bytes of dynamic shared memory of a block.
+    """
 
     lanes: int
     rows_a_thread: float
+    blocks: int
+    shared: int
 
 
-def launch_of(kernel: str, gpu: Gpu, rows: int, codes: int) -> Launch:
-    """The launch of a kernel of csrc/cuda under one codebook; one thread a row, of one row, for others."""
+def launch_of(kernel: str, gpu: Gpu, rows: int, codes: int, tree: Path = ROOT) -> Launch:
+    """The launch of a kernel of csrc/cuda under one codebook; one thread a row, of one row, for others.
+
+    tree: the checkout whose geometry is asked.
+    """
     found = _CUDA_KERNEL.match(kernel)
     if found is None:
-        return Launch(1, 1.0)
+        return Launch(1, 1.0, math.ceil(rows / THREADS), 0)
     # By its path: importing the package would import torch.
-    spec = importlib.util.spec_from_file_location("fqvae_cuda_geometry", _GEOMETRY)
+    spec = importlib.util.spec_from_file_location("fqvae_cuda_geometry", tree / _GEOMETRY)
     assert spec is not None and spec.loader is not None
     geometry = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(geometry)
     place = getattr(geometry, found[1])(
         rows, codes, 1, gpu.multiprocessors, found[2] == "logits", 8 if found[3] == "double" else 4
     )
-    return Launch(place.lanes, rows * place.lanes / (place.blocks * geometry.THREADS))
+    rows_a_thread = rows * place.lanes / (place.blocks * geometry.THREADS)
+    return Launch(place.lanes, rows_a_thread, place.blocks, place.shared)

@@ -6,11 +6,13 @@ Sources:
 [nsight] Nsight Compute documentation, "Pipelines": FMA does float32 additions and multiplications and all
          integer multiplications, ALU integer additions, logic, shifts, comparisons and selections, XU the
          special functions and conversions. From 8.6 on FMA is two halves; integer multiplications have one.
-[sheet]  NVIDIA's data sheets and architecture white papers of A100, H100 and B200.
+[sheet]  NVIDIA's data sheets and architecture white papers of A100, H100, H200 and B200.
+_gpu_time.py says where the gaps between the kernels of a CUDA graph come from.
 """
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 
 # Warp schedulers of a multiprocessor; each issues one instruction of one warp a clock. [guide]
@@ -44,13 +46,18 @@ RATES = {
 
 @dataclass(frozen=True)
 class Gpu:
-    """One GPU: clock in Hz, DRAM bandwidth in bytes per second; `source` says where from."""
+    """One GPU: clock in Hz, DRAM bandwidth in bytes per second, shared memory in bytes of a multiprocessor.
+
+    graph_gap: seconds that a kernel of a CUDA graph costs besides its work. `source` says where all is from.
+    """
 
     name: str
     capability: str
     multiprocessors: int
     clock: float
     bandwidth: float
+    shared_memory: int
+    graph_gap: float
     source: str
 
     @property
@@ -72,7 +79,10 @@ GPUS = {
             108,
             1.410e9,
             2.039e12,
-            "A100 SXM 80 GB: 108 multiprocessors, boost clock 1,410 MHz, 2,039 GB/s [sheet]",
+            164 * 1024,
+            1.3e-6,
+            "A100 SXM 80 GB: 108 multiprocessors, boost clock 1,410 MHz, 2,039 GB/s [sheet]; the gap of an "
+            "H100 is assumed",
         ),
         Gpu(
             "H100",
@@ -80,8 +90,21 @@ GPUS = {
             132,
             1.980e9,
             3.35e12,
+            228 * 1024,
+            1.3e-6,
             "H100 SXM: 132 multiprocessors, 3.35 TB/s; 1,980 MHz is what its 67 float32 TFLOPS take: "
             "132 x 128 x 2 x 1.98 GHz [sheet]",
+        ),
+        Gpu(
+            "H200",
+            "9.0",
+            132,
+            1.980e9,
+            4.8e12,
+            228 * 1024,
+            1.3e-6,
+            "H200 SXM: 132 multiprocessors and the clock of an H100, as the same 67 float32 TFLOPS say; 4.8 "
+            "TB/s [sheet]; the gap of an H100 is assumed",
         ),
         Gpu(
             "B200",
@@ -89,6 +112,8 @@ GPUS = {
             148,
             1.965e9,
             8.0e12,
+            228 * 1024,
+            0.8e-6,
             "B200 SXM: 148 multiprocessors, 8 TB/s; 1,965 MHz is near what its 37 float64 TFLOPS take: "
             "148 x 64 x 2 x 1.95 GHz [sheet]",
         ),
@@ -154,3 +179,28 @@ def arrays_moved(operations: tuple[Operation, ...]) -> int:
 def textbook_floor(operations: tuple[Operation, ...], rows: int, codes: int, gpu: Gpu) -> float:
     """Seconds that the DRAM alone needs for these operations in float32."""
     return arrays_moved(operations) * 4.0 * rows * codes / gpu.bandwidth
+
+
+# What a row of float32 reads and writes once, in bytes. stats: what the forward keeps for the backward pass.
+BYTES = {
+    "forward_z": "z 4, quantized 4, indices 8, kl 4, stats 20",
+    "forward_logits": "logits 4 K, quantized 4, indices 8, kl 4, stats 20",
+    "backward_z": "z 4, indices 8, stats 20, gradients of quantized 4, of kl 4, of z 4",
+    "backward_logits": "logits 4 K, indices 8, stats 20, gradients of quantized 4, of kl 4, of logits 4 K",
+}
+
+
+def kind_of(kernel: str) -> str:
+    """The key of `BYTES` for a kernel, by its name: what does not say otherwise is a forward pass on z."""
+    direction = "backward" if "backward" in kernel else "forward"
+    return f"{direction}_{'logits' if 'logits' in kernel else 'z'}"
+
+
+def bytes_per_row(kind: str, codes: int) -> int:
+    """DRAM bytes of one row, by `BYTES`."""
+    sizes = re.findall(r"(\d+)( K)?", BYTES[kind])
+    return sum(int(size) * (codes if times else 1) for size, times in sizes)
+
+
+def textbook_operations(kind: str) -> tuple[Operation, ...]:
+    return TEXTBOOK_BACKWARD if kind.startswith("backward") else TEXTBOOK_FORWARD

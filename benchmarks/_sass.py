@@ -185,6 +185,16 @@ def cubins_of(path: Path, architectures: tuple[str, ...], scratch: Path) -> list
     return found
 
 
+def resources_of(cubin: Path) -> dict[str, tuple[int, int]]:
+    """Registers of a thread and bytes of static shared memory of a block, by the name of the kernel.
+
+    Raises CodeError where there is no cuobjdump or it fails.
+    """
+    listing = _run(_tool("cuobjdump"), "-res-usage", str(cubin))
+    found = re.findall(r"Function (\S+):\s+REG:(\d+)\b.*?\bSHARED:(\d+)", listing)
+    return {name: (int(registers), int(shared)) for name, registers, shared in found}
+
+
 def compile_cubin(source: Path, architecture: str, include: Path, output: Path) -> Path:
     """Compile a CUDA source with nvcc. Raises CodeError where there is no nvcc or it fails."""
     nvcc = shutil.which("nvcc")

@@ -3,16 +3,19 @@
     python benchmarks/gpu_model.py                          the CUDA kernels, compiled here by nvcc
     python benchmarks/gpu_model.py --code FILE...           cubins, or libraries that hold some
     python benchmarks/gpu_model.py --bars FORWARD BACKWARD  two kernels against the figures of the project
+    python benchmarks/gpu_model.py --table                  forward, backward and reduce at nine shapes
 
 The loops over codes are found in the disassembly by Philox's multiplications, their instructions are counted
 by pipe, and the busiest pipe, the issue slots or the DRAM give the time. A kernel with several such loops has
 several paths (with weights or without, after a pass for the nearest code or not): all are listed.
+
+--table adds what _gpu_time.py knows: blocks that come in turns, few warps, latencies, and the gaps between
+the kernels of a CUDA graph. --tree models another checkout, to set a state before beside one after.
 """
 
 from __future__ import annotations
 
 import argparse
-import csv
 import re
 import sys
 import tempfile
@@ -22,18 +25,21 @@ from typing import Any
 
 import _sass
 from _gpu_cost import Modelled, Path, Work, model, paths_of
-from _gpu_launch import Launch, launch_of
-from _gpu_specs import GPUS, TEXTBOOK_BACKWARD, TEXTBOOK_FORWARD, Gpu, Operation, arrays_moved, textbook_floor
+from _gpu_launch import ROOT, Launch, launch_of
+from _gpu_specs import (
+    BYTES,
+    GPUS,
+    Gpu,
+    arrays_moved,
+    bytes_per_row,
+    kind_of,
+    textbook_floor,
+    textbook_operations,
+)
+from _gpu_table import REDUCE, Reduce, shape_table, table_assumptions
 from _sass import PIPES, CodeError
+from _text_table import show, write_rows
 
-ROOT = FilePath(__file__).resolve().parent.parent
-# What a row of float32 reads and writes once, in bytes. stats: what the forward keeps for the backward pass.
-_BYTES = {
-    "forward_z": "z 4, quantized 4, indices 8, kl 4, stats 20",
-    "forward_logits": "logits 4 K, quantized 4, indices 8, kl 4, stats 20",
-    "backward_z": "z 4, indices 8, stats 20, gradients of quantized 4, of kl 4, of z 4",
-    "backward_logits": "logits 4 K, indices 8, stats 20, gradients of quantized 4, of kl 4, of logits 4 K",
-}
 _SLOTS_FORWARD, _SLOTS_BOTH, _TIMES_AS_FAST = 48.0, 105.0, 20.0
 
 
@@ -75,6 +81,20 @@ def parse_arguments(argv: list[str] | None = None) -> argparse.Namespace:
         metavar=("FORWARD", "BACKWARD"),
         help="the project's figures for sm_90, for two kernels given as REGEX or REGEX#PATH",
     )
+    parser.add_argument(
+        "--table", action="store_true", help="instead: forward, backward and reduce, with all that takes time"
+    )
+    parser.add_argument(
+        "--tree", type=FilePath, default=ROOT, metavar="DIR", help="--table of another checkout"
+    )
+    parser.add_argument(
+        "--reduce",
+        type=Reduce.parse,
+        default=REDUCE,
+        metavar="THREADS,LANES,LOADS,ADDS",
+        help="--table: threads of a block of reduce, those that share an output, loads on the way at a time, "
+        f"additions of theirs that no load overlaps (default: {REDUCE})",
+    )
     parser.add_argument("--markdown", action="store_true", help="tables in Markdown")
     parser.add_argument("--csv", type=FilePath, metavar="FILE", help="also write the tables to FILE")
     options = parser.parse_args(argv)
@@ -98,8 +118,7 @@ def load(options: argparse.Namespace, gpus: list[Gpu]) -> tuple[list[Entry], lis
 
     Raises CodeError if there is none.
     """
-    gpu_of = {gpu.architecture: gpu for gpu in gpus}
-    architectures = tuple(gpu_of)
+    architectures = tuple(dict.fromkeys(gpu.architecture for gpu in gpus))
     entries, refused = [], []
     with tempfile.TemporaryDirectory() as folder:
         scratch = FilePath(folder)
@@ -121,9 +140,11 @@ def load(options: argparse.Namespace, gpus: list[Gpu]) -> tuple[list[Entry], lis
             continue
         try:
             entries += [
-                _entry(name, gpu_of[function.architecture], path, options)
+                _entry(name, gpu, path, options)
                 for path in paths_of(function)
                 if options.path in (None, path.number)
+                for gpu in gpus
+                if gpu.architecture == function.architecture
             ]
         except CodeError as error:
             refused.append(f"{name}, {function.architecture}: {error}")
@@ -138,30 +159,16 @@ def load(options: argparse.Namespace, gpus: list[Gpu]) -> tuple[list[Entry], lis
 
 def _entry(kernel: str, gpu: Gpu, path: Path, options: argparse.Namespace) -> Entry:
     usual = launch_of(kernel, gpu, options.rows, options.codes)
-    launch = Launch(options.lanes or usual.lanes, options.rows_a_thread or usual.rows_a_thread)
-    return Entry(kernel, gpu, path, launch, path.work(options.codes, *launch))
-
-
-def kind_of(kernel: str) -> str:
-    """The key of `_BYTES` for a kernel, by its name: what does not say otherwise is a forward pass on z."""
-    direction = "backward" if "backward" in kernel else "forward"
-    return f"{direction}_{'logits' if 'logits' in kernel else 'z'}"
-
-
-def bytes_per_row(kind: str, codes: int) -> int:
-    """DRAM bytes of one row, by `_BYTES`."""
-    sizes = re.findall(r"(\d+)( K)?", _BYTES[kind])
-    return sum(int(size) * (codes if times else 1) for size, times in sizes)
-
-
-def textbook_operations(kind: str) -> tuple[Operation, ...]:
-    return TEXTBOOK_BACKWARD if kind.startswith("backward") else TEXTBOOK_FORWARD
+    launch = usual._replace(
+        lanes=options.lanes or usual.lanes, rows_a_thread=options.rows_a_thread or usual.rows_a_thread
+    )
+    return Entry(kernel, gpu, path, launch, path.work(options.codes, launch.lanes, launch.rows_a_thread))
 
 
 def cost_table(entries: list[Entry]) -> list[dict[str, Any]]:
-    """Issue slots per (row, code): where they are spent, and by pipe."""
+    """Issue slots per (row, code), by place and by pipe: a line for each code, whatever GPUs run it."""
     rows = []
-    for entry in entries:
+    for entry in {(e.kernel, e.path.number, e.gpu.architecture): e for e in entries}.values():
         work, codes = entry.work, entry.work.codes
         rows.append(
             {
@@ -251,7 +258,7 @@ def assumptions(entries: list[Entry]) -> list[str]:
         ),
         "Threads a row, rows a thread: as the CUDA backend (_cuda/geometry.py) would choose, or as asked.",
         "Whole warps, spread evenly over the schedulers. Launching takes no time.",
-        *(f"DRAM bytes a row of {kind}: {_BYTES[kind]}." for kind in kinds),
+        *(f"DRAM bytes a row of {kind}: {BYTES[kind]}." for kind in kinds),
     ]
     for operations in {textbook_operations(kind): None for kind in kinds}:
         names = ", ".join(f"{o.name} {o.reads}+{o.writes}" for o in operations)
@@ -314,31 +321,12 @@ def bars(options: argparse.Namespace, entries: list[Entry]) -> tuple[list[dict[s
     return table, chosen
 
 
-def show(table: list[dict[str, Any]], markdown: bool) -> None:
-    """Print a table; columns that hold nothing but zeros are left out."""
-    columns = [name for name in table[0] if any(row[name] not in (0, 0.0) for row in table)]
-    cells = [columns] + [[_cell(row[name]) for name in columns] for row in table]
-    numeric = [isinstance(table[0][name], (int, float)) for name in columns]
-    if markdown:
-        cells.insert(1, ["---:" if number else "---" for number in numeric])
-        print("\n".join("| " + " | ".join(row) + " |" for row in cells))
-        return
-    widths = [max(len(row[i]) for row in cells) for i in range(len(columns))]
-    for row in cells:
-        padded = [c.rjust(w) if n else c.ljust(w) for c, w, n in zip(row, widths, numeric, strict=True)]
-        print("  ".join(padded).rstrip())
-
-
-def _cell(value: object) -> str:
-    if not isinstance(value, float):
-        return str(value)
-    return f"{value:,.0f}" if value >= 1000 else f"{value:.1f}" if value >= 100 else f"{value:.2f}"
-
-
 def main(argv: list[str] | None = None) -> int:
     options = parse_arguments(argv)
     gpus = [GPUS[name] for name in ("H100",) if options.bars] or [GPUS[name] for name in options.gpu]
     figures: list[dict[str, Any]] = []
+    if options.table:
+        return _print_table(options, gpus)
     try:
         entries, refused = load(options, gpus)
         if options.bars:
@@ -366,6 +354,24 @@ def main(argv: list[str] | None = None) -> int:
     return 0
 
 
+def _print_table(options: argparse.Namespace, gpus: list[Gpu]) -> int:
+    try:
+        table = [row for gpu in gpus for row in shape_table(options.tree, gpu, options.reduce)]
+    except CodeError as error:
+        print(f"gpu_model.py: {error}", file=sys.stderr)
+        return 2
+    print(
+        "float32, ordinary path. Microseconds, all modelled; forward, backward and both with launch gaps.\n"
+    )
+    show(table, options.markdown)
+    print("\nAssumptions\n")
+    for sentence in table_assumptions(gpus, options.reduce):
+        print(f"- {sentence}")
+    if options.csv:
+        write_rows(options.csv, [{**row, "kind": "modelled"} for row in table])
+    return 0
+
+
 def write_csv(path: FilePath, tables: list[list[dict[str, Any]]]) -> None:
     """One line a kernel, path and GPU, with the columns of both tables."""
     costs = {(row["kernel"], row["path"], row["code"]): row for row in tables[0]}
@@ -373,10 +379,7 @@ def write_csv(path: FilePath, tables: list[list[dict[str, Any]]]) -> None:
         {**costs[row["kernel"], row["path"], GPUS[row["GPU"]].architecture], **row, "kind": "modelled"}
         for row in tables[1]
     ]
-    with path.open("w", newline="", encoding="utf-8") as file:
-        writer = csv.DictWriter(file, fieldnames=list(lines[0]))
-        writer.writeheader()
-        writer.writerows(lines)
+    write_rows(path, lines)
 
 
 if __name__ == "__main__":

@@ -120,8 +120,10 @@ def test_no_gpu_is_said_in_one_sentence(monkeypatch, capsys):
 
 def test_the_models_bound_is_put_beside_what_was_measured(tmp_path, capsys):
     assert _gpu_bound.gpu_of("NVIDIA A100-SXM4-80GB").name == "A100"
+    assert _gpu_bound.gpu_of("NVIDIA H200").name == "H200"
+    assert _gpu_bound.gpu_of("NVIDIA GH200 480GB") is None
     assert (
-        "knows A100, H100, B200, not NVIDIA GeForce RTX 4090"
+        "knows A100, H100, H200, B200, not NVIDIA GeForce RTX 4090"
         in _gpu_bound.Bounds("NVIDIA GeForce RTX 4090").missing
     )
     measured = _timing.Measured(seconds={"forward": [2e-4], "backward": [3e-4], "both": [5e-4]})

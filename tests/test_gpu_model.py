@@ -18,6 +18,8 @@ from listings import listing, philox_lines
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
+from fqvae_kernels.backends._cuda import geometry
+
 
 def noise_kernel(logs: int = 8, rounds: int = 10) -> tuple[str, ...]:
     """A pass of 16 codes with a remainder of 1, either skipped by a branch, and a loop with noise."""
@@ -184,14 +186,21 @@ def test_traffic():
 
 
 def test_launches_are_those_of_the_cuda_backend():
-    """One thread a row where rows are many; sixteen where they are few, so that the GPU is not left idle."""
+    """One thread a row where rows are many, several where they are few, all as the geometry itself says."""
     h100 = _gpu_specs.GPUS["H100"]
-    many = _gpu_launch.launch_of("forward_z_float", h100, 2**20, 64)
-    # 16 blocks of 128 threads on each of 132 multiprocessors.
-    assert many == (1, 2**20 / (16 * 132 * 128))
-    assert _gpu_launch.launch_of("forward_z_float", h100, 3072, 64) == (16, 1.0)
+    for kernel, rows in (("forward_z_float", 2**20), ("forward_z_float", 3072), ("backward_z_float", 65536)):
+        place = getattr(geometry, kernel.split("_")[0])(rows, 64, 1, 132, False, 4)
+        threads = place.blocks * geometry.THREADS
+        assert _gpu_launch.launch_of(kernel, h100, rows, 64) == (
+            place.lanes,
+            rows * place.lanes / threads,
+            place.blocks,
+            place.shared,
+        )
+    assert _gpu_launch.launch_of("forward_z_float", h100, 2**20, 64).lanes == 1
+    assert _gpu_launch.launch_of("forward_z_float", h100, 3072, 64).lanes > 1
     assert _gpu_launch.launch_of("backward_logits_float", h100, 2**20, 64).lanes == 16
-    assert _gpu_launch.launch_of("something_else", h100, 3072, 64) == (1, 1.0)
+    assert _gpu_launch.launch_of("something_else", h100, 3072, 64) == (1, 1.0, 24, 0)
 
 
 class Traffic(TorchDispatchMode):

@@ -1,0 +1,189 @@
+"""The modelled times of a call on a GPU that is not here: forward, backward and reduce, with launch gaps."""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+import tempfile
+from pathlib import Path as FilePath
+from typing import Any
+
+import _gpu_time
+import _sass
+from _gpu_cost import Path, paths_of
+from _gpu_launch import THREADS, launch_of
+from _gpu_specs import Gpu, bytes_per_row
+from _sass import CodeError
+
+SCALARS = (3072, 65_536, 1_048_576)
+CODES = (16, 64, 256)
+_KERNELS = {"forward": "forward_z_float", "backward": "backward_z_float"}
+_MANY = 1e9  # rows a thread: as good as no start
+
+
+@dataclasses.dataclass(frozen=True)
+class Kernel:
+    """The ordinary path of a kernel; registers of a thread, bytes of static shared memory of a block."""
+
+    name: str
+    path: Path
+    registers: int
+    shared: int
+
+
+@dataclasses.dataclass(frozen=True)
+class Reduce:
+    """How csrc/cuda/reduce.cu adds up: see `_gpu_time.reduce_seconds`."""
+
+    threads: int
+    lanes: int
+    loads_in_flight: int
+    adds_in_line: int
+
+    @classmethod
+    def parse(cls, text: str) -> Reduce:
+        """From four numbers with commas between them. Raises ValueError."""
+        numbers = [int(part) for part in text.split(",")]
+        if len(numbers) != 4 or min(numbers) < 1 or numbers[1] > numbers[0]:
+            raise ValueError(text)
+        return cls(*numbers)
+
+
+# Four warps take every fourth part each. The compiled loop has four loads on the way at a time: the fifth is
+# behind the addition of the first. At the end of its 16 parts four additions are left: one for each four.
+REDUCE = Reduce(threads=128, lanes=4, loads_in_flight=4, adds_in_line=1)
+
+
+@functools.cache
+def kernels_of(tree: FilePath, architecture: str) -> dict[str, Kernel]:
+    """The float32 kernels on z of a checkout, compiled here. Raises CodeError."""
+    found = {}
+    with tempfile.TemporaryDirectory() as folder:
+        for pass_, name in _KERNELS.items():
+            source = tree / "csrc" / "cuda" / f"{pass_}.cu"
+            cubin = _sass.compile_cubin(source, architecture, tree / "csrc", FilePath(folder))
+            registers, shared = _sass.resources_of(cubin)[name]
+            for function in _sass.parse(_sass.disassemble(cubin)):
+                if function.name == name:
+                    # The ordinary path takes least: the others are for wide codebooks and low temperatures.
+                    path = min(paths_of(function), key=lambda p: p.work(64, 1, _MANY).slots)
+                    found[pass_] = Kernel(name, path, registers, shared)
+    missing = _KERNELS.keys() - found.keys()
+    if missing:
+        raise CodeError(f"{tree} has no kernel {_KERNELS[missing.pop()]}")
+    return found
+
+
+def kernel_seconds(
+    kernel: Kernel,
+    gpu: Gpu,
+    rows: int,
+    codes: int,
+    *,
+    lanes: int,
+    blocks: int,
+    dynamic_shared: int,
+    bytes_moved: float,
+) -> float:
+    """Seconds of one launch of a kernel on z."""
+    work = kernel.path.work(codes, lanes, _MANY)
+    # Where another pipe is busier than the issue of instructions, that one counts.
+    bounds = work.bounds(gpu.rates)
+    stretch = max(bounds.values()) / bounds["issue"]
+    pairs = lanes * _gpu_time.pairs_of_lane(codes, lanes)
+    return _gpu_time.launch_seconds(
+        gpu,
+        slots_per_pair=stretch * (work.noise + work.scan).total() / pairs,
+        slots_once=stretch * work.once.total() / lanes,
+        slots_start=kernel.path.start_slots(codes, lanes, THREADS),
+        rows=rows,
+        codes=codes,
+        lanes=lanes,
+        blocks=blocks,
+        blocks_resident=_gpu_time.blocks_resident(
+            gpu.shared_memory,
+            threads=THREADS,
+            registers=kernel.registers,
+            shared=kernel.shared + dynamic_shared,
+        ),
+        bytes_moved=bytes_moved,
+    )
+
+
+def shape_table(tree: FilePath, gpu: Gpu, reduce: Reduce) -> list[dict[str, Any]]:
+    """Microseconds of every shape, for the kernels and the geometry of a checkout. Raises CodeError."""
+    kernels = kernels_of(tree, gpu.architecture)
+    return [_shape(tree, gpu, reduce, kernels, rows, codes) for rows in SCALARS for codes in CODES]
+
+
+def _shape(
+    tree: FilePath, gpu: Gpu, reduce: Reduce, kernels: dict[str, Kernel], rows: int, codes: int
+) -> dict[str, Any]:
+    row: dict[str, Any] = {"GPU": gpu.name, "scalars": f"{rows:,}", "codes": codes}
+    launches = {pass_: launch_of(kernel.name, gpu, rows, codes, tree) for pass_, kernel in kernels.items()}
+    seconds = {
+        pass_: kernel_seconds(
+            kernels[pass_],
+            gpu,
+            rows,
+            codes,
+            lanes=launch.lanes,
+            blocks=launch.blocks,
+            dynamic_shared=launch.shared,
+            bytes_moved=rows * bytes_per_row(f"{pass_}_z", codes),
+        )
+        for pass_, launch in launches.items()
+    }
+    for pass_, launch in launches.items():
+        row |= {f"{pass_} lanes": launch.lanes, f"{pass_} blocks": launch.blocks}
+    added = _gpu_time.reduce_seconds(
+        gpu,
+        launches["backward"].blocks,
+        codes,
+        reduce.threads,
+        reduce.lanes,
+        reduce.loads_in_flight,
+        reduce.adds_in_line,
+    )
+    forward, backward = [seconds["forward"]], [seconds["backward"], added]
+    row |= {f"{pass_} kernel": value * 1e6 for pass_, value in seconds.items()}
+    row["reduce"] = added * 1e6
+    passes = {"forward": forward, "backward": backward, "both": forward + backward}
+    return row | {name: _gpu_time.graph_seconds(gpu, kernels) * 1e6 for name, kernels in passes.items()}
+
+
+def table_assumptions(gpus: list[Gpu], reduce: Reduce) -> list[str]:
+    """All that `shape_table` takes for granted, one sentence each."""
+    sizes = ", ".join(f"{gpu.name} {gpu.shared_memory // 1024} KB" for gpu in gpus)
+    gaps = ", ".join(f"{gpu.name} {gpu.graph_gap * 1e6:.1f} us" for gpu in gpus)
+    return [
+        "Modelled, not measured.",
+        (
+            "Instructions and registers are those of the kernels as nvcc compiles them, on the path that "
+            "takes least: codebooks of ordinary width, temperatures that are not near zero."
+        ),
+        "lanes: threads that share a row. Lanes and blocks are those of the checkout's _cuda/geometry.py.",
+        (
+            "A multiprocessor holds as many blocks at once as their registers, threads and shared memory "
+            f"allow: {_gpu_time.REGISTERS:,} registers, {_gpu_time.MOST_THREADS:,} threads, "
+            f"{_gpu_time.MOST_BLOCKS} blocks, and {sizes} of shared memory, {_gpu_time.SHARED_OF_SYSTEM:,} "
+            "bytes of which go with each block. Further blocks wait; the busiest multiprocessor counts."
+        ),
+        (
+            f"A scheduler with w warps takes max(w, {_gpu_time.SLOT_ALONE} + {_gpu_time.SLOT_EACH} w) cycles "
+            "for one instruction of each."
+        ),
+        (
+            f"A load from L2 takes {_gpu_time.L2_LATENCY} cycles; inputs are taken to be there. Each row "
+            f"waits for one, a block's start {_gpu_time.START_LATENCY} cycles; other warps hide what they "
+            "can."
+        ),
+        (
+            f"reduce: {reduce.threads} threads a block, {reduce.lanes} of them to an output, "
+            f"{reduce.loads_in_flight} loads on the way at a time; an addition of float64 takes "
+            f"{_gpu_time.ADD64_LATENCY} cycles."
+        ),
+        f"forward, backward and both: from a CUDA graph. A kernel costs besides its work: {gaps}.",
+        "The sources of all numbers stand in benchmarks/_gpu_time.py.",
+        *(f"{gpu.name}: {gpu.source}." for gpu in gpus),
+    ]
