@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import functools
 import importlib.util
 import math
 import re
+import sys
 from pathlib import Path
+from types import ModuleType
 from typing import NamedTuple
 
 from _gpu_specs import Gpu
@@ -36,13 +39,34 @@ def launch_of(kernel: str, gpu: Gpu, rows: int, codes: int, tree: Path = ROOT) -
     found = _CUDA_KERNEL.match(kernel)
     if found is None:
         return Launch(1, 1.0, math.ceil(rows / THREADS), 0)
-    # By its path: importing the package would import torch.
-    spec = importlib.util.spec_from_file_location("fqvae_cuda_geometry", tree / _GEOMETRY)
-    assert spec is not None and spec.loader is not None
-    geometry = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(geometry)
+    geometry = _geometry(tree)
+    device = geometry.Device(gpu.multiprocessors, gpu.shared_memory)
     place = getattr(geometry, found[1])(
-        rows, codes, 1, gpu.multiprocessors, found[2] == "logits", 8 if found[3] == "double" else 4
+        rows, codes, 1, device, found[2] == "logits", 8 if found[3] == "double" else 4, **options_of(kernel)
     )
     rows_a_thread = rows * place.lanes / (place.blocks * geometry.THREADS)
     return Launch(place.lanes, rows_a_thread, place.blocks, place.shared)
+
+
+def tabulates(gpu: Gpu, rows: int, codes: int, tree: Path = ROOT) -> int:
+    """Blocks of the launch that fills the table for a forward pass of float32 scalars; 0: it reads none."""
+    geometry = _geometry(tree)
+    device = geometry.Device(gpu.multiprocessors, gpu.shared_memory)
+    pays = geometry.tabulates(rows, codes, 1, device, 4)
+    return int(geometry.table_blocks(1, device)) if pays else 0
+
+
+def options_of(kernel: str) -> dict[str, bool]:
+    """What else the geometry of a kernel is told."""
+    return {"tabulated": True} if "_table_" in kernel else {}
+
+
+@functools.cache
+def _geometry(tree: Path) -> ModuleType:
+    """The module of a checkout, by its path: importing the package would import torch."""
+    spec = importlib.util.spec_from_file_location("fqvae_cuda_geometry", tree / _GEOMETRY)
+    assert spec is not None and spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[spec.name] = module  # its dataclasses and tuples look there
+    spec.loader.exec_module(module)
+    return module

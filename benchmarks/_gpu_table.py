@@ -11,13 +11,20 @@ from typing import Any
 import _gpu_time
 import _sass
 from _gpu_cost import Path, paths_of
-from _gpu_launch import THREADS, launch_of
+from _gpu_launch import THREADS, launch_of, tabulates
 from _gpu_specs import Gpu, bytes_per_row
 from _sass import CodeError
 
 SCALARS = (3072, 65_536, 1_048_576)
 CODES = (16, 64, 256)
-_KERNELS = {"forward": "forward_z_float", "backward": "backward_z_float"}
+_KERNELS = {
+    "forward": ("forward", "forward_z_float"),
+    "tabulated forward": ("forward", "forward_z_table_float"),
+    "backward": ("backward", "backward_z_float"),
+}
+# Of the launch that fills a table (posterior_float): two passes over the codes of a node by the threads of a
+# warp, of some 25 slots a code and 250 besides; what a block does first is as in the other kernels.
+_TABLE_NODES, _TABLE_SLOTS_PER_CODE, _TABLE_SLOTS = 350, 25, 250
 _MANY = 1e9  # rows a thread: as good as no start
 
 
@@ -49,9 +56,8 @@ class Reduce:
         return cls(*numbers)
 
 
-# Four warps take every fourth part each. The compiled loop has four loads on the way at a time: the fifth is
-# behind the addition of the first. At the end of its 16 parts four additions are left: one for each four.
-REDUCE = Reduce(threads=128, lanes=4, loads_in_flight=4, adds_in_line=1)
+# 32 threads share an output and have eight loads on the way at a time, whose additions follow them.
+REDUCE = Reduce(threads=128, lanes=32, loads_in_flight=8, adds_in_line=8)
 
 
 @functools.cache
@@ -59,8 +65,8 @@ def kernels_of(tree: FilePath, architecture: str) -> dict[str, Kernel]:
     """The float32 kernels on z of a checkout, compiled here. Raises CodeError."""
     found = {}
     with tempfile.TemporaryDirectory() as folder:
-        for pass_, name in _KERNELS.items():
-            source = tree / "csrc" / "cuda" / f"{pass_}.cu"
+        for pass_, (file, name) in _KERNELS.items():
+            source = tree / "csrc" / "cuda" / f"{file}.cu"
             cubin = _sass.compile_cubin(source, architecture, tree / "csrc", FilePath(folder))
             registers, shared = _sass.resources_of(cubin)[name]
             for function in _sass.parse(_sass.disassemble(cubin)):
@@ -70,7 +76,7 @@ def kernels_of(tree: FilePath, architecture: str) -> dict[str, Kernel]:
                     found[pass_] = Kernel(name, path, registers, shared)
     missing = _KERNELS.keys() - found.keys()
     if missing:
-        raise CodeError(f"{tree} has no kernel {_KERNELS[missing.pop()]}")
+        raise CodeError(f"{tree} has no kernel {_KERNELS[missing.pop()][1]}")
     return found
 
 
@@ -120,10 +126,15 @@ def _shape(
     tree: FilePath, gpu: Gpu, reduce: Reduce, kernels: dict[str, Kernel], rows: int, codes: int
 ) -> dict[str, Any]:
     row: dict[str, Any] = {"GPU": gpu.name, "scalars": f"{rows:,}", "codes": codes}
-    launches = {pass_: launch_of(kernel.name, gpu, rows, codes, tree) for pass_, kernel in kernels.items()}
+    blocks = tabulates(gpu, rows, codes, tree)
+    chosen = {
+        "forward": kernels["tabulated forward" if blocks else "forward"],
+        "backward": kernels["backward"],
+    }
+    launches = {pass_: launch_of(kernel.name, gpu, rows, codes, tree) for pass_, kernel in chosen.items()}
     seconds = {
         pass_: kernel_seconds(
-            kernels[pass_],
+            chosen[pass_],
             gpu,
             rows,
             codes,
@@ -134,6 +145,7 @@ def _shape(
         )
         for pass_, launch in launches.items()
     }
+    table = _table_seconds(gpu, codes, blocks) if blocks else 0.0
     for pass_, launch in launches.items():
         row |= {f"{pass_} lanes": launch.lanes, f"{pass_} blocks": launch.blocks}
     added = _gpu_time.reduce_seconds(
@@ -145,11 +157,23 @@ def _shape(
         reduce.loads_in_flight,
         reduce.adds_in_line,
     )
-    forward, backward = [seconds["forward"]], [seconds["backward"], added]
+    forward = [table, seconds["forward"]] if blocks else [seconds["forward"]]
+    backward = [seconds["backward"], added]
+    row["table"] = table * 1e6
     row |= {f"{pass_} kernel": value * 1e6 for pass_, value in seconds.items()}
     row["reduce"] = added * 1e6
     passes = {"forward": forward, "backward": backward, "both": forward + backward}
     return row | {name: _gpu_time.graph_seconds(gpu, kernels) * 1e6 for name, kernels in passes.items()}
+
+
+def _table_seconds(gpu: Gpu, codes: int, blocks: int) -> float:
+    """Seconds of the launch that fills the table of a codebook of normal codes."""
+    warps = blocks * THREADS // _gpu_time.WARP
+    nodes = -(-_TABLE_NODES // warps) * (
+        _TABLE_SLOTS + _TABLE_SLOTS_PER_CODE * -(-codes // _gpu_time.WARP)
+    )
+    cycles = _gpu_time.START_LATENCY + nodes * _gpu_time.slot_cycles(1)
+    return cycles / gpu.clock
 
 
 def table_assumptions(gpus: list[Gpu], reduce: Reduce) -> list[str]:

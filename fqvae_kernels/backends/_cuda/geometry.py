@@ -32,8 +32,10 @@ MOST_PARTS = 64 * 2**20  # bytes that the blocks' shares of the codebook's gradi
 MOST_CODEBOOKS = 65_535  # gridDim.y
 TABLE_NODES = 778  # that a codebook's table has memory for; kMostTableNodes in csrc/cuda/posterior.h
 
-# Cycles that a scheduler with w warps takes for a slot of each: few warps wait for their own results.
+# Cycles that a scheduler with w warps takes for a slot of each: few warps wait for their own results. And
+# cycles that a warp waits for memory at its start and with each row, unless the others hide it.
 _SLOT_ALONE, _SLOT_EACH = 1.4, 0.85
+_START_WAIT, _ROW_WAIT = 355, 273
 # Slots of a pair of row and code that the table saves, and cycles that making it costs: a launch's gap of 1.3
 # us, and about as long for the launch itself.
 _TABLE_SAVES, _TABLE_CYCLES = 5, 5200
@@ -60,17 +62,20 @@ class Geometry(NamedTuple):
 
 class Slots(NamedTuple):
     """Instructions of a thread: of a pair in the loop over codes, of a row besides, of each doubling of the
-    threads that share it, and of what stands before the first row and after the last.
+    threads that share it, and of what stands before the first row and after the last. Of the latter, to be
+    divided by lanes: for every code that has sums in shared memory, and for every THREADS of them.
     """
 
     pair: float
     row: float
     doubling: float
     start: float
+    start_code: float = 0
+    start_codes: float = 0
 
 
-_FORWARD = Slots(pair=34, row=250, doubling=25, start=520)
-_BACKWARD = Slots(pair=40, row=230, doubling=8, start=720)
+_FORWARD = Slots(pair=34, row=250, doubling=20, start=520)
+_BACKWARD = Slots(pair=40, row=230, doubling=5, start=705, start_code=7, start_codes=980)
 
 
 def forward(
@@ -166,10 +171,17 @@ def _cycles(
     chunks = -(-positions * lanes // THREADS)
     blocks = _blocks(positions, lanes, at_once)
     warps = -(-blocks * codebooks // device.multiprocessors)  # of each scheduler
-    slot = max(warps, _SLOT_ALONE + _SLOT_EACH * warps)
     pairs = 4 * -(-(-(-codes // 4)) // lanes)
     row = slots.pair * pairs + slots.row + slots.doubling * (lanes.bit_length() - 1)
-    return slot * (slots.start + -(-chunks // blocks) * row)
+    sums = slots.start_code * codes + slots.start_codes * -(-codes // THREADS)
+    start = slots.start + sums / lanes
+    return _waited(start, warps, _START_WAIT) + -(-chunks // blocks) * _waited(row, warps, _ROW_WAIT)
+
+
+def _waited(slots: float, warps: int, wait: int) -> float:
+    """Cycles for so many slots of each warp of a scheduler, one of which waits."""
+    alone = _SLOT_ALONE + _SLOT_EACH
+    return max(slots * max(warps, _SLOT_ALONE + _SLOT_EACH * warps), slots * alone + wait)
 
 
 def _blocks_at_once(shared: int, codebooks: int, device: Device, real_size: int) -> int:
