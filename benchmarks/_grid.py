@@ -137,7 +137,7 @@ class Grid:
         rounds = int(min(_MAX_ROUNDS, max(_MIN_ROUNDS, seconds / max(seconds_a_round, 1e-6))))
         progress.show(title, f"{rounds} interleaved rounds")
         turns = [lambda c=contender: time_settled_turn(c, case) for contender in running]
-        for contender, results in zip(running, interleave(turns, rounds, most), strict=True):
+        for contender, results in zip(running, interleave(turns, rounds, most, _MIN_ROUNDS), strict=True):
             for result in results:
                 for name, value in result.items():
                     cell.measured[contender.name].seconds[name].append(value)

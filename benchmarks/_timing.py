@@ -112,10 +112,12 @@ def _time_turn_cuda(contender: Contender, case: Case) -> dict[str, float]:
     return {FORWARD: forward, BACKWARD: backward, BOTH: forward + backward}
 
 
-def interleave(turns: Sequence[Callable[[], Any]], rounds: int, seconds: float = math.inf) -> list[list[Any]]:
+def interleave(
+    turns: Sequence[Callable[[], Any]], rounds: int, seconds: float = math.inf, least: int = 1
+) -> list[list[Any]]:
     """Call every turn once a round, in order, so that a slow second of the machine hits all of them alike.
 
-    After so many seconds no further round begins; the first one is always run.
+    After so many seconds no further round begins, once there are `least`.
     """
     results: list[list[Any]] = [[] for _ in turns]
     gc.collect()
@@ -123,7 +125,7 @@ def interleave(turns: Sequence[Callable[[], Any]], rounds: int, seconds: float =
     begin = time.perf_counter()
     try:
         for number in range(rounds):
-            if number and time.perf_counter() - begin > seconds:
+            if number >= least and time.perf_counter() - begin > seconds:
                 break
             for turn, result in zip(turns, results, strict=True):
                 result.append(turn())

@@ -109,6 +109,14 @@ def test_the_whole_grid_ends_in_three_minutes(machine):
         assert all(measured.rounds >= 3 for measured in cell.measured.values())
 
 
+def test_a_contender_that_waits_costs_the_grid_little(machine):
+    """The pause ahead of each turn, which never was long enough for it, once took 64 ms of each."""
+    contenders = [Fake(machine, "waits", waits=1e-4), Fake(machine, "fqvae_kernels, cuda")]
+    cells, seconds = run(contenders)
+    assert seconds < 60
+    assert all(cell.measured["waits"].waits and cell.measured["waits"].rounds == 200 for cell in cells)
+
+
 def test_rounds_are_planned_by_the_wall_clock(machine):
     """64 ms of the host for a microsecond of the device: 4 s are some thirty turns of two calls, not 200."""
     _, seconds = run([Fake(machine, "slow", host=32e-3)], quick=True)
