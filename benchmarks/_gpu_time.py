@@ -11,7 +11,7 @@ Sources:
           after 4 cycles (float32, integers), 8 (float64), 23 (special functions), 29 (shared memory), 41
           (L1).
 [gh100]   Jarmusch et al., arXiv 2507.10789: a load that hits the L2 of a GH100 takes 273 cycles, one from
-          DRAM 659. Luo et al., arXiv 2402.13499, have 263 and 479 for an H100 PCIe, 262 for an A100.
+          DRAM 659 (read in a note that quotes the paper).
 [h100]    Spector et al., "Look Ma, No Bubbles", Hazy Research, 2025: a kernel in a CUDA graph costs 1.3 us on
           an H100 besides its work.
 [mpk]     "Mirage Persistent Kernel", arXiv 2512.22219: 0.8 us a kernel in a CUDA graph on a B200.
@@ -31,7 +31,8 @@ SHARED_OF_SYSTEM = 1024  # bytes of each block [guide]
 
 L1_LATENCY, SHARED_LATENCY, ADD64_LATENCY = 41, 29, 8  # cycles [sim]
 L2_LATENCY = 273  # cycles [gh100]; taken for all GPUs, as inputs and parts have just been written
-L2_BYTES = 64  # a cycle and multiprocessor: the width of its port (A100 white paper); assumed for all
+# Assumed: bytes a cycle that a multiprocessor takes from L2. All of them at once get less: a lower bound.
+L2_BYTES = 64
 
 # Cycles that a scheduler with w warps takes for one slot of each of them: SLOT_ALONE + w * SLOT_EACH, and no
 # fewer than w. Where few warps are there, each waits for its own results. The two numbers are those of

@@ -6,6 +6,7 @@ import csv
 import importlib
 import os
 import platform
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,7 @@ import torch
 from _contenders import (
     COMPILED,
     FLOOR,
+    SEED_GIVEN,
     TEXTBOOK,
     VECTOR_QUANTIZE,
     Contender,
@@ -22,6 +24,16 @@ from _contenders import (
 from _grid import TEMPERATURE, Cell
 from _timing import BOTH, FORWARD, PASSES, Measured, usable_cores
 
+# Of the CSV on a GPU: the model's bound, eager calls on the wall clock, and calls replayed from a CUDA graph.
+_GPU_COLUMNS = (
+    "modelled_bound_ms",
+    "fraction_of_modelled_bound",
+    "wall_ms",
+    "graph_replay_ms",
+    "graph_replay_seed_given_ms",
+    "graph_replay_missing",
+    "waits_for_the_device",
+)
 _BASELINES = {"textbook": TEXTBOOK, "compiled": COMPILED, "floor": FLOOR}
 
 
@@ -85,12 +97,20 @@ def print_table(cells: list[Cell], contenders: list[Contender], machine: dict[st
     )
     print("Last columns: times as fast as the textbook, as the compiled textbook, and time over the floor's;")
     print("first for the forward pass, then for forward and backward together.")
+    on_gpu = machine["device"] != "cpu"
+    if on_gpu:
+        print("wall: an eager call from an idle device to an idle device; graph: the device's time of a call")
+        print(
+            "replayed from a CUDA graph, its launches' gaps included, its inputs where the replay before has"
+        )
+        print("left them. Both: forward / forward and backward, ms. The other times are the device's, eager.")
     for cell in cells:
         rounds = max((measured.rounds for measured in cell.measured.values()), default=0)
         print(f"\n{cell.scalars:,} scalars, {cell.codes} codes ({rounds} rounds)")
         print(
             f"  {'':26}{'forward ms':>22}{'backward ms':>22}{'both ms':>22}{'MiB':>7}"
             f"{'x textbook':>14}{'x compiled':>14}{'/ floor':>14}"
+            + (f"{'wall':>16}{'graph':>16}" if on_gpu else "")
         )
         for contender in contenders:
             if contender.name in cell.skipped:
@@ -99,7 +119,17 @@ def print_table(cells: list[Cell], contenders: list[Contender], machine: dict[st
             measured = cell.measured[contender.name]
             times = "".join(f"{_spread(measured, name):>22}" for name in PASSES)
             ratios = "".join(f"{_two_ratios(cell, contender.name, baseline):>14}" for baseline in _BASELINES)
-            print(f"  {contender.name:26}{times}{_mebibytes(measured.peak_bytes):>7}{ratios}")
+            more = ""
+            if on_gpu:
+                more = f"{_pair(measured.wall_median):>16}{_pair(measured.graph_median):>16}"
+            print(f"  {contender.name:26}{times}{_mebibytes(measured.peak_bytes):>7}{ratios}{more}")
+            if measured.waits:
+                print(f"  {'':26}waits for the device inside its calls: its times hold that waiting")
+            elif measured.graph_missing:
+                print(f"  {'':26}no graph: {measured.graph_missing}")
+            if SEED_GIVEN in measured.graph:
+                given = _pair(lambda name, m=measured: m.graph_median(name, SEED_GIVEN))
+                print(f"  {'':26}graph with a seed given: {given}")
             fractions = [
                 f"{name} {fraction:.0%}"
                 for name in PASSES
@@ -125,8 +155,11 @@ def ratio(cell: Cell, contender: str, baseline: str, name: str) -> float | None:
 
 
 def write_csv(path: Path, cells: list[Cell], machine: dict[str, str]) -> None:
-    """One row a shape, contender and pass; skipped contenders have one row that says why."""
-    modelled = machine["device"] != "cpu"
+    """One row a shape, contender and pass; skipped contenders have one row that says why.
+
+    The file is whole at any time: a new one takes the place of the one before.
+    """
+    on_gpu = machine["device"] != "cpu"
     header = [
         "scalars",
         "codes",
@@ -143,10 +176,11 @@ def write_csv(path: Path, cells: list[Cell], machine: dict[str, str]) -> None:
         "times_as_fast_as_textbook",
         "times_as_fast_as_compiled",
         "times_the_floor",
-        *(["modelled_bound_ms", "fraction_of_modelled_bound"] if modelled else []),
+        *(_GPU_COLUMNS if on_gpu else ()),
         "skipped",
     ]
-    with path.open("w", newline="") as file:
+    unfinished = path.with_name(path.name + ".part")
+    with unfinished.open("w", newline="") as file:
         writer = csv.writer(file)
         writer.writerow(header + list(machine))
         for cell in cells:
@@ -160,13 +194,25 @@ def write_csv(path: Path, cells: list[Cell], machine: dict[str, str]) -> None:
                     row += [_number(measured.quantile(name, q), 1e3) for q in (0.5, 0.2, 0.8)]
                     row += [measured.rounds, _number(peak, 2**-20) if name == BOTH else ""]
                     row += [_number(ratio(cell, contender, baseline, name)) for baseline in _BASELINES]
-                    if modelled:
-                        bound, fraction = measured.bounds.get(name), measured.fraction_of_bound(name)
-                        row += [_number(bound, 1e3), _number(fraction)]
+                    row += _gpu_cells(measured, name) if on_gpu else []
                     writer.writerow([*row, "", *machine.values()])
             for contender, reason in cell.skipped.items():
                 blank = [""] * (len(header) - len(shape) - 2)
                 writer.writerow([*shape, contender, *blank, reason, *machine.values()])
+    unfinished.replace(path)
+
+
+def _gpu_cells(measured: Measured, name: str) -> list[Any]:
+    """What `_GPU_COLUMNS` name, for one pass."""
+    return [
+        _number(measured.bounds.get(name), 1e3),
+        _number(measured.fraction_of_bound(name)),
+        _number(measured.wall_median(name), 1e3),
+        _number(measured.graph_median(name), 1e3),
+        _number(measured.graph_median(name, SEED_GIVEN), 1e3),
+        measured.graph_missing,
+        "yes" if measured.waits else "",
+    ]
 
 
 def draw_plot(path: Path, cells: list[Cell], contenders: list[Contender], machine: dict[str, str]) -> bool:
@@ -289,6 +335,12 @@ def _spread(measured: Measured, name: str) -> str:
         return "-"
     low, high = (_milliseconds(measured.quantile(name, q)) for q in (0.2, 0.8))
     return f"{_milliseconds(measured.median(name))} [{low}-{high}]"
+
+
+def _pair(median: Callable[[str], float | None]) -> str:
+    """Milliseconds of the forward pass, and of forward and backward together."""
+    values = [_milliseconds(median(name)) for name in (FORWARD, BOTH)]
+    return "-" if values == ["-", "-"] else " / ".join(values)
 
 
 def _two_ratios(cell: Cell, contender: str, baseline: str) -> str:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import ctypes
 import gc
+import math
 import os
 import sys
 import time
@@ -26,11 +27,32 @@ class Measured:
     """Seconds of each round by pass, and the peak of extra memory of one forward and backward in bytes.
 
     bounds: the seconds that the cost model allows a pass, where it knows the kernels and the device.
+    On a GPU besides: wall, seconds of eager calls on the wall clock by pass; graph, seconds of calls replayed
+    from a CUDA graph by what is different about them and by pass, or graph_missing, why there are none; and
+    waits, whether the contender waits for the device inside its calls.
     """
 
     seconds: dict[str, list[float]] = field(default_factory=lambda: {name: [] for name in PASSES})
     peak_bytes: int | None = None
     bounds: dict[str, float] = field(default_factory=dict)
+    wall: dict[str, list[float]] = field(default_factory=dict)
+    graph: dict[str, dict[str, list[float]]] = field(default_factory=dict)
+    graph_missing: str = ""
+    waits: bool = False
+
+    def wall_median(self, name: str) -> float | None:
+        """Seconds of an eager call from an idle device to an idle device; None if not measured."""
+        values = self.wall.get(name)
+        return quantile(values, 0.5) if values else None
+
+    def graph_median(self, name: str, variant: str = "") -> float | None:
+        """Seconds of a replayed call; None if not measured. Backward is what it adds to the forward pass."""
+        passes = self.graph.get(variant, {})
+        if name == BACKWARD:
+            forward, both = (self.graph_median(other, variant) for other in (FORWARD, BOTH))
+            return None if forward is None or both is None else both - forward
+        values = passes.get(name)
+        return quantile(values, 0.5) if values else None
 
     def fraction_of_bound(self, name: str) -> float | None:
         """The modelled bound over the median; None where either is missing."""
@@ -90,13 +112,21 @@ def _time_turn_cuda(contender: Contender, case: Case) -> dict[str, float]:
     return {FORWARD: forward, BACKWARD: backward, BOTH: forward + backward}
 
 
-def interleave(turns: Sequence[Callable[[], Any]], rounds: int) -> list[list[Any]]:
-    """Call every turn once a round, in order, so that a slow second of the machine hits all of them alike."""
+def interleave(
+    turns: Sequence[Callable[[], Any]], rounds: int, seconds: float = math.inf, least: int = 1
+) -> list[list[Any]]:
+    """Call every turn once a round, in order, so that a slow second of the machine hits all of them alike.
+
+    After so many seconds no further round begins, once there are `least`.
+    """
     results: list[list[Any]] = [[] for _ in turns]
     gc.collect()
     gc.disable()
+    begin = time.perf_counter()
     try:
-        for _ in range(rounds):
+        for number in range(rounds):
+            if number >= least and time.perf_counter() - begin > seconds:
+                break
             for turn, result in zip(turns, results, strict=True):
                 result.append(turn())
     finally:

@@ -127,13 +127,20 @@ def main(argv: list[str] | None = None) -> int:
     contenders, absent = build_contenders(device, options.backends)
     if not can_measure_memory(device):
         absent.append("This system does not let a process reset its memory peak, so no memory is measured.")
-    cells = Grid(contenders, device, quick=options.quick).run(Progress())
     machine = _report.describe_machine(device, load)
-    if options.device == "cuda":
-        bounds = Bounds(machine["device"])
-        if bounds.missing:
-            absent.append(f"No modelled bound: {bounds.missing}.")
-        add_bounds(cells, bounds)
+    stem = file_stem(machine["device"], options.quick)
+    table, plot = options.output / f"{stem}.csv", options.output / f"{stem}.png"
+    bounds = Bounds(machine["device"]) if options.device == "cuda" else None
+    if bounds is not None and bounds.missing:
+        absent.append(f"No modelled bound: {bounds.missing}.")
+
+    def keep(cells: list[Cell]) -> None:
+        """Whatever ends the program later, these cells stay."""
+        if bounds is not None:
+            add_bounds(cells, bounds)
+        _report.write_csv(table, cells, machine)
+
+    cells = Grid(contenders, device, quick=options.quick).run(Progress(), keep)
 
     _report.print_table(cells, contenders, machine)
     for sentence in absent:
@@ -145,9 +152,6 @@ def main(argv: list[str] | None = None) -> int:
             f"an empty torch.autograd.Function {empty * 1e6:.1f} us."
         )
 
-    stem = file_stem(machine["device"], options.quick)
-    table, plot = options.output / f"{stem}.csv", options.output / f"{stem}.png"
-    _report.write_csv(table, cells, machine)
     plotted = _report.draw_plot(plot, cells, contenders, machine)
     print(f"\nWritten: {table}" + (f", {plot}" if plotted else ""))
     if options.readme is not None:
