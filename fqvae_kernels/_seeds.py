@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import operator
+import threading
 
 import torch
 from torch import Tensor
@@ -12,15 +13,26 @@ MASK64 = 2**64 - 1
 _SEED = torch.zeros((), dtype=torch.int64, device="cpu")
 
 
-def draw_seed(device: torch.device) -> int | Tensor:
+class _Place(threading.local):
+    """A tensor of each thread's own that a draw is written to: a new one for each would cost as much again."""
+
+    def __init__(self) -> None:
+        with torch.inference_mode(False):
+            self.seed = torch.zeros((), dtype=torch.int64, device="cpu")
+
+
+_place = _Place()
+
+
+def draw_seed(data: Tensor) -> int | Tensor:
     """Draw a seed in [0, 2**63) from PyTorch's default CPU generator, whatever the device of the data.
 
     While a CUDA graph is being captured it comes from the device's generator instead, as a tensor there:
     every replay then draws another one.
     """
-    if device.type == "cuda" and torch.cuda.is_current_stream_capturing():
-        return torch.empty((), dtype=torch.int64, device=device).random_()
-    return int(draw_seed_tensor().item())
+    if data.is_cuda and torch.cuda.is_current_stream_capturing():
+        return torch.empty((), dtype=torch.int64, device=data.device).random_()
+    return int(_place.seed.random_().item())
 
 
 def draw_seed_tensor() -> Tensor:

@@ -17,13 +17,13 @@ from fqvae_kernels import _operators
 from fqvae_kernels._types import GumbelCall, GumbelQuantized, NearestQuantized
 from fqvae_kernels.backends import Backend, KernelBackend, is_kernel
 
-_PLAIN_TYPES = (Tensor, torch.nn.Parameter)
+_PLAIN_TYPES = frozenset((Tensor, torch.nn.Parameter, int, float, type(None)))
 
 
 def is_traced(*arguments: object) -> bool:
     """Whether an argument may be a tensor without memory to point at, or a mode watches the operators."""
     for value in arguments:
-        if isinstance(value, Tensor) and type(value) not in _PLAIN_TYPES:
+        if type(value) not in _PLAIN_TYPES and isinstance(value, Tensor):
             return True
     return (
         torch.compiler.is_compiling()
@@ -98,8 +98,8 @@ class _Gumbel(torch.autograd.Function):
         call: GumbelCall,
     ) -> tuple[Tensor | None, ...]:
         ctx.set_materialize_grads(False)
-        ctx.backend, ctx.codebook_dtype = backend, codebook.dtype
-        ctx.temperature_like = None if temperature is None else (temperature.device, temperature.dtype)
+        codebook_dtype = codebook.dtype
+        temperature_like = None if temperature is None else (temperature.device, temperature.dtype)
         input, codebook = _operators.dense(input, codebook)
         rows = input.numel() // codebook.shape[-1] if call.is_logits else input.numel()
         stats = codebook.new_empty((backend.stats_rows, rows))
@@ -113,7 +113,7 @@ class _Gumbel(torch.autograd.Function):
             call = call._replace(seed=0)
         if device_temperature is not None:
             call = call._replace(temperature=1.0)
-        ctx.call = call
+        ctx.kept = backend, call, codebook_dtype, temperature_like
         return quantized, indices, kl, weights
 
     @staticmethod
@@ -126,43 +126,44 @@ class _Gumbel(torch.autograd.Function):
     ) -> tuple[Tensor | None, ...]:
         if grad_quantized is None and grad_kl is None and grad_weights is None:
             return (None,) * 5
-        input, codebook, indices, stats, device_seed, device_temperature = ctx.saved_tensors
-        call = ctx.call
-        if device_seed is not None:
-            call = call._replace(seed=device_seed)
-        if device_temperature is not None:
-            call = call._replace(temperature=device_temperature)
+        if not torch.is_grad_enabled():
+            return *_gradients(ctx, grad_quantized, grad_kl, grad_weights), None, None
+        # With create_graph. PyTorch's once_differentiable marks the gradients only where the incoming ones
+        # require grad; a gradient penalty would silently be a constant.
         with torch.no_grad():
-            grad_input, grad_codebook, grad_temperature = ctx.backend.gumbel_backward(
-                input,
-                codebook,
-                call,
-                indices,
-                stats,
-                _operators.dense_gradient(grad_quantized),
-                _operators.dense_gradient(grad_kl),
-                _operators.dense_gradient(grad_weights),
-                ctx.needs_input_grad[:3],
-            )
-            if grad_codebook is not None and grad_codebook.dtype != ctx.codebook_dtype:
-                grad_codebook = grad_codebook.to(ctx.codebook_dtype)
-            if grad_temperature is not None:
-                grad_temperature = grad_temperature.to(*ctx.temperature_like)
-        return *_only_once(grad_input, grad_codebook, grad_temperature), None, None
+            gradients = _gradients(ctx, grad_quantized, grad_kl, grad_weights)
+        outputs: tuple[Tensor | None, ...] = _Undifferentiable.apply(  # type: ignore[no-untyped-call]
+            *(None if gradient is None else gradient.requires_grad_() for gradient in gradients)
+        )
+        return *outputs, None, None
 
 
-def _only_once(*gradients: Tensor | None) -> tuple[Tensor | None, ...]:
-    """The gradients, whose own derivative is an error.
-
-    PyTorch's once_differentiable marks them only where the incoming gradients require grad; a gradient
-    penalty would silently be a constant.
-    """
-    if not torch.is_grad_enabled():
-        return gradients
-    outputs: tuple[Tensor | None, ...] = _Undifferentiable.apply(  # type: ignore[no-untyped-call]
-        *(None if gradient is None else gradient.requires_grad_() for gradient in gradients)
+def _gradients(
+    ctx: Any, grad_quantized: Tensor | None, grad_kl: Tensor | None, grad_weights: Tensor | None
+) -> tuple[Tensor | None, Tensor | None, Tensor | None]:
+    """The gradients of input, codebook and temperature, from what `_Gumbel.forward` has kept."""
+    input, codebook, indices, stats, device_seed, device_temperature = ctx.saved_tensors
+    backend, call, codebook_dtype, temperature_like = ctx.kept
+    if device_seed is not None:
+        call = call._replace(seed=device_seed)
+    if device_temperature is not None:
+        call = call._replace(temperature=device_temperature)
+    grad_input, grad_codebook, grad_temperature = backend.gumbel_backward(
+        input,
+        codebook,
+        call,
+        indices,
+        stats,
+        _operators.dense_gradient(grad_quantized),
+        _operators.dense_gradient(grad_kl),
+        _operators.dense_gradient(grad_weights),
+        ctx.needs_input_grad[:3],
     )
-    return outputs
+    if grad_codebook is not None and grad_codebook.dtype != codebook_dtype:
+        grad_codebook = grad_codebook.to(codebook_dtype)
+    if grad_temperature is not None:
+        grad_temperature = grad_temperature.to(*temperature_like)
+    return grad_input, grad_codebook, grad_temperature
 
 
 class _Undifferentiable(torch.autograd.Function):

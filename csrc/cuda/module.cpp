@@ -1,15 +1,18 @@
-// The Python module fqvae_kernels._cuda: starts kernels by name, with arguments that Python has packed
-// (fqvae_kernels/backends/_cuda). Nothing of PyTorch's C++ is used, and no device is touched before the first
-// launch, so that the module can be imported where there is no driver.
+// The Python module fqvae_kernels._cuda: starts kernels by their numbers in KERNELS, with arguments that
+// Python has packed (fqvae_kernels/backends/_cuda). Nothing of PyTorch's C++ is used, and no device is
+// touched before the first launch, so that the module can be imported where there is no driver.
 #include <cuda_runtime.h>
+#include <dlfcn.h>
 #include <pybind11/pybind11.h>
 
+#include <iterator>
 #include <stdexcept>
 #include <string>
 #include <string_view>
 
 #include "../row/forward.h"
 #include "arguments.h"
+#include "on_device.h"
 
 namespace py = pybind11;
 using namespace fqvae;
@@ -61,51 +64,58 @@ const Kernel kKernels[] = {
     kernel("reduce", reduce),
 };
 
-const Kernel &find(std::string_view name) {
-    for (const Kernel &each : kKernels)
-        if (each.name == name)
-            return each;
-    throw std::invalid_argument("there is no kernel " + std::string(name));
-}
-
-void check(cudaError_t error, std::string_view what) {
+void check(cudaError_t error, std::string_view who, std::string_view what = "") {
     if (error != cudaSuccess)
-        throw std::runtime_error("fqvae_kernels: " + std::string(what) + ": " + cudaGetErrorString(error) +
-                                 " (" + cudaGetErrorName(error) + ")");
+        throw std::runtime_error("fqvae_kernels: " + std::string(who) + std::string(what) + ": " +
+                                 cudaGetErrorString(error) + " (" + cudaGetErrorName(error) + ")");
 }
 
-// Makes a device the current one, and the one before it again.
-class OnDevice {
-  public:
-    explicit OnDevice(int device) : device_(device) {
-        check(cudaGetDevice(&before_), "no current device");
-        if (before_ != device_)
-            check(cudaSetDevice(device_), "device " + std::to_string(device_) + " cannot be used");
+// The CUDA runtime as OnDevice wants it.
+struct CudaRuntime {
+    static int current() {
+        int device = 0;
+        check(cudaGetDevice(&device), "no current device");
+        return device;
     }
-    ~OnDevice() {
-        if (before_ != device_)
-            cudaSetDevice(before_);
+    static void make_current(int device) {
+        check(cudaSetDevice(device), "device " + std::to_string(device), " cannot be used");
     }
-    OnDevice(const OnDevice &) = delete;
-    OnDevice &operator=(const OnDevice &) = delete;
-
-  private:
-    int before_ = 0, device_;
+    static void try_make_current(int device) noexcept { cudaSetDevice(device); }
+    static bool has_context(int device) {
+        // Only the driver knows, and without one nobody comes here; number and CUdevice are the same.
+        using GetState = int (*)(int device, unsigned *flags, int *active);
+        static const auto get_state = reinterpret_cast<GetState>(
+            dlsym(dlopen("libcuda.so.1", RTLD_LAZY | RTLD_LOCAL), "cuDevicePrimaryCtxGetState"));
+        unsigned flags = 0;
+        int active = 0;
+        return get_state && get_state(device, &flags, &active) == 0 && active != 0;
+    }
 };
 
-void launch(std::string_view name, unsigned blocks_x, unsigned blocks_y, size_t shared,
-            std::string_view arguments, int device, uintptr_t stream) {
-    const Kernel &kernel = find(name);
+// The newest CUDA that the driver knows, 13000 for 13.0; 0 where there is no driver. Opens no context.
+int driver_version() {
+    int version = 0;
+    return cudaDriverGetVersion(&version) == cudaSuccess ? version : 0;
+}
+
+void launch(size_t number, unsigned blocks_x, unsigned blocks_y, size_t shared, std::string_view arguments,
+            int device, uintptr_t stream) {
+    if (number >= std::size(kKernels))
+        throw std::invalid_argument("there is no kernel " + std::to_string(number));
+    const Kernel &kernel = kKernels[number];
     if (arguments.size() != kernel.argument_bytes)
-        throw std::invalid_argument(std::string(name) + " takes " + std::to_string(kernel.argument_bytes) +
-                                    " bytes of arguments, got " + std::to_string(arguments.size()));
-    const OnDevice on_device(device);
-    std::string copy(arguments); // cudaLaunchKernel wants to be able to write to it
-    void *parameters[] = {copy.data()};
+        throw std::invalid_argument(std::string(kernel.name) + " takes " +
+                                    std::to_string(kernel.argument_bytes) + " bytes of arguments, got " +
+                                    std::to_string(arguments.size()));
+    void *parameters[] = {const_cast<char *>(arguments.data())}; // which CUDA copies
+    // A launch waits where the stream's queue is full, and other threads of Python need not.
+    const py::gil_scoped_release released;
+    CudaRuntime runtime;
+    const OnDevice on_device(runtime, device);
     check(cudaLaunchKernel(kernel.host, dim3(blocks_x, blocks_y), dim3(kThreads), parameters, shared,
                            reinterpret_cast<cudaStream_t>(stream)),
-          "kernel " + std::string(name) + " cannot be launched");
-    check(cudaGetLastError(), "kernel " + std::string(name) + " failed");
+          kernel.name, " cannot be launched");
+    check(cudaGetLastError(), kernel.name, " failed");
 }
 
 } // namespace
@@ -116,5 +126,10 @@ PYBIND11_MODULE(_cuda, m) {
     m.attr("ROW_SUMS") = kRowSums;
     m.attr("ARCHITECTURES") = FQVAE_CUDA_ARCHITECTURES;
     m.attr("CUDA_VERSION") = CUDART_VERSION;
+    py::tuple kernels(std::size(kKernels));
+    for (size_t i = 0; i < std::size(kKernels); ++i)
+        kernels[i] = py::str(kKernels[i].name.data(), kKernels[i].name.size());
+    m.attr("KERNELS") = kernels;
+    m.def("driver_version", &driver_version);
     m.def("launch", &launch);
 }

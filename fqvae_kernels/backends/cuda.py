@@ -1,35 +1,27 @@
 """The CUDA kernels of csrc/cuda as a backend: outputs from torch.empty, launches on PyTorch's current stream.
 
 Nothing here waits for the GPU. Seeds and temperatures in device memory are read by the kernels, so that CUDA
-graphs capture a call and a replay sees their new values.
+graphs capture a call and a replay sees their new values. What follows from shapes is worked out once, in a
+plan (_cuda/plan.py): a small call takes the GPU microseconds, and the CPU must keep up.
 """
 
 from __future__ import annotations
-
-import math
-from collections.abc import Callable
 
 import torch
 from torch import Tensor
 
 from fqvae_kernels._types import GumbelCall
-from fqvae_kernels.backends._cuda import geometry
-from fqvae_kernels.backends._cuda.arguments import (
-    Buffer,
-    Pass,
-    can_load_vectors,
-    codebooks_of,
-    noise_arguments,
-    reduce_arguments,
-)
-from fqvae_kernels.backends._cuda.geometry import Geometry
+from fqvae_kernels.backends._cuda import arguments, plans
 from fqvae_kernels.backends._cuda.launcher import Extension, Launcher
+from fqvae_kernels.backends._cuda.plans import Plan
 
 name = "cuda"
 differentiable = False
 stats_rows = 5  # kRowSums in csrc/row/forward.h
 
 launcher: Launcher = Extension()
+
+_NEAREST = GumbelCall(False, True, False, 0, 0, 1.0)
 
 
 def unavailable_reason(device: torch.device | None) -> str | None:
@@ -41,19 +33,21 @@ def gumbel_forward(
     input: Tensor, codebook: Tensor, call: GumbelCall, stats: Tensor | None
 ) -> tuple[Tensor, Tensor, Tensor, Tensor | None]:
     """See `fqvae_kernels.backends.Backend`."""
-    codes = codebook.shape[-1]
-    shape = input.shape[:-1] if call.is_logits else input.shape
-    quantized = input.new_empty(shape)
-    indices = input.new_empty(shape, dtype=torch.int64)
-    kl = codebook.new_empty(shape)
-    rows = kl.numel()
-    weights = input.new_empty((*shape, codes)) if call.want_weights else None
-    this = _pass(geometry.forward, input, codebook, call, rows, weights)
-    outputs = [Buffer(tensor, True) for tensor in (quantized, indices, kl, stats, weights)]
-    kernel = f"forward_{'logits' if call.is_logits else 'z'}_{_suffix(codebook)}"
-    for begin, end in geometry.launches(rows, call.row_offset):
-        arguments = this.call_arguments(begin, end).followed_by(*outputs)
-        launcher.launch(kernel, _grid(this), this.geometry.shared, arguments, input.device)
+    weights = None
+    if call.is_logits:
+        kernel = "forward_logits"
+        quantized = input.new_empty(input.shape[:-1])
+        if call.want_weights:
+            weights = torch.empty_like(input)
+    else:
+        kernel = "forward_z"
+        quantized = torch.empty_like(input)
+        if call.want_weights:
+            weights = input.new_empty((*input.shape, codebook.shape[-1]))
+    indices = torch.empty_like(quantized, dtype=torch.int64)
+    kl = torch.empty_like(quantized, dtype=codebook.dtype)
+    plan = _plan(kernel, input, codebook, call, quantized.numel(), weights)
+    _launch(plan, input, codebook, call, weights, (quantized, indices, kl, stats, weights))
     return quantized, indices, kl, weights
 
 
@@ -69,50 +63,30 @@ def gumbel_backward(
     needs: tuple[bool, bool, bool],
 ) -> tuple[Tensor | None, Tensor | None, Tensor | None]:
     """See `fqvae_kernels.backends.KernelBackend`."""
-    rows = indices.numel()
-    this = _pass(geometry.backward, input, codebook, call, rows, grad_weights)
-    ranges = list(geometry.launches(rows, call.row_offset))
-    blocks = this.geometry.blocks
-    shares = (len(ranges) * blocks, codebook.numel())
+    kernel = "backward_logits_general" if call.is_logits else "backward_z"
+    if not call.is_logits and (needs[2] or grad_weights is not None or codebook.dtype == torch.float64):
+        kernel = "backward_z_general"
+    plan = _plan(kernel, input, codebook, call, indices.numel(), grad_weights)
     grad_input = torch.empty_like(input) if needs[0] else None
-    codebook_shares = codebook.new_empty(shares, dtype=torch.float64) if needs[1] else None
-    temperature_shares = (
-        codebook.new_empty((shares[0] * codebooks_of(codebook), 1), dtype=torch.float64) if needs[2] else None
-    )
-    kernel = f"backward_{'logits' if call.is_logits else 'z'}"
-    if call.is_logits or needs[2] or grad_weights is not None or codebook.dtype == torch.float64:
-        kernel += "_general"
-    per_launch = (blocks, blocks * codebooks_of(codebook))
-    for number, (begin, end) in enumerate(ranges):
-        own = [
-            None if shares is None else shares[number * count : (number + 1) * count]
-            for shares, count in zip((codebook_shares, temperature_shares), per_launch, strict=True)
-        ]
-        arguments = this.call_arguments(begin, end).followed_by(
-            *map(Buffer, (indices, stats, grad_quantized, grad_kl, grad_weights)),
-            *(Buffer(tensor, True) for tensor in (grad_input, *own)),
-        )
-        launcher.launch(
-            f"{kernel}_{_suffix(codebook)}", _grid(this), this.geometry.shared, arguments, input.device
-        )
-    grad_codebook = None if codebook_shares is None else _reduce(codebook_shares, torch.empty_like(codebook))
-    grad_temperature = None
-    if temperature_shares is not None:
-        grad_temperature = _reduce(temperature_shares, temperature_shares.new_empty(()))
+    codebook_parts = temperature_parts = grad_codebook = grad_temperature = None
+    if needs[1]:
+        codebook_parts = codebook.new_empty((plan.parts, codebook.numel()), dtype=torch.float64)
+    if needs[2]:
+        temperature_parts = codebook.new_empty((plan.parts * plan.launch.blocks[1], 1), dtype=torch.float64)
+    given = (indices, stats, grad_quantized, grad_kl, grad_weights, grad_input)
+    _launch(plan, input, codebook, call, grad_weights, given, (codebook_parts, temperature_parts))
+    if codebook_parts is not None:
+        grad_codebook = _reduce(codebook_parts, torch.empty_like(codebook))
+    if temperature_parts is not None:
+        grad_temperature = _reduce(temperature_parts, temperature_parts.new_empty(()))
     return grad_input, grad_codebook, grad_temperature
 
 
 def nearest_forward(z: Tensor, codebook: Tensor) -> tuple[Tensor, Tensor]:
     """See `fqvae_kernels.backends.Backend`."""
     quantized, indices = torch.empty_like(z), torch.empty_like(z, dtype=torch.int64)
-    call = GumbelCall(False, True, False, 0, 0, 1.0)
-    this = _pass(geometry.forward, z, codebook, call, z.numel(), None)
-    for begin, end in geometry.launches(z.numel(), 0):
-        outputs = (Buffer(quantized, True), Buffer(indices, True))
-        arguments = this.call_arguments(begin, end).followed_by(*outputs)
-        launcher.launch(
-            f"nearest_{_suffix(codebook)}", _grid(this), this.geometry.shared, arguments, z.device
-        )
+    plan = _plan("nearest", z, codebook, _NEAREST, z.numel(), None)
+    _launch(plan, z, codebook, _NEAREST, None, (quantized, indices))
     return quantized, indices
 
 
@@ -122,49 +96,57 @@ def gumbel_noise(
     """See `fqvae_kernels.backends.Backend`."""
     noise = torch.empty((rows, codes), dtype=dtype, device=device)
     if rows > 0:
-        threads = rows * -(-codes // 4)
-        most = geometry.BLOCKS_WANTED * launcher.multiprocessors(noise.device)
-        blocks = min(-(-threads // geometry.THREADS), most)
-        arguments = noise_arguments(seed, rows, codes, row_offset, noise)
-        launcher.launch(f"noise_{_suffix(noise)}", (blocks, 1), 0, arguments, noise.device)
+        launch = plans.noise(launcher, noise.device, dtype, rows, codes)
+        launcher.launch(launch, *arguments.pack_noise(seed, row_offset, noise), noise.device)
     return noise
 
 
-def _pass(
-    choose: Callable[..., Geometry],
+def _plan(
+    kernel: str, input: Tensor, codebook: Tensor, call: GumbelCall, rows: int, wide: Tensor | None
+) -> Plan:
+    """See `plans.over_rows`. wide: a (rows, codes) tensor besides given logits, or None."""
+    return plans.over_rows(
+        kernel,
+        launcher,
+        input.device,
+        input.dtype,
+        codebook.shape,
+        rows,
+        min(rows, 2**32 - call.row_offset % 2**32),
+        call.is_logits or wide is not None,
+    )
+
+
+def _launch(
+    plan: Plan,
     input: Tensor,
     codebook: Tensor,
     call: GumbelCall,
-    rows: int,
     wide: Tensor | None,
-) -> Pass:
-    """A pass and its geometry. wide: a (rows, codes) tensor besides given logits, or None."""
-    codes, codebooks = codebook.shape[-1], codebooks_of(codebook)
-    if codebooks > geometry.MOST_CODEBOOKS:
-        raise ValueError(
-            f"codebook may hold at most {geometry.MOST_CODEBOOKS} codebooks on backend 'cuda', "
-            f"but had {codebooks}"
-        )
-    many = (input if call.is_logits else None, wide)
-    is_wide = any(tensor is not None for tensor in many)
-    multiprocessors = launcher.multiprocessors(input.device)
-    chosen = choose(rows, codes, codebooks, multiprocessors, is_wide, codebook.element_size())
-    return Pass(
-        input, codebook, call, rows, math.log2(codes), chosen, is_wide and can_load_vectors(codes, *many)
+    given: tuple[Tensor | None, ...],
+    parts: tuple[Tensor | None, ...] = (),
+) -> None:
+    """Go over all rows.
+
+    wide: as for `_plan`. given: tensors behind the `Call` in the kernel's arguments. parts: tensors behind them,
+    of whose first dimension every launch gets its share.
+    """
+    vectors = (
+        plan.fours
+        and not (call.is_logits and input.data_ptr() % 16)
+        and (wide is None or wide.data_ptr() % 16 == 0)
     )
+    for number, shape in enumerate(plan.shapes):
+        own = parts
+        if len(plan.shapes) > 1:
+            own = tuple(None if part is None else part.chunk(len(plan.shapes))[number] for part in parts)
+        packed, pointed = arguments.pack_call(plan.layout, shape, input, codebook, call, vectors, given + own)
+        launcher.launch(plan.launch, packed, pointed, input.device)
 
 
 def _reduce(parts: Tensor, out: Tensor) -> Tensor:
     """The sum over the first dimension, in a fixed order."""
     if parts.shape[0] == 0:
         return out.zero_()
-    launcher.launch("reduce", (-(-parts.shape[1] // 32), 1), 0, reduce_arguments(parts, out), out.device)
+    launcher.launch(plans.reduce(parts.shape[1]), arguments.pack_reduce(parts, out), (parts, out), out.device)
     return out
-
-
-def _grid(this: Pass) -> tuple[int, int]:
-    return this.geometry.blocks, codebooks_of(this.codebook)
-
-
-def _suffix(like: Tensor) -> str:
-    return "double" if like.dtype == torch.float64 else "float"

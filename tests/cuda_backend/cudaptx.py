@@ -42,12 +42,14 @@ class PtxLauncher:
     def multiprocessors(self, device):
         return self.processors
 
-    def launch(self, name, blocks, shared, arguments, device):
-        given = [buffer for buffer in arguments.buffers if buffer.tensor is not None]
-        buffers = [(buffer.tensor, buffer.written) for buffer in given if buffer.tensor.numel()]
-        stats = kernel(name, self.arch)(
-            blocks, 128, [arguments.packed], shared, buffers=buffers, **self.checks
-        )
+    def launch(self, launch, arguments, tensors, device):
+        name, blocks, shared, reads = launch
+        buffers = [
+            (tensor, number >= reads)
+            for number, tensor in enumerate(tensors)
+            if tensor is not None and tensor.numel()
+        ]
+        stats = kernel(name, self.arch)(blocks, 128, [arguments], shared, buffers=buffers, **self.checks)
         assert stats.races == 0, f"{name}: {stats.race}"
         assert stats.barriers_with_exited == 0, f"{name}: a thread leaves before a barrier"
         assert stats.collectives_with_exited == 0, f"{name}: a thread leaves before a collective"

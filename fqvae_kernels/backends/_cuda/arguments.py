@@ -1,118 +1,98 @@
-"""The structs of csrc/cuda/arguments.h, field by field, as bytes."""
+"""The structs of csrc/cuda/arguments.h as bytes.
+
+Those that begin with a `Call` are packed by `call_struct`: what every call brings anew stands alone, and what
+follows from shapes is one field, packed once for a plan.
+"""
 
 from __future__ import annotations
 
 import struct
-from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
-from fqvae_kernels._seeds import MASK64, seed_to_int
+from fqvae_kernels._seeds import seed_to_int
 from fqvae_kernels._types import GumbelCall
 from fqvae_kernels.backends._cuda.geometry import Geometry
 
 DTYPE_CODES = {torch.float32: 0, torch.float64: 1, torch.float16: 2, torch.bfloat16: 3}
 
-_CALL = struct.Struct("<4Q2Q2d4q8i")
+_SHAPE = struct.Struct("<d4q4i")  # of `Call`: log2_codes ... dtype
 _NOISE = struct.Struct("<3Qq2iQ")
 _REDUCE = struct.Struct("<Q2qQ2i")
 
 
-class Buffer(NamedTuple):
-    """A tensor that a kernel is given the address of, or None; written: may the kernel write to it?"""
-
-    tensor: Tensor | None
-    written: bool = False
-
-    @property
-    def address(self) -> int:
-        return 0 if self.tensor is None else self.tensor.data_ptr()
+def call_struct(addresses: int) -> struct.Struct:
+    """A struct of a `Call` and so many addresses; its fields are those of `pack_call`."""
+    return struct.Struct(f"<6Qd{_SHAPE.size}s4i{addresses}Q")
 
 
-class Arguments(NamedTuple):
-    """A kernel's argument, passed by value, and the tensors that it points to."""
-
-    packed: bytes
-    buffers: tuple[Buffer, ...]
-
-    def followed_by(self, *buffers: Buffer) -> Arguments:
-        """With further addresses behind it."""
-        packed = self.packed + struct.pack(f"<{len(buffers)}Q", *(buffer.address for buffer in buffers))
-        return Arguments(packed, self.buffers + buffers)
-
-
-class Pass(NamedTuple):
-    """What the launches of one pass have in common."""
-
-    input: Tensor
-    codebook: Tensor
-    call: GumbelCall
-    rows: int
-    log2_codes: float
-    geometry: Geometry
-    vectors: bool
-
-    def call_arguments(self, begin: int, end: int) -> Arguments:
-        """The `Call` of the launch for rows begin ... end - 1."""
-        seed, temperature = self.call.seed, self.call.temperature
-        seed_at = _on_device(seed, self.input)
-        temperature_at = _on_device(temperature, self.input)
-        codes = self.codebook.shape[-1]
-        packed = _CALL.pack(
-            self.input.data_ptr(),
-            self.codebook.data_ptr(),
-            Buffer(seed_at).address,
-            Buffer(temperature_at).address,
-            seed_to_int(seed) & MASK64 if seed_at is None else 0,
-            self.call.row_offset,
-            float(temperature) if temperature_at is None else 0.0,
-            self.log2_codes,
-            self.rows,
-            begin,
-            end,
-            codebooks_of(self.codebook),
-            codes,
-            self.geometry.staged,
-            self.geometry.lanes,
-            DTYPE_CODES[self.input.dtype],
-            0 if temperature_at is None else DTYPE_CODES[temperature_at.dtype],
-            self.call.hard,
-            self.vectors,
-            self.call.is_logits,
-        )
-        buffers = (self.input, self.codebook, seed_at, temperature_at)
-        return Arguments(packed, tuple(map(Buffer, buffers)))
-
-
-def noise_arguments(seed: int | Tensor, rows: int, codes: int, row_offset: int, out: Tensor) -> Arguments:
-    """`NoiseArguments`."""
-    seed_at = _on_device(seed, out)
-    value = seed_to_int(seed) & MASK64 if seed_at is None else 0
-    packed = _NOISE.pack(Buffer(seed_at).address, value, row_offset, rows, codes, 0, out.data_ptr())
-    return Arguments(packed, (Buffer(seed_at), Buffer(out, True)))
-
-
-def reduce_arguments(parts: Tensor, out: Tensor) -> Arguments:
-    """`ReduceArguments`: parts (count, length) float64 to out (length,)."""
-    packed = _REDUCE.pack(
-        parts.data_ptr(), parts.shape[0], parts.shape[1], out.data_ptr(), DTYPE_CODES[out.dtype], 0
+def call_shape(
+    log2_codes: float,
+    rows: int,
+    begin: int,
+    end: int,
+    codebooks: int,
+    codes: int,
+    geometry: Geometry,
+    dtype: torch.dtype,
+) -> bytes:
+    """What of a `Call` follows from shapes, for the launch that takes rows begin ... end - 1."""
+    return _SHAPE.pack(
+        log2_codes, rows, begin, end, codebooks, codes, geometry.staged, geometry.lanes, DTYPE_CODES[dtype]
     )
-    return Arguments(packed, (Buffer(parts), Buffer(out, True)))
 
 
-def codebooks_of(codebook: Tensor) -> int:
-    """L of (L, K), or 1."""
-    return codebook.shape[0] if codebook.dim() == 2 else 1
+def pack_call(
+    layout: struct.Struct,
+    shape: bytes,
+    input: Tensor,
+    codebook: Tensor,
+    call: GumbelCall,
+    vectors: bool,
+    behind: tuple[Tensor | None, ...],
+) -> tuple[bytes, tuple[Tensor | None, ...]]:
+    """A struct of a `Call` and the addresses of the tensors behind it, and all tensors that it points to."""
+    seed, temperature = call.seed, call.temperature
+    seed_at = temperature_at = None
+    temperature_dtype = 0
+    if isinstance(seed, Tensor):
+        if seed.device == input.device:
+            seed_at, seed = seed, 0
+        else:
+            seed = seed_to_int(seed)
+    if isinstance(temperature, Tensor):
+        if temperature.device == input.device:
+            temperature_dtype = DTYPE_CODES[temperature.dtype]
+            temperature_at, temperature = temperature, 0.0
+        else:
+            temperature = float(temperature)
+    packed = layout.pack(
+        input.data_ptr(),
+        codebook.data_ptr(),
+        0 if seed_at is None else seed_at.data_ptr(),
+        0 if temperature_at is None else temperature_at.data_ptr(),
+        seed,
+        call.row_offset,
+        temperature,
+        shape,
+        temperature_dtype,
+        call.hard,
+        vectors,
+        call.is_logits,
+        *[0 if tensor is None else tensor.data_ptr() for tensor in behind],
+    )
+    return packed, (input, codebook, seed_at, temperature_at, *behind)
 
 
-def can_load_vectors(codes: int, *tensors: Tensor | None) -> bool:
-    """May four neighbouring numbers of these (rows, codes) tensors be read and written together?"""
-    return codes % 4 == 0 and all(x is None or x.data_ptr() % 16 == 0 for x in tensors)
+def pack_noise(seed: int | Tensor, row_offset: int, out: Tensor) -> tuple[bytes, tuple[Tensor | None, ...]]:
+    """`NoiseArguments` for out (rows, codes), and the tensors that they point to."""
+    seed_at = seed if isinstance(seed, Tensor) and seed.device == out.device else None
+    address, value = (0, seed_to_int(seed)) if seed_at is None else (seed_at.data_ptr(), 0)
+    return _NOISE.pack(address, value, row_offset, *out.shape, 0, out.data_ptr()), (seed_at, out)
 
 
-def _on_device(value: float | Tensor, like: Tensor) -> Tensor | None:
-    """The tensor that a kernel reads a 0-d value from, or None where the value is known here."""
-    if not isinstance(value, Tensor) or value.device != like.device:
-        return None
-    return value
+def pack_reduce(parts: Tensor, out: Tensor) -> bytes:
+    """`ReduceArguments`: parts (count, length) float64 to out (length,)."""
+    count, length = parts.shape
+    return _REDUCE.pack(parts.data_ptr(), count, length, out.data_ptr(), DTYPE_CODES[out.dtype], 0)

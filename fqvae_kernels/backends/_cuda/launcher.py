@@ -5,12 +5,26 @@ from __future__ import annotations
 import functools
 import importlib
 from types import ModuleType
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 import torch
+from torch import Tensor
 
 from fqvae_kernels._build_info import why_no_cuda
-from fqvae_kernels.backends._cuda.arguments import Arguments
+from fqvae_kernels.backends._cuda.support import why_unsupported
+
+
+class Launch(NamedTuple):
+    """A kernel and how it is launched: all of it that shapes decide.
+
+    shared: bytes of dynamic shared memory. reads: of the tensors that its arguments point to, so many are
+    only read; those behind them are written.
+    """
+
+    kernel: str
+    blocks: tuple[int, int]
+    shared: int
+    reads: int
 
 
 class Launcher(Protocol):
@@ -23,14 +37,12 @@ class Launcher(Protocol):
         """How many the device has."""
 
     def launch(
-        self,
-        kernel: str,
-        blocks: tuple[int, int],
-        shared: int,
-        arguments: Arguments,
-        device: torch.device,
+        self, launch: Launch, arguments: bytes, tensors: tuple[Tensor | None, ...], device: torch.device
     ) -> None:
-        """Start a kernel on the device's current stream; `shared` bytes of dynamic shared memory."""
+        """Start a kernel on the device's current stream.
+
+        arguments: the struct that it takes by value. tensors: what the struct points to.
+        """
 
 
 class Extension:
@@ -39,8 +51,11 @@ class Extension:
     def __init__(self) -> None:
         self._module: ModuleType | None = None
         self._failure = ""
+        self._numbers: dict[str, int] = {}  # of the kernels
+        self._reasons: dict[int, str | None] = {}  # why it cannot serve a GPU
         try:
             self._module = importlib.import_module("fqvae_kernels._cuda")
+            self._numbers = {name: number for number, name in enumerate(self._module.KERNELS)}
         except ModuleNotFoundError:
             self._failure = f"its extension is not built: {why_no_cuda()}"
         except ImportError as error:
@@ -52,29 +67,43 @@ class Extension:
         return self._module
 
     def unavailable_reason(self, device: torch.device | None) -> str | None:
-        """See `Launcher`."""
+        """See `Launcher`. Each GPU is asked once."""
         if self._module is None:
             return self._failure
         if device is not None and device.type != "cuda":
             return "it serves CUDA tensors only"
-        return _why_no_gpu()
+        reason = _why_no_gpu()
+        if reason is not None:
+            return reason
+        if device is not None:
+            index = torch.cuda.current_device() if device.index is None else device.index
+            return self._reason_of(self._module, index)
+        reasons = [self._reason_of(self._module, index) for index in range(torch.cuda.device_count())]
+        return None if None in reasons else reasons[0]
 
     def multiprocessors(self, device: torch.device) -> int:
         """See `Launcher`."""
         return _multiprocessors(device.index)
 
     def launch(
-        self,
-        kernel: str,
-        blocks: tuple[int, int],
-        shared: int,
-        arguments: Arguments,
-        device: torch.device,
+        self, launch: Launch, arguments: bytes, tensors: tuple[Tensor | None, ...], device: torch.device
     ) -> None:
         """See `Launcher`. Raises RuntimeError, which names the kernel, if the launch fails."""
         assert self._module is not None
-        stream = torch.cuda.current_stream(device).cuda_stream
-        self._module.launch(kernel, *blocks, shared, arguments.packed, device.index, stream)
+        kernel, blocks, shared, _ = launch
+        index = device.index
+        stream = torch._C._cuda_getCurrentRawStream(index)
+        self._module.launch(self._numbers[kernel], *blocks, shared, arguments, index, stream)
+
+    def _reason_of(self, module: ModuleType, index: int) -> str | None:
+        if index not in self._reasons:
+            self._reasons[index] = why_unsupported(
+                module.driver_version(),
+                module.CUDA_VERSION,
+                module.ARCHITECTURES,
+                torch.cuda.get_device_capability(index),
+            )
+        return self._reasons[index]
 
 
 @functools.cache

@@ -1,0 +1,101 @@
+"""What the launches of a call have in common with those of every call of the same shapes.
+
+A plan is made once and kept: geometry, kernels and most of their arguments follow from shapes, dtypes and the
+device. A call packs only what is new: addresses, seed, row offset, temperature and flags.
+"""
+
+from __future__ import annotations
+
+import functools
+import math
+import struct
+from typing import NamedTuple
+
+import torch
+
+from fqvae_kernels.backends._cuda import arguments, geometry
+from fqvae_kernels.backends._cuda.launcher import Launch, Launcher
+
+# Of the kernels that take a `Call`, by the first word of their names: the addresses behind it, and to how many
+# of all tensors that the arguments point to they do not write.
+_ADDRESSES = {"forward": (5, 4), "backward": (8, 9), "nearest": (2, 4)}
+
+
+class Plan(NamedTuple):
+    """How a kernel goes over all rows of a call.
+
+    launch: one launch of it. layout: of its arguments, see `arguments.pack_call`. shapes: for each launch, the
+    field of its `Call` that `arguments.call_shape` packs; there is none without rows, and more than one where
+    the rows' numbers cross a multiple of 2**32. parts: how many blocks for each codebook all launches have
+    together, each of which leaves a part of the gradients that rows share. fours: may vectors of four numbers
+    be loaded, if memory is aligned?
+    """
+
+    launch: Launch
+    layout: struct.Struct
+    shapes: tuple[bytes, ...]
+    parts: int
+    fours: bool
+
+
+@functools.lru_cache(maxsize=1024)
+def over_rows(
+    kernel: str,
+    launcher: Launcher,
+    device: torch.device,
+    dtype: torch.dtype,
+    codebook_shape: torch.Size,
+    rows: int,
+    first: int,
+    wide: bool,
+) -> Plan:
+    """The plan of a kernel whose arguments begin with a `Call`.
+
+    Args:
+        kernel: its name before the compute type.
+        launcher: its devices decide the geometry.
+        dtype: of the input.
+        first: so many rows from the first on have numbers with one high word.
+        wide: are there tensors of shape (rows, codes)?
+
+    Raises:
+        ValueError: more codebooks than a grid has rows.
+    """
+    codes = codebook_shape[-1]
+    codebooks = codebook_shape[0] if len(codebook_shape) == 2 else 1
+    if codebooks > geometry.MOST_CODEBOOKS:
+        raise ValueError(
+            f"codebook may hold at most {geometry.MOST_CODEBOOKS} codebooks on backend 'cuda', "
+            f"but had {codebooks}"
+        )
+    real, real_size = _real(dtype)
+    kind = kernel.partition("_")[0]
+    choose = geometry.backward if kind == "backward" else geometry.forward
+    chosen = choose(rows, codes, codebooks, launcher.multiprocessors(device), wide, real_size)
+    shapes = tuple(
+        arguments.call_shape(math.log2(codes), rows, begin, end, codebooks, codes, chosen, dtype)
+        for begin, end in geometry.launches(rows, 2**32 - first)
+    )
+    addresses, reads = _ADDRESSES[kind]
+    launch = Launch(f"{kernel}_{real}", (chosen.blocks, codebooks), chosen.shared, reads)
+    layout = arguments.call_struct(addresses)
+    return Plan(launch, layout, shapes, len(shapes) * chosen.blocks, wide and codes % 4 == 0)
+
+
+@functools.lru_cache(maxsize=1024)
+def reduce(length: int) -> Launch:
+    """The launch that adds up parts of so many numbers."""
+    return Launch("reduce", (-(-length // 32), 1), 0, reads=1)
+
+
+@functools.lru_cache(maxsize=1024)
+def noise(launcher: Launcher, device: torch.device, dtype: torch.dtype, rows: int, codes: int) -> Launch:
+    """The launch that writes the noise of at least one row."""
+    blocks = -(-rows * -(-codes // 4) // geometry.THREADS)
+    most = geometry.BLOCKS_WANTED * launcher.multiprocessors(device)
+    return Launch(f"noise_{_real(dtype)[0]}", (min(blocks, most), 1), 0, reads=1)
+
+
+def _real(dtype: torch.dtype) -> tuple[str, int]:
+    """The compute type of an input, and its bytes."""
+    return ("double", 8) if dtype == torch.float64 else ("float", 4)
