@@ -169,9 +169,7 @@ def _shape(
 def _table_seconds(gpu: Gpu, codes: int, blocks: int) -> float:
     """Seconds of the launch that fills the table of a codebook of normal codes."""
     warps = blocks * THREADS // _gpu_time.WARP
-    nodes = -(-_TABLE_NODES // warps) * (
-        _TABLE_SLOTS + _TABLE_SLOTS_PER_CODE * -(-codes // _gpu_time.WARP)
-    )
+    nodes = -(-_TABLE_NODES // warps) * (_TABLE_SLOTS + _TABLE_SLOTS_PER_CODE * -(-codes // _gpu_time.WARP))
     cycles = _gpu_time.START_LATENCY + nodes * _gpu_time.slot_cycles(1)
     return cycles / gpu.clock
 

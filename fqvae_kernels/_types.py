@@ -39,3 +39,4 @@ class GumbelCall(NamedTuple):
     row_offset: int
     seed: int | Tensor
     temperature: float | Tensor
+    only_input: bool = False  # will a backward pass be asked for the input's gradient alone?

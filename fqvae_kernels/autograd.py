@@ -44,12 +44,10 @@ def gumbel(
     temperature = call.temperature if isinstance(call.temperature, Tensor) else None
     if temperature is not None and temperature.device.type == "cpu":
         call = call._replace(temperature=temperature.item())
-    needs_grad = torch.is_grad_enabled() and (
-        input.requires_grad
-        or codebook.requires_grad
-        or (temperature is not None and temperature.requires_grad)
-    )
-    if needs_grad:
+    others = codebook.requires_grad or (temperature is not None and temperature.requires_grad)
+    if torch.is_grad_enabled() and (input.requires_grad or others):
+        if not others and not call.want_weights:
+            call = call._replace(only_input=True)
         outputs = _Gumbel.apply(input, codebook, temperature, backend, call)  # type: ignore[no-untyped-call]
     else:
         outputs = backend.gumbel_forward(*_operators.dense(input, codebook), call, None)

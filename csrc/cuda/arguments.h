@@ -32,13 +32,13 @@ struct Call {
 
 struct ForwardArguments {
     Call call;
+    const void *table; // what posterior_float has left, for the kernels that read it
     void *quantized;   // (rows,) in `dtype`
     int64_t *indices;  // (rows,)
     void *kl;          // (rows,) in the compute type
     void *sums;        // (kRowSums, rows) in the compute type for the backward pass, or null; of
                        // forward_z_slopes (2, rows): the slopes of quantized (NaN: no gradient) and of kl
     void *weights;     // (rows, codes) in `dtype`, or null
-    const void *table; // what posterior_float has left, for the kernels that read it
 };
 
 struct PosteriorArguments {

@@ -21,6 +21,9 @@ using namespace fqvae;
 extern "C" {
 void forward_z_float(ForwardArguments);
 void forward_z_double(ForwardArguments);
+void forward_z_table_float(ForwardArguments);
+void forward_z_slopes_float(ForwardArguments);
+void forward_z_slopes_double(ForwardArguments);
 void forward_logits_float(ForwardArguments);
 void forward_logits_double(ForwardArguments);
 void backward_z_float(BackwardArguments);
@@ -28,6 +31,9 @@ void backward_z_general_float(BackwardArguments);
 void backward_z_general_double(BackwardArguments);
 void backward_logits_general_float(BackwardArguments);
 void backward_logits_general_double(BackwardArguments);
+void backward_slopes_float(SlopesArguments);
+void backward_slopes_double(SlopesArguments);
+void posterior_float(PosteriorArguments);
 void nearest_float(NearestArguments);
 void nearest_double(NearestArguments);
 void noise_float(NoiseArguments);
@@ -50,6 +56,9 @@ template <class Arguments> Kernel kernel(std::string_view name, void (*host)(Arg
 const Kernel kKernels[] = {
     kernel("forward_z_float", forward_z_float),
     kernel("forward_z_double", forward_z_double),
+    kernel("forward_z_table_float", forward_z_table_float),
+    kernel("forward_z_slopes_float", forward_z_slopes_float),
+    kernel("forward_z_slopes_double", forward_z_slopes_double),
     kernel("forward_logits_float", forward_logits_float),
     kernel("forward_logits_double", forward_logits_double),
     kernel("backward_z_float", backward_z_float),
@@ -57,6 +66,9 @@ const Kernel kKernels[] = {
     kernel("backward_z_general_double", backward_z_general_double),
     kernel("backward_logits_general_float", backward_logits_general_float),
     kernel("backward_logits_general_double", backward_logits_general_double),
+    kernel("backward_slopes_float", backward_slopes_float),
+    kernel("backward_slopes_double", backward_slopes_double),
+    kernel("posterior_float", posterior_float),
     kernel("nearest_float", nearest_float),
     kernel("nearest_double", nearest_double),
     kernel("noise_float", noise_float),

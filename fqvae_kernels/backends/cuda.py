@@ -2,7 +2,7 @@
 
 Nothing here waits for the GPU. Seeds and temperatures in device memory are read by the kernels, so that CUDA
 graphs capture a call and a replay sees their new values. What follows from shapes is worked out once, in a
-plan (_cuda/plan.py): a small call takes the GPU microseconds, and the CPU must keep up.
+plan (_cuda/plans.py): a small call takes the GPU microseconds, and the CPU must keep up.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from fqvae_kernels._types import GumbelCall
-from fqvae_kernels.backends._cuda import arguments, plans
+from fqvae_kernels.backends._cuda import arguments, geometry, plans
 from fqvae_kernels.backends._cuda.launcher import Extension, Launcher
 from fqvae_kernels.backends._cuda.plans import Plan
 
@@ -40,14 +40,22 @@ def gumbel_forward(
         if call.want_weights:
             weights = torch.empty_like(input)
     else:
-        kernel = "forward_z"
+        slopes = call.only_input and stats is not None and not call.want_weights
+        kernel = "forward_z_slopes" if slopes else "forward_z"
         quantized = torch.empty_like(input)
         if call.want_weights:
             weights = input.new_empty((*input.shape, codebook.shape[-1]))
     indices = torch.empty_like(quantized, dtype=torch.int64)
     kl = torch.empty_like(quantized, dtype=codebook.dtype)
     plan = _plan(kernel, input, codebook, call, quantized.numel(), weights)
-    _launch(plan, input, codebook, call, weights, (quantized, indices, kl, stats, weights))
+    table = None
+    if plan.table is not None and plan.shapes:
+        table = codebook.new_empty((plan.table.blocks[1], 4 * geometry.TABLE_NODES))
+        packed, pointed = arguments.pack_call(
+            plans.TABLE, plan.shapes[0], input, codebook, call, False, (table,)
+        )
+        launcher.launch(plan.table, packed, pointed, input.device)
+    _launch(plan, input, codebook, call, weights, (table, quantized, indices, kl, stats, weights))
     return quantized, indices, kl, weights
 
 
@@ -63,6 +71,8 @@ def gumbel_backward(
     needs: tuple[bool, bool, bool],
 ) -> tuple[Tensor | None, Tensor | None, Tensor | None]:
     """See `fqvae_kernels.backends.KernelBackend`."""
+    if call.only_input and not call.is_logits and grad_weights is None:
+        return _backward_slopes(input, stats, grad_quantized, grad_kl), None, None
     kernel = "backward_logits_general" if call.is_logits else "backward_z"
     if not call.is_logits and (needs[2] or grad_weights is not None or codebook.dtype == torch.float64):
         kernel = "backward_z_general"
@@ -75,10 +85,15 @@ def gumbel_backward(
         temperature_parts = codebook.new_empty((plan.parts * plan.launch.blocks[1], 1), dtype=torch.float64)
     given = (indices, stats, grad_quantized, grad_kl, grad_weights, grad_input)
     _launch(plan, input, codebook, call, grad_weights, given, (codebook_parts, temperature_parts))
+    jobs = []
     if codebook_parts is not None:
-        grad_codebook = _reduce(codebook_parts, torch.empty_like(codebook))
+        grad_codebook = torch.empty_like(codebook)
+        jobs.append((codebook_parts, grad_codebook))
     if temperature_parts is not None:
-        grad_temperature = _reduce(temperature_parts, temperature_parts.new_empty(()))
+        grad_temperature = temperature_parts.new_empty(())
+        jobs.append((temperature_parts, grad_temperature))
+    if jobs:
+        _reduce(*jobs)
     return grad_input, grad_codebook, grad_temperature
 
 
@@ -144,9 +159,24 @@ def _launch(
         launcher.launch(plan.launch, packed, pointed, input.device)
 
 
-def _reduce(parts: Tensor, out: Tensor) -> Tensor:
-    """The sum over the first dimension, in a fixed order."""
-    if parts.shape[0] == 0:
-        return out.zero_()
-    launcher.launch(plans.reduce(parts.shape[1]), arguments.pack_reduce(parts, out), (parts, out), out.device)
-    return out
+def _reduce(*jobs: tuple[Tensor, Tensor]) -> None:
+    """Of one or two (parts, out): out becomes the sum of parts over its first dimension, in a fixed order."""
+    if jobs[0][0].shape[0] == 0:  # no rows
+        for _, out in jobs:
+            out.zero_()
+        return
+    launch = plans.reduce(*(parts.shape[1] for parts, _ in jobs))
+    tensors = (*(parts for parts, _ in jobs), *(out for _, out in jobs))
+    launcher.launch(launch, arguments.pack_reduce(*jobs), tensors, tensors[0].device)
+
+
+def _backward_slopes(
+    input: Tensor, slopes: Tensor, grad_quantized: Tensor | None, grad_kl: Tensor | None
+) -> Tensor:
+    """The gradient of z, from the slopes that forward_z_slopes has kept in the stats."""
+    grad_input = torch.empty_like(input)
+    if input.numel() > 0:
+        launch = plans.slopes(launcher, input.device, input.dtype, input.numel())
+        packed = arguments.pack_slopes(slopes, grad_quantized, grad_kl, grad_input)
+        launcher.launch(launch, packed, (slopes, grad_quantized, grad_kl, grad_input), input.device)
+    return grad_input

@@ -12,6 +12,7 @@ import nvcc
 import ptx
 
 from fqvae_kernels.backends import cuda
+from fqvae_kernels.backends._cuda.geometry import Device
 
 
 @functools.cache
@@ -39,8 +40,8 @@ class PtxLauncher:
     def unavailable_reason(self, device):
         return None if device is None or device.type == "cpu" else "it stands for a GPU on CPU tensors"
 
-    def multiprocessors(self, device):
-        return self.processors
+    def describe(self, device):
+        return Device(self.processors, 228 * 1024)
 
     def launch(self, launch, arguments, tensors, device):
         name, blocks, shared, reads = launch

@@ -127,5 +127,5 @@ def main(kernels):
 
 
 if __name__ == "__main__":
-    with mock.patch.object(geometry, "BLOCKS_WANTED", 1):
+    with mock.patch.object(geometry, "BLOCKS_AT_ONCE", {4: 1, 8: 1}):
         sys.exit(main(sys.argv[1:] or KERNELS))

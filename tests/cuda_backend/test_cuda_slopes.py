@@ -27,8 +27,8 @@ def check(case, a, h, bound=None, **launch):
         check_forward(case, case.call("cuda", input=leaf(case.input)), weights=False)
     true = case.true_gradients(a, h, None)
     # The others are not asked for here.
-    rest = torch.from_numpy(true.codebook).to(case.codebook.dtype), torch.tensor(true.temperature)
-    assert_gradients(case, (got[0], rest[0].reshape(case.codebook.shape), rest[1].double()), true, bound)
+    rest = torch.from_numpy(true.codebook).to(case.codebook.dtype), torch.tensor(true.temperature, dtype=torch.float64)
+    assert_gradients(case, (got[0], rest[0].reshape(case.codebook.shape), rest[1]), true, bound)
     return got[0]
 
 
@@ -67,7 +67,7 @@ def test_temperatures_near_zero():
 
 def test_high_temperatures_and_far_codes():
     """Weights that hardly differ, over codes far apart."""
-    for temperature, scale in ((1e3, 10.0), (1e30, 1e10)):
+    for temperature, scale in ((1e3, 10.0), (1e15, 1e7)):
         case = make(40, 17, temperature=temperature, scale=scale)
         a, _, _ = output_gradients(case, weights=False)
         check(case, a, None, 1e-5)

@@ -60,8 +60,16 @@ def test_rows_and_codebooks_that_the_table_does_not_serve(temperature):
     z = case.input.clone()
     z[:8] = torch.tensor([3e38, -3e38, 30.0, -30.0, 4.4, float("nan"), float("inf"), -float("inf")])
     gap = torch.cat([case.codebook[:6] * 0.1 - 1.4, case.codebook[6:] * 0.1 + 1.4])
-    for codebook in (case.codebook, gap, case.codebook * 40, torch.full((12,), 0.3)):
+    widest = torch.linspace(-7.99, 8.0, 12)  # of those that the bounded scorer serves: its gaps are too wide
+    for codebook in (case.codebook, gap, widest, case.codebook * 40, torch.full((12,), 0.3)):
         check_both(case.but(input=z, codebook=codebook), race=True)
+
+
+def test_the_largest_table():
+    """Of the widest codebook: its nodes fill the memory that there is for them, and no more."""
+    case = make(64, 200, temperature=0.7)
+    codebook = torch.linspace(-8, 8, 200)
+    check_both(case.but(input=case.input * 4, codebook=codebook), race=True)
 
 
 def test_rows_that_cross_two_to_the_32():
@@ -82,7 +90,7 @@ def test_error_of_the_table(codebook, jitter):
     z = torch.linspace(book.min() - 1.6, book.max() + 1.6, 3001)
     with running_ptx(jitter=jitter) as launcher:
         leaf = z.clone().requires_grad_()
-        out = fqvae_kernels.gumbel_quantize(leaf, book, seed=1, backend="cuda")
+        out = fqvae_kernels.gumbel_quantize(leaf, book.clone().requires_grad_(), seed=1, backend="cuda")
         assert launcher.launched == ["posterior_float", "forward_z_table_float"]
         (slope,) = torch.autograd.grad(out.kl.sum(), leaf)
     noise = np.zeros((len(z), len(book)))

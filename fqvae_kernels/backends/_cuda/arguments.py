@@ -19,7 +19,8 @@ DTYPE_CODES = {torch.float32: 0, torch.float64: 1, torch.float16: 2, torch.bfloa
 
 _SHAPE = struct.Struct("<d4q4i")  # of `Call`: log2_codes ... dtype
 _NOISE = struct.Struct("<3Qq2iQ")
-_REDUCE = struct.Struct("<Q2qQ2i")
+_REDUCE_JOB = struct.Struct("<Q2qQ2i")
+_SLOPES = struct.Struct("<4Qq2i")
 
 
 def call_struct(addresses: int) -> struct.Struct:
@@ -92,7 +93,25 @@ def pack_noise(seed: int | Tensor, row_offset: int, out: Tensor) -> tuple[bytes,
     return _NOISE.pack(address, value, row_offset, *out.shape, 0, out.data_ptr()), (seed_at, out)
 
 
-def pack_reduce(parts: Tensor, out: Tensor) -> bytes:
-    """`ReduceArguments`: parts (count, length) float64 to out (length,)."""
-    count, length = parts.shape
-    return _REDUCE.pack(parts.data_ptr(), count, length, out.data_ptr(), DTYPE_CODES[out.dtype], 0)
+def pack_reduce(*jobs: tuple[Tensor, Tensor]) -> bytes:
+    """`ReduceArguments`, of one or two jobs: parts (count, length) float64 to out (length,)."""
+    packed = [
+        _REDUCE_JOB.pack(parts.data_ptr(), *parts.shape, out.data_ptr(), DTYPE_CODES[out.dtype], 0)
+        for parts, out in jobs
+    ]
+    return b"".join(packed).ljust(2 * _REDUCE_JOB.size, b"\0")
+
+
+def pack_slopes(
+    slopes: Tensor, grad_quantized: Tensor | None, grad_kl: Tensor | None, grad_input: Tensor
+) -> bytes:
+    """`SlopesArguments`."""
+    return _SLOPES.pack(
+        slopes.data_ptr(),
+        0 if grad_quantized is None else grad_quantized.data_ptr(),
+        0 if grad_kl is None else grad_kl.data_ptr(),
+        grad_input.data_ptr(),
+        grad_input.numel(),
+        DTYPE_CODES[grad_input.dtype],
+        0,
+    )

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from fqvae_kernels._build_info import why_no_cuda
+from fqvae_kernels.backends._cuda.geometry import Device
 from fqvae_kernels.backends._cuda.support import why_unsupported
 
 
@@ -33,8 +34,8 @@ class Launcher(Protocol):
     def unavailable_reason(self, device: torch.device | None) -> str | None:
         """Why it cannot serve this device (None: any device here), or None."""
 
-    def multiprocessors(self, device: torch.device) -> int:
-        """How many the device has."""
+    def describe(self, device: torch.device) -> Device:
+        """What the geometry of a launch depends on."""
 
     def launch(
         self, launch: Launch, arguments: bytes, tensors: tuple[Tensor | None, ...], device: torch.device
@@ -81,9 +82,9 @@ class Extension:
         reasons = [self._reason_of(self._module, index) for index in range(torch.cuda.device_count())]
         return None if None in reasons else reasons[0]
 
-    def multiprocessors(self, device: torch.device) -> int:
+    def describe(self, device: torch.device) -> Device:
         """See `Launcher`."""
-        return _multiprocessors(device.index)
+        return _describe(device.index)
 
     def launch(
         self, launch: Launch, arguments: bytes, tensors: tuple[Tensor | None, ...], device: torch.device
@@ -116,6 +117,8 @@ def _why_no_gpu() -> str | None:
 
 
 @functools.cache
-def _multiprocessors(index: int) -> int:
-    count: int = torch.cuda.get_device_properties(index).multi_processor_count
-    return count
+def _describe(index: int) -> Device:
+    properties = torch.cuda.get_device_properties(index)
+    # Older releases of PyTorch do not say how much shared memory there is: then as on the smallest GPUs.
+    shared = getattr(properties, "shared_memory_per_multiprocessor", 64 * 1024)
+    return Device(properties.multi_processor_count, shared)

@@ -18,7 +18,9 @@ from fqvae_kernels.backends._cuda.launcher import Launch, Launcher
 
 # Of the kernels that take a `Call`, by the first word of their names: the addresses behind it, and to how many
 # of all tensors that the arguments point to they do not write.
-_ADDRESSES = {"forward": (5, 4), "backward": (8, 9), "nearest": (2, 4)}
+_ADDRESSES = {"forward": (6, 5), "backward": (8, 9), "nearest": (2, 4), "posterior": (1, 4)}
+
+TABLE = arguments.call_struct(_ADDRESSES["posterior"][0])  # PosteriorArguments
 
 
 class Plan(NamedTuple):
@@ -28,7 +30,7 @@ class Plan(NamedTuple):
     field of its `Call` that `arguments.call_shape` packs; there is none without rows, and more than one where
     the rows' numbers cross a multiple of 2**32. parts: how many blocks for each codebook all launches have
     together, each of which leaves a part of the gradients that rows share. fours: may vectors of four numbers
-    be loaded, if memory is aligned?
+    be loaded, if memory is aligned? table: the launch before it that fills the table which it reads.
     """
 
     launch: Launch
@@ -36,6 +38,7 @@ class Plan(NamedTuple):
     shapes: tuple[bytes, ...]
     parts: int
     fours: bool
+    table: Launch | None = None
 
 
 @functools.lru_cache(maxsize=1024)
@@ -70,8 +73,17 @@ def over_rows(
         )
     real, real_size = _real(dtype)
     kind = kernel.partition("_")[0]
-    choose = geometry.backward if kind == "backward" else geometry.forward
-    chosen = choose(rows, codes, codebooks, launcher.multiprocessors(device), wide, real_size)
+    gpu = launcher.describe(device)
+    table = None
+    if kind == "backward":
+        chosen = geometry.backward(rows, codes, codebooks, gpu, wide, real_size)
+    elif kernel == "forward_z" and not wide and geometry.tabulates(rows, codes, codebooks, gpu, real_size):
+        kernel = "forward_z_table"
+        chosen = geometry.forward(rows, codes, codebooks, gpu, wide, real_size, tabulated=True)
+        blocks = geometry.table_blocks(codebooks, gpu), codebooks
+        table = Launch("posterior_float", blocks, chosen.shared, _ADDRESSES["posterior"][1])
+    else:
+        chosen = geometry.forward(rows, codes, codebooks, gpu, wide, real_size)
     shapes = tuple(
         arguments.call_shape(math.log2(codes), rows, begin, end, codebooks, codes, chosen, dtype)
         for begin, end in geometry.launches(rows, 2**32 - first)
@@ -79,20 +91,28 @@ def over_rows(
     addresses, reads = _ADDRESSES[kind]
     launch = Launch(f"{kernel}_{real}", (chosen.blocks, codebooks), chosen.shared, reads)
     layout = arguments.call_struct(addresses)
-    return Plan(launch, layout, shapes, len(shapes) * chosen.blocks, wide and codes % 4 == 0)
+    return Plan(launch, layout, shapes, len(shapes) * chosen.blocks, wide and codes % 4 == 0, table)
 
 
 @functools.lru_cache(maxsize=1024)
-def reduce(length: int) -> Launch:
-    """The launch that adds up parts of so many numbers."""
-    return Launch("reduce", (-(-length // 32), 1), 0, reads=1)
+def reduce(*lengths: int) -> Launch:
+    """The launch that adds up parts of so many numbers, one or two sorts of them."""
+    return Launch("reduce", (-(-max(lengths) // geometry.REDUCED_AT_ONCE), len(lengths)), 0, len(lengths))
+
+
+@functools.lru_cache(maxsize=1024)
+def slopes(launcher: Launcher, device: torch.device, dtype: torch.dtype, rows: int) -> Launch:
+    """The launch that multiplies at least one row's gradients by its slopes."""
+    most = geometry.NOISE_BLOCKS * launcher.describe(device).multiprocessors
+    blocks = min(-(-rows // geometry.THREADS), most)
+    return Launch(f"backward_slopes_{_real(dtype)[0]}", (blocks, 1), 0, reads=3)
 
 
 @functools.lru_cache(maxsize=1024)
 def noise(launcher: Launcher, device: torch.device, dtype: torch.dtype, rows: int, codes: int) -> Launch:
     """The launch that writes the noise of at least one row."""
     blocks = -(-rows * -(-codes // 4) // geometry.THREADS)
-    most = geometry.BLOCKS_WANTED * launcher.multiprocessors(device)
+    most = geometry.NOISE_BLOCKS * launcher.describe(device).multiprocessors
     return Launch(f"noise_{_real(dtype)[0]}", (min(blocks, most), 1), 0, reads=1)
 
 
