@@ -21,8 +21,20 @@ def main() -> None:
     for name in backends.NAMES:
         reason = backends.unavailable_reason(name)
         _line(f"  {name}", "available" if reason is None else f"not available: {reason}")
+    for index in range(torch.cuda.device_count()):
+        _describe_gpu(torch.device("cuda", index))
     if cpu.unavailable_reason(None) is None:
         _describe_native()
+
+
+def _describe_gpu(device: torch.device) -> None:
+    major, minor = torch.cuda.get_device_capability(device)
+    print(f"\n{device}: {torch.cuda.get_device_name(device)}, compute capability {major}.{minor}")
+    _line("  backend=None takes", backends.choose(None, device).name)
+    for name in backends.CANDIDATES["cuda"]:
+        reason = backends.unavailable_reason(name, device)
+        if reason is not None:
+            _line(f"  {name}", f"not available: {reason}")
 
 
 def _describe_native() -> None:

@@ -14,7 +14,7 @@ _SEED = torch.zeros((), dtype=torch.int64, device="cpu")
 
 
 class _Place(threading.local):
-    """A tensor of each thread's own that a draw is written to: a new one for each would cost as much again."""
+    """A tensor of each thread's own that draws are written to: a new one for each costs as much again."""
 
     def __init__(self) -> None:
         with torch.inference_mode(False):

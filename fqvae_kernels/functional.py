@@ -156,8 +156,8 @@ def gumbel_noise(
     Raises:
         TypeError, ValueError: an argument of the wrong type, dtype or value.
     """
-    # Asking an empty tensor is the form of get_default_device that torch.compile understands.
-    target = torch.empty(0).device if device is None else torch.device(device)
+    # An empty tensor knows the default device, in a form that torch.compile understands, and a GPU's number.
+    target = torch.empty(0, device=device).device
     rows = _arguments.check_count("rows", rows, 0)
     codes = _arguments.check_count("codes", codes, 1)
     row_offset = _arguments.check_count("row_offset", row_offset, 0)

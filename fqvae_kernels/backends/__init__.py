@@ -83,7 +83,7 @@ _MODULES: dict[str, Backend] = {
     "reference": cast(Backend, reference),
 }
 # Those among which backend=None chooses, by the kind of device: a simulated GPU serves only by its name.
-_CANDIDATES = {"cpu": ("cpu", "reference"), "cuda": ("cuda", "triton", "reference")}
+CANDIDATES = {"cpu": ("cpu", "reference"), "cuda": ("cuda", "triton", "reference")}
 
 
 def is_kernel(backend: Backend) -> TypeGuard[KernelBackend]:
@@ -111,18 +111,23 @@ def unavailable_reason(name: str, device: torch.device | None = None) -> str | N
     return _MODULES[name].unavailable_reason(device)
 
 
+# torch.compile then calls the function while it traces, instead of looking into compiled modules. This is all
+# that torch.compiler.assume_constant_result does, besides importing the compiler, which takes seconds.
+unavailable_reason._dynamo_marked_constant = True  # type: ignore[attr-defined]
+
+
 def available_backends() -> tuple[str, ...]:
     """Which of "cuda", "triton", "cpu" and "reference" serve on this machine, best first."""
     return _serving(None)
 
 
 def choose(name: str | None, device: torch.device) -> Backend:
-    """The backend of this name, or the best one for the device.
+    """The backend of this name, or the best one for the device, which is a tensor's: a GPU's has its index.
 
     Raises ValueError for an unknown name, RuntimeError for one that cannot serve the device.
     """
     if name is None:
-        return _best(device.type)
+        return _best(device)
     if name not in NAMES:
         raise ValueError(f"backend must be None or one of {', '.join(map(repr, NAMES))}, but was {name!r}")
     reason = unavailable_reason(name, device)
@@ -136,10 +141,9 @@ def choose(name: str | None, device: torch.device) -> Backend:
 
 
 @functools.cache
-def _best(device_type: str) -> Backend:
-    """The first that serves; the reference serves every device."""
-    names = _CANDIDATES.get(device_type, ("reference",))
-    device = torch.device(device_type)
+def _best(device: torch.device) -> Backend:
+    """The first that serves this one; the reference serves every device. Two GPUs of a machine may differ."""
+    names = CANDIDATES.get(device.type, ("reference",))
     return next(_MODULES[name] for name in names if unavailable_reason(name, device) is None)
 
 

@@ -143,8 +143,8 @@ def _launch(
 ) -> None:
     """Go over all rows.
 
-    wide: as for `_plan`. given: tensors behind the `Call` in the kernel's arguments. parts: tensors behind them,
-    of whose first dimension every launch gets its share.
+    wide: as for `_plan`. given: the tensors behind the `Call` in the kernel's arguments. parts: those behind
+    them, of whose first dimension every launch gets its share.
     """
     vectors = (
         plan.fours

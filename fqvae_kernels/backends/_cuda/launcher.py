@@ -31,6 +31,10 @@ class Launch(NamedTuple):
 class Launcher(Protocol):
     """Runs kernels by name on tensors of the devices that it serves."""
 
+    def __hash__(self) -> int:
+        """Plans are kept for each launcher."""
+        return id(self)
+
     def unavailable_reason(self, device: torch.device | None) -> str | None:
         """Why it cannot serve this device (None: any device here), or None."""
 

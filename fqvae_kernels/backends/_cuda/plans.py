@@ -16,29 +16,24 @@ import torch
 from fqvae_kernels.backends._cuda import arguments, geometry
 from fqvae_kernels.backends._cuda.launcher import Launch, Launcher
 
-# Of the kernels that take a `Call`, by the first word of their names: the addresses behind it, and to how many
-# of all tensors that the arguments point to they do not write.
+# Of the kernels whose arguments begin with a `Call`, by the first word of their names: how many addresses
+# stand behind it, and `Launch.reads`. The `Call` itself has four.
 _ADDRESSES = {"forward": (6, 5), "backward": (8, 9), "nearest": (2, 4), "posterior": (1, 4)}
 
-TABLE = arguments.call_struct(_ADDRESSES["posterior"][0])  # PosteriorArguments
+TABLE = arguments.call_struct(_ADDRESSES["posterior"][0])  # the layout of PosteriorArguments
 
 
 class Plan(NamedTuple):
-    """How a kernel goes over all rows of a call.
-
-    launch: one launch of it. layout: of its arguments, see `arguments.pack_call`. shapes: for each launch, the
-    field of its `Call` that `arguments.call_shape` packs; there is none without rows, and more than one where
-    the rows' numbers cross a multiple of 2**32. parts: how many blocks for each codebook all launches have
-    together, each of which leaves a part of the gradients that rows share. fours: may vectors of four numbers
-    be loaded, if memory is aligned? table: the launch before it that fills the table which it reads.
-    """
+    """How a kernel goes over all rows of a call."""
 
     launch: Launch
-    layout: struct.Struct
+    layout: struct.Struct  # of its arguments, see `arguments.pack_call`
+    # For each launch, what `arguments.call_shape` packs: none without rows, more than one where the rows'
+    # numbers cross a multiple of 2**32.
     shapes: tuple[bytes, ...]
-    parts: int
-    fours: bool
-    table: Launch | None = None
+    parts: int  # blocks of all launches for each codebook: each leaves a part of the rows' common gradients
+    fours: bool  # may vectors of four numbers be loaded, if memory is aligned?
+    table: Launch | None = None  # goes before: it fills the table that the kernel reads
 
 
 @functools.lru_cache(maxsize=1024)

@@ -20,21 +20,18 @@ def why_unsupported(driver: int, toolkit: int, architectures: str, capability: t
         return "there is no CUDA driver on this machine"
     made = f"the extension was built with CUDA {_version(toolkit)}"
     if driver // 1000 < toolkit // 1000:
-        return (
-            f"{made}, and the driver knows CUDA {_version(driver)} only: update it, or build with that CUDA"
-        )
+        return f"{made}, and the driver knows CUDA {_version(driver)}: update it, or build with that CUDA"
     code, ptx = _compiled_for(architectures)
     if any(major == capability[0] and minor <= capability[1] for major, minor in code):
         return None
-    gpu = f"compute capability {_dotted(capability)}"
+    gpu, advice = _dotted(capability), f"build with FQVAE_CUDA_ARCHS={capability[0]}{capability[1]}"
     if not any(version <= capability for version in ptx):
         has = ", ".join(map(_dotted, sorted(code | ptx)))
-        number = f"{capability[0]}{capability[1]}"
-        return f"the extension was built for {has}, and this GPU has {gpu}: build it with FQVAE_CUDA_ARCHS={number}"
+        return f"the extension was built for compute capability {has}, and this GPU has {gpu}: {advice}"
     if driver < toolkit:
         return (
-            f"{made} and holds only PTX for {gpu}, which a driver for CUDA {_version(driver)} cannot compile: "
-            f"update the driver, or build with FQVAE_CUDA_ARCHS={capability[0]}{capability[1]}"
+            f"{made} and holds only PTX for compute capability {gpu}, which a driver that knows CUDA "
+            f"{_version(driver)} cannot compile: update it, or {advice}"
         )
     return None
 
