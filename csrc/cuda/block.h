@@ -32,8 +32,9 @@ struct Nothing {
     __device__ __forceinline__ void operator()(int, int) const {}
 };
 
-// Shared memory: keys, codes, and what the kernel wants besides.
-template <class Real> class Block {
+// Shared memory: keys, codes, and what the kernel wants besides. Resident: the kernel is launched only for
+// codebooks that shared memory holds as a whole.
+template <class Real, bool Resident = false> class Block {
   public:
     using L = DeviceLanes<Real>;
 
@@ -126,7 +127,7 @@ template <class Real> class Block {
     }
 
     // Does shared memory hold the whole codebook?
-    __device__ __forceinline__ bool resident() const { return call_.codes <= call_.staged; }
+    __device__ __forceinline__ bool resident() const { return Resident || call_.codes <= call_.staged; }
 
     // Brings codes `first` ... into shared memory, as the scorer wants them, with the code blocks' side of
     // Philox; they are padded to a multiple of `multiple`. Barriers are the caller's.

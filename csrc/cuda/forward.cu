@@ -63,8 +63,8 @@ __device__ __forceinline__ void merge(ForwardSums<L, WithPosterior, Scorer, With
     }
 }
 
-template <class Real>
-__device__ __forceinline__ void store_row(const ForwardArguments &args, const Block<Real> &block,
+template <class Real, bool Resident>
+__device__ __forceinline__ void store_row(const ForwardArguments &args, const Block<Real, Resident> &block,
                                           const RowOfThread<Real> &row,
                                           const Reference<DeviceLanes<Real>> &reference, Real offset_scale,
                                           const RowSums<DeviceLanes<Real>> &sums, bool keeps_sums) {
@@ -102,8 +102,8 @@ __device__ __forceinline__ void store_slopes(const ForwardArguments &args, int64
     kept[args.call.rows] = slopes.kl;
 }
 
-template <Kept kept, class Real, class Scorer, class LoadTile>
-__device__ __forceinline__ void forward_row(const ForwardArguments &args, Block<Real> &block,
+template <Kept kept, class Real, bool Resident, class Scorer, class LoadTile>
+__device__ __forceinline__ void forward_row(const ForwardArguments &args, Block<Real, Resident> &block,
                                             const RowOfThread<Real> &row, Scorer scorer,
                                             const Reference<DeviceLanes<Real>> &reference,
                                             Tile<DeviceLanes<Real>> &tile, LoadTile load_tile) {
@@ -166,10 +166,10 @@ __device__ __forceinline__ void forward_row(const ForwardArguments &args, Block<
 template <class Real, Kept kept>
 __device__ __forceinline__ void forward_scalars(const ForwardArguments &args) {
     extern __shared__ __align__(16) unsigned char memory[];
-    Block<Real> block(args.call, memory);
+    constexpr bool by_table = kept == Kept::kSumsByTable;
+    Block<Real, by_table> block(args.call, memory);
     block.survey(true);
     Tile<DeviceLanes<Real>> tile;
-    constexpr bool by_table = kept == Kept::kSumsByTable;
     if (block.resident()) {
         block.stage(0, by_table ? 8 : 4);
         __syncthreads();

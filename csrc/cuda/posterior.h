@@ -21,7 +21,9 @@ constexpr int kMostTableNodes =
 template <class Real> struct TabulatedPosterior {
     Real kl_bits, log2_partition;
 
-    __device__ __forceinline__ TabulatedPosterior(const Block<Real> &block, const TableNode *nodes, Real x) {
+    template <bool Resident>
+    __device__ __forceinline__ TabulatedPosterior(const Block<Real, Resident> &block, const TableNode *nodes,
+                                                  Real x) {
         using L = DeviceLanes<Real>;
         const TablePlace<L> place(x, block.table.first, block.table.nodes);
         const Hermite<L> interpolate(place.at);

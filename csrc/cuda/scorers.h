@@ -17,9 +17,9 @@ template <class L> __device__ __forceinline__ void merge_nearest(NearestCode<L> 
     }
 }
 
-template <class Real>
-__device__ __forceinline__ NearestCode<DeviceLanes<Real>> nearest_code(Block<Real> &block, const Call &call,
-                                                                       int lane, Real z) {
+template <class Real, bool Resident>
+__device__ __forceinline__ NearestCode<DeviceLanes<Real>> nearest_code(Block<Real, Resident> &block,
+                                                                       const Call &call, int lane, Real z) {
     using L = DeviceLanes<Real>;
     NearestCode<L> nearest(block.given(0));
     const Real inside = clamp<L>(z, block.lowest, block.highest);
@@ -31,8 +31,8 @@ __device__ __forceinline__ NearestCode<DeviceLanes<Real>> nearest_code(Block<Rea
 }
 
 // Calls run(scorer, reference, load_tile) for rows of scalars. load_tile(first, tile) does nothing here.
-template <class Real, class Run>
-__device__ __forceinline__ void with_scalar_scorer(Block<Real> &block, const Call &call,
+template <class Real, bool Resident, class Run>
+__device__ __forceinline__ void with_scalar_scorer(Block<Real, Resident> &block, const Call &call,
                                                    const RowOfThread<Real> &row, bool may_be_inside,
                                                    Run run) {
     using L = DeviceLanes<Real>;
