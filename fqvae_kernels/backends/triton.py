@@ -10,7 +10,6 @@ from __future__ import annotations
 import functools
 import importlib
 import importlib.util
-import os
 from types import ModuleType
 from typing import Any
 
@@ -26,6 +25,7 @@ from fqvae_kernels.backends._triton.launch import (
     forward_tile,
     launch,
 )
+from fqvae_kernels.backends._triton.launch import interpreted as interpreted
 
 name = "triton"
 differentiable = False
@@ -39,10 +39,8 @@ stats_rows = 7
 # their way, each warp a line.
 _SUM_TILE = {"COUNT": 128, "WIDTH": 32}
 
-
-def interpreted() -> bool:
-    """Whether Triton is told to interpret kernels, on the CPU."""
-    return os.environ.get("TRITON_INTERPRET", "0").lower() in ("1", "true", "yes", "on", "y")
+# As _triton/score.py numbers them.
+_TEMPERATURE_TYPES = {torch.float64: 1, torch.float32: 2, torch.float16: 3, torch.bfloat16: 4}
 
 
 def unavailable_reason(device: torch.device | None) -> str | None:
@@ -240,7 +238,11 @@ def _latents(codebook: Tensor) -> int:
 
 
 def _common_arguments(input: Tensor, codebook: Tensor, call: GumbelCall, rows: int) -> dict[str, Any]:
-    """What forward, weights and backward have in common. A number that lies on the device is read there."""
+    """What forward, weights and backward have in common.
+
+    A seed or temperature that lies on the device is read there, from its address. As integers, addresses are
+    the same types of arguments for all: the same compiled program serves.
+    """
     temperature = call.temperature
     on_device = isinstance(temperature, Tensor) and temperature.device == input.device
     return {
@@ -248,7 +250,8 @@ def _common_arguments(input: Tensor, codebook: Tensor, call: GumbelCall, rows: i
         "codebook": codebook,
         **_seed_arguments(call.seed, input),
         "temperature_value": 0.0 if on_device else float(temperature),
-        "temperature_pointer": temperature if on_device else None,
+        "temperature_address": temperature.data_ptr() if on_device else 0,
+        "temperature_type": _TEMPERATURE_TYPES[temperature.dtype] if on_device else 0,
         "rows": rows,
         "codes": codebook.shape[-1],
         "latents": _latents(codebook),
@@ -259,9 +262,9 @@ def _common_arguments(input: Tensor, codebook: Tensor, call: GumbelCall, rows: i
 
 def _seed_arguments(seed: int | Tensor, like: Tensor) -> dict[str, Any]:
     if isinstance(seed, Tensor) and seed.device == like.device:
-        return {"seed_value": 0, "seed_pointer": seed}
+        return {"seed_value": 0, "seed_address": seed.data_ptr()}
     bits = seed_to_int(seed)
-    return {"seed_value": bits - 2**64 if bits >= 2**63 else bits, "seed_pointer": None}
+    return {"seed_value": bits - 2**64 if bits >= 2**63 else bits, "seed_address": 0}
 
 
 def _weights(

@@ -11,6 +11,7 @@ end costs some ten operations for every doubling.
 from __future__ import annotations
 
 import contextlib
+import os
 from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple
 
@@ -48,6 +49,11 @@ class BackwardTile(NamedTuple):
 
 # kernel, programs, arguments by name (those that are constexpr included).
 Launcher = Callable[[Any, int, dict[str, Any]], None]
+
+
+def interpreted() -> bool:
+    """Whether Triton is told to interpret kernels, on the CPU."""
+    return os.environ.get("TRITON_INTERPRET", "0").lower() in ("1", "true", "yes", "on", "y")
 
 
 def forward_tile(rows: int, codes: int) -> ForwardTile:
