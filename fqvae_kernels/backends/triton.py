@@ -10,6 +10,8 @@ from __future__ import annotations
 import functools
 import importlib
 import importlib.util
+import pathlib
+import re
 from types import ModuleType
 from typing import Any
 
@@ -31,6 +33,8 @@ name = "triton"
 differentiable = False
 
 _INSTALLED = importlib.util.find_spec("triton") is not None
+# The first release that compiles the kernels; earlier ones know less of the language.
+_OLDEST = (3, 4)
 
 # What the forward pass keeps of a row for the backward pass; see _triton/score.py.
 stats_rows = 7
@@ -47,6 +51,9 @@ def unavailable_reason(device: torch.device | None) -> str | None:
     """Why the kernels cannot serve this device, or None."""
     if not _INSTALLED:
         return "the package triton is not installed"
+    numbers = re.match(r"(\d+)\.(\d+)", _version())
+    if numbers is not None and tuple(map(int, numbers.groups())) < _OLDEST:
+        return f"it needs triton {'.'.join(map(str, _OLDEST))} or newer, but triton {_version()} is installed"
     if interpreted():
         if device is not None and device.type != "cpu":
             return "under TRITON_INTERPRET=1 it serves CPU tensors only"
@@ -225,6 +232,15 @@ def gumbel_noise(
         },
     )
     return noise
+
+
+@functools.cache
+def _version() -> str:
+    """Of Triton, which is not imported for it; distributions of several names hold it."""
+    spec = importlib.util.find_spec("triton")
+    text = pathlib.Path(spec.origin).read_text() if spec is not None and spec.origin is not None else ""
+    found = re.search(r"^__version__ = ['\"]([^'\"]+)", text, re.MULTILINE)
+    return "unknown" if found is None else found[1]
 
 
 @functools.cache

@@ -87,10 +87,13 @@ def _compiled(request: str, edits: tuple[str, ...]) -> dict:
     return result
 
 
-def compile_kernel(kernel: Any, arguments: dict[str, Any], arch: int, edits: tuple[str, ...] = ()) -> dict:
+def compile_kernel(
+    kernel: Any, arguments: dict[str, Any], arch: int | str, edits: tuple[str, ...] = ()
+) -> dict:
     """PTX, bytes of shared memory, registers and bytes of stack of a kernel as these arguments call it.
 
-    edits: "module.function=other" puts another function of that module of kernels in the place of one.
+    edits: "module.function=other" puts another function of that module of kernels in the place of one, and
+    "hip" has it compiled for a GPU of AMD, whose name is arch: see compile_kernels.py.
     """
     types, constants = {}, {}
     for name, parameter in inspect.signature(kernel.fn).parameters.items():

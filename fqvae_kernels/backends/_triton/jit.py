@@ -5,11 +5,14 @@ from __future__ import annotations
 
 import inspect
 
+import torch
 import triton
 
 from fqvae_kernels.backends._triton.launch import interpreted
 
 INTERPRETED = interpreted()
+# Whether kernels are compiled for an NVIDIA GPU, and may hold its instructions; else for one of AMD.
+NVIDIA = torch.version.hip is None
 
 
 def _take_scalars_as_indices() -> None:

@@ -10,7 +10,7 @@ from __future__ import annotations
 import triton
 import triton.language as tl
 
-from fqvae_kernels.backends._triton.jit import INTERPRETED, kernel
+from fqvae_kernels.backends._triton.jit import INTERPRETED, NVIDIA, kernel
 
 LN2 = tl.constexpr(0.6931471805599453)
 LOG2_E = tl.constexpr(1.4426950408889634)
@@ -30,19 +30,7 @@ C1 = tl.constexpr(-0.72114158)
 C2 = tl.constexpr(0.49830785)
 
 
-if INTERPRETED:
-
-    @triton.jit
-    def log2_approximate(x):
-        """log2 of positive normal x, within 2^-22 for x between 1/2 and 2, to a relative 2^-22 elsewhere."""
-        return tl.log2(x)
-
-    @triton.jit
-    def exp2_approximate(x):
-        """2^x to a relative 2^-22; 0 where that would be a denormal number."""
-        return tl.exp2(x)
-
-else:
+if NVIDIA and not INTERPRETED:
 
     @triton.jit
     def log2_approximate(x):
@@ -57,6 +45,18 @@ else:
         return tl.inline_asm_elementwise(
             "ex2.approx.ftz.f32 $0, $1;", "=f,f", [x], dtype=tl.float32, is_pure=True, pack=1
         )
+
+else:
+
+    @triton.jit
+    def log2_approximate(x):
+        """log2 of positive normal x, within 2^-22 for x between 1/2 and 2, to a relative 2^-22 elsewhere."""
+        return tl.log2(x)
+
+    @triton.jit
+    def exp2_approximate(x):
+        """2^x to a relative 2^-22; 0, or a denormal number, where that would be one."""
+        return tl.exp2(x)
 
 
 @triton.jit
