@@ -260,14 +260,18 @@ def _common_arguments(input: Tensor, codebook: Tensor, call: GumbelCall, rows: i
     the same types of arguments for all: the same compiled program serves.
     """
     temperature = call.temperature
-    on_device = isinstance(temperature, Tensor) and temperature.device == input.device
+    value, address, type = 0.0, 0, 0
+    if isinstance(temperature, Tensor) and temperature.device == input.device:
+        address, type = temperature.data_ptr(), _TEMPERATURE_TYPES[temperature.dtype]
+    else:
+        value = float(temperature)
     return {
         "input": input,
         "codebook": codebook,
         **_seed_arguments(call.seed, input),
-        "temperature_value": 0.0 if on_device else float(temperature),
-        "temperature_address": temperature.data_ptr() if on_device else 0,
-        "temperature_type": _TEMPERATURE_TYPES[temperature.dtype] if on_device else 0,
+        "temperature_value": value,
+        "temperature_address": address,
+        "temperature_type": type,
         "rows": rows,
         "codes": codebook.shape[-1],
         "latents": _latents(codebook),

@@ -60,7 +60,7 @@ def check_both(case, backend, subset, weights=True):
 
 
 def check_numbers_on_the_device(dtype):
-    """A seed and a temperature (of every dtype) that the kernels read give the bits that their values give."""
+    """A seed and a temperature, of every dtype, that the kernels read give the same bits as their values."""
     case = make(9, 18, dtype=dtype)
     gradients = [gradient.clone() for gradient in output_gradients(case)]
     backend = backends.kernel("triton")
