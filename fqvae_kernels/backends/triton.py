@@ -32,9 +32,32 @@ from fqvae_kernels.backends._triton.launch import interpreted as interpreted
 name = "triton"
 differentiable = False
 
-_INSTALLED = importlib.util.find_spec("triton") is not None
 # The first release that compiles the kernels; earlier ones know less of the language.
 _OLDEST = (3, 4)
+
+
+def _version() -> str | None:
+    """Of Triton, which is not imported for it; distributions of several names hold it. None: not there."""
+    spec = importlib.util.find_spec("triton")
+    if spec is None:
+        return None
+    text = "" if spec.origin is None else pathlib.Path(spec.origin).read_text(encoding="utf-8")
+    found = re.search(r"^__version__ = ['\"]([^'\"]+)", text, re.MULTILINE)
+    return "unknown" if found is None else found[1]
+
+
+def _unfit(version: str | None) -> str | None:
+    """Why this release of Triton cannot serve, or None."""
+    if version is None:
+        return "the package triton is not installed"
+    numbers = re.match(r"(\d+)\.(\d+)", version)
+    if numbers is not None and tuple(map(int, numbers.groups())) < _OLDEST:
+        return f"it needs triton {'.'.join(map(str, _OLDEST))} or newer, but triton {version} is installed"
+    return None
+
+
+# Asked once, and not while torch.compile looks on.
+_UNFIT = _unfit(_version())
 
 # What the forward pass keeps of a row for the backward pass; see _triton/score.py.
 stats_rows = 7
@@ -49,11 +72,8 @@ _TEMPERATURE_TYPES = {torch.float64: 1, torch.float32: 2, torch.float16: 3, torc
 
 def unavailable_reason(device: torch.device | None) -> str | None:
     """Why the kernels cannot serve this device, or None."""
-    if not _INSTALLED:
-        return "the package triton is not installed"
-    numbers = re.match(r"(\d+)\.(\d+)", _version())
-    if numbers is not None and tuple(map(int, numbers.groups())) < _OLDEST:
-        return f"it needs triton {'.'.join(map(str, _OLDEST))} or newer, but triton {_version()} is installed"
+    if _UNFIT is not None:
+        return _UNFIT
     if interpreted():
         if device is not None and device.type != "cpu":
             return "under TRITON_INTERPRET=1 it serves CPU tensors only"
@@ -232,15 +252,6 @@ def gumbel_noise(
         },
     )
     return noise
-
-
-@functools.cache
-def _version() -> str:
-    """Of Triton, which is not imported for it; distributions of several names hold it."""
-    spec = importlib.util.find_spec("triton")
-    text = pathlib.Path(spec.origin).read_text() if spec is not None and spec.origin is not None else ""
-    found = re.search(r"^__version__ = ['\"]([^'\"]+)", text, re.MULTILINE)
-    return "unknown" if found is None else found[1]
 
 
 @functools.cache

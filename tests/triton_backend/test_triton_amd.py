@@ -77,7 +77,7 @@ def test_it_serves_amd(gpu, hip):
 
 def test_an_old_triton_serves_nobody(gpu, monkeypatch):
     """It could not compile the kernels: backend=None falls to the reference."""
-    monkeypatch.setattr(backends.triton, "_version", lambda: "3.3.1")
+    monkeypatch.setattr(backends.triton, "_UNFIT", backends.triton._unfit("3.3.1"))
     reason = backends.triton.unavailable_reason(gpu)
     assert reason == "it needs triton 3.4 or newer, but triton 3.3.1 is installed"
     assert backends.choose(None, gpu).name == "reference"
