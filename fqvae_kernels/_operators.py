@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from fqvae_kernels import backends
-from fqvae_kernels._seeds import draw_seed_tensor, seed_to_tensor
+from fqvae_kernels._seeds import draw_seed_tensor, place_of_numbers, seed_to_tensor
 from fqvae_kernels._types import GumbelCall, GumbelQuantized, NearestQuantized
 from fqvae_kernels.backends import Backend
 
@@ -26,9 +26,10 @@ NO_SECOND_DERIVATIVE = "fqvae_kernels: the gradients of the quantizers cannot be
 def gumbel(backend: Backend, input: Tensor, codebook: Tensor, call: GumbelCall) -> GumbelQuantized:
     """The Gumbel pass through its operator."""
     temperature = call.temperature
+    place = place_of_numbers(input.device)
     if not isinstance(temperature, Tensor):
         # A product, not torch.full: torch.compile then keeps a float that changes as an input of the program.
-        temperature = torch.ones((), dtype=torch.float64, device="cpu") * temperature
+        temperature = torch.ones((), dtype=torch.float64, device=place) * temperature
     want_stats = torch.is_grad_enabled() and (
         input.requires_grad or codebook.requires_grad or temperature.requires_grad
     )
@@ -36,7 +37,7 @@ def gumbel(backend: Backend, input: Tensor, codebook: Tensor, call: GumbelCall) 
         "gumbel_forward",
         input,
         codebook,
-        seed_to_tensor(call.seed),
+        seed_to_tensor(call.seed, place),
         temperature,
         call.row_offset,
         call.is_logits,
@@ -64,18 +65,24 @@ def gumbel_noise(
 ) -> Tensor:
     """The noise through its operator."""
     noise: Tensor = torch.ops.fqvae_kernels.gumbel_noise(
-        seed_to_tensor(seed), rows, codes, row_offset, device, dtype, backend.name
+        seed_to_tensor(seed, place_of_numbers(device)),
+        rows,
+        codes,
+        row_offset,
+        device,
+        dtype,
+        backend.name,
     )
     return noise
 
 
-def draw_seed() -> Tensor:
-    """Draw a seed, at every call of the compiled program.
+def draw_seed(device: torch.device) -> Tensor:
+    """Draw a seed for tensors on the device, at every call of the compiled program.
 
     torch.compile merges equal calls before the backward pass, whatever their tags say, but it leaves every
     torch.empty apart, and so the draws that are given one each.
     """
-    seed: Tensor = torch.ops.fqvae_kernels.draw_seed(torch.empty(0, device="cpu"))
+    seed: Tensor = torch.ops.fqvae_kernels.draw_seed(torch.empty(0, device=place_of_numbers(device)))
     return seed
 
 
@@ -339,11 +346,11 @@ def _noise_fake(
 
 
 def _draw_seed(place: Tensor) -> Tensor:
-    return draw_seed_tensor()
+    return draw_seed_tensor(place.device)
 
 
 def _draw_seed_fake(place: Tensor) -> Tensor:
-    return torch.empty((), dtype=torch.int64, device="cpu")
+    return place.new_empty((), dtype=torch.int64)
 
 
 _define(

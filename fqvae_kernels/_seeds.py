@@ -32,12 +32,29 @@ def draw_seed(data: Tensor) -> int | Tensor:
     """
     if data.is_cuda and torch.cuda.is_current_stream_capturing():
         return torch.empty((), dtype=torch.int64, device=data.device).random_()
+    return _draw_on_cpu()
+
+
+def draw_seed_tensor(device: torch.device) -> Tensor:
+    """The same draw as a 0-d int64 tensor on the device, without waiting for it."""
+    if device.type == "cpu":
+        return torch.empty_like(_SEED).random_()
+    if device.type == "cuda" and torch.cuda.is_current_stream_capturing():
+        return torch.empty((), dtype=torch.int64, device=device).random_()
+    return seed_to_tensor(_draw_on_cpu(), device)
+
+
+def place_of_numbers(device: torch.device) -> torch.device:
+    """Where a traced program that gets tensors on the device is to keep its own seeds and temperatures.
+
+    With CUDA tensors that is the device: CUDA graphs, which torch.compile(mode="reduce-overhead") makes, hold
+    nothing that happens on the CPU. Meta tensors are traced like those.
+    """
+    return device if device.type in ("cuda", "meta") else _SEED.device
+
+
+def _draw_on_cpu() -> int:
     return int(_place.seed.random_().item())
-
-
-def draw_seed_tensor() -> Tensor:
-    """The same draw as a 0-d int64 tensor on the CPU."""
-    return torch.empty_like(_SEED).random_()
 
 
 def seed_to_int(seed: int | Tensor) -> int:
@@ -45,11 +62,11 @@ def seed_to_int(seed: int | Tensor) -> int:
     return int(seed.item()) & MASK64 if isinstance(seed, Tensor) else seed
 
 
-def seed_to_tensor(seed: int | Tensor) -> Tensor:
-    """The seed as a 0-d int64 tensor; a tensor stays on its device, an int goes to the CPU."""
+def seed_to_tensor(seed: int | Tensor, device: torch.device = _SEED.device) -> Tensor:
+    """The seed as a 0-d int64 tensor; a tensor stays where it is, an int goes to the device."""
     if isinstance(seed, Tensor):
         return seed
     if seed >= 2**63:
         # operator.index makes it a constant under torch.compile, whose own integers have 63 bits and a sign.
         seed = operator.index(seed) - 2**64
-    return torch.full((), seed, dtype=torch.int64, device="cpu")
+    return torch.full((), seed, dtype=torch.int64, device=device)

@@ -190,6 +190,6 @@ def _gumbel(
     if seed is not None:
         seed = _arguments.check_seed(seed, input.device, read=not traced)
     else:
-        seed = _operators.draw_seed() if traced else draw_seed(input)
+        seed = _operators.draw_seed(input.device) if traced else draw_seed(input)
     call = GumbelCall(is_logits, hard, return_weights, row_offset, seed, temperature)
     return autograd.gumbel(chosen, input, codebook, call, traced)

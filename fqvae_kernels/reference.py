@@ -12,7 +12,7 @@ import math
 import torch
 from torch import Tensor
 
-from fqvae_kernels._seeds import seed_to_tensor
+from fqvae_kernels._seeds import place_of_numbers, seed_to_tensor
 from fqvae_kernels._types import GumbelQuantized, NearestQuantized
 
 _CPU = torch.device("cpu")
@@ -104,7 +104,13 @@ def gumbel_noise(
         # This function again, as one opaque operator: Inductor spends minutes on ten rounds of Philox in one
         # kernel.
         noise: Tensor = torch.ops.fqvae_kernels.gumbel_noise(
-            seed_to_tensor(seed), rows, codes, row_offset, device, dtype, "reference"
+            seed_to_tensor(seed, place_of_numbers(device)),
+            rows,
+            codes,
+            row_offset,
+            device,
+            dtype,
+            "reference",
         )
         return noise
     words = philox_words(seed, rows, codes, row_offset=row_offset, device=device)
@@ -122,7 +128,7 @@ def philox_words(
     Key: the seed, low word first. Counter of row n = row_offset + i and code k: (k div 4, 0, n low, n high);
     the word is number k mod 4 of the four that come out.
     """
-    seed = seed_to_tensor(seed).to(device)
+    seed = seed_to_tensor(seed, device).to(device)
     keys = (seed & _WORD, (seed >> 32) & _WORD)
     row = (torch.arange(rows, dtype=torch.int64, device=device) + row_offset).unsqueeze(1)
     blocks = (codes + 3) // 4

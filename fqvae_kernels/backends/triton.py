@@ -10,7 +10,8 @@ from __future__ import annotations
 import functools
 import importlib
 import importlib.util
-import os
+import pathlib
+import re
 from types import ModuleType
 from typing import Any
 
@@ -26,11 +27,37 @@ from fqvae_kernels.backends._triton.launch import (
     forward_tile,
     launch,
 )
+from fqvae_kernels.backends._triton.launch import interpreted as interpreted
 
 name = "triton"
 differentiable = False
 
-_INSTALLED = importlib.util.find_spec("triton") is not None
+# The first release that compiles the kernels; earlier ones know less of the language.
+_OLDEST = (3, 4)
+
+
+def _version() -> str | None:
+    """Of Triton, which is not imported for it; distributions of several names hold it. None: not there."""
+    spec = importlib.util.find_spec("triton")
+    if spec is None:
+        return None
+    text = "" if spec.origin is None else pathlib.Path(spec.origin).read_text(encoding="utf-8")
+    found = re.search(r"^__version__ = ['\"]([^'\"]+)", text, re.MULTILINE)
+    return "unknown" if found is None else found[1]
+
+
+def _unfit(version: str | None) -> str | None:
+    """Why this release of Triton cannot serve, or None."""
+    if version is None:
+        return "the package triton is not installed"
+    numbers = re.match(r"(\d+)\.(\d+)", version)
+    if numbers is not None and tuple(map(int, numbers.groups())) < _OLDEST:
+        return f"it needs triton {'.'.join(map(str, _OLDEST))} or newer, but triton {version} is installed"
+    return None
+
+
+# Asked once, and not while torch.compile looks on.
+_UNFIT = _unfit(_version())
 
 # What the forward pass keeps of a row for the backward pass; see _triton/score.py.
 stats_rows = 7
@@ -39,16 +66,14 @@ stats_rows = 7
 # their way, each warp a line.
 _SUM_TILE = {"COUNT": 128, "WIDTH": 32}
 
-
-def interpreted() -> bool:
-    """Whether Triton is told to interpret kernels, on the CPU."""
-    return os.environ.get("TRITON_INTERPRET", "0").lower() in ("1", "true", "yes", "on", "y")
+# As _triton/score.py numbers them.
+_TEMPERATURE_TYPES = {torch.float64: 1, torch.float32: 2, torch.float16: 3, torch.bfloat16: 4}
 
 
 def unavailable_reason(device: torch.device | None) -> str | None:
     """Why the kernels cannot serve this device, or None."""
-    if not _INSTALLED:
-        return "the package triton is not installed"
+    if _UNFIT is not None:
+        return _UNFIT
     if interpreted():
         if device is not None and device.type != "cpu":
             return "under TRITON_INTERPRET=1 it serves CPU tensors only"
@@ -240,15 +265,24 @@ def _latents(codebook: Tensor) -> int:
 
 
 def _common_arguments(input: Tensor, codebook: Tensor, call: GumbelCall, rows: int) -> dict[str, Any]:
-    """What forward, weights and backward have in common. A number that lies on the device is read there."""
+    """What forward, weights and backward have in common.
+
+    A seed or temperature that lies on the device is read there, from its address. As integers, addresses are
+    the same types of arguments for all: the same compiled program serves.
+    """
     temperature = call.temperature
-    on_device = isinstance(temperature, Tensor) and temperature.device == input.device
+    value, address, type = 0.0, 0, 0
+    if isinstance(temperature, Tensor) and temperature.device == input.device:
+        address, type = temperature.data_ptr(), _TEMPERATURE_TYPES[temperature.dtype]
+    else:
+        value = float(temperature)
     return {
         "input": input,
         "codebook": codebook,
         **_seed_arguments(call.seed, input),
-        "temperature_value": 0.0 if on_device else float(temperature),
-        "temperature_pointer": temperature if on_device else None,
+        "temperature_value": value,
+        "temperature_address": address,
+        "temperature_type": type,
         "rows": rows,
         "codes": codebook.shape[-1],
         "latents": _latents(codebook),
@@ -259,9 +293,9 @@ def _common_arguments(input: Tensor, codebook: Tensor, call: GumbelCall, rows: i
 
 def _seed_arguments(seed: int | Tensor, like: Tensor) -> dict[str, Any]:
     if isinstance(seed, Tensor) and seed.device == like.device:
-        return {"seed_value": 0, "seed_pointer": seed}
+        return {"seed_value": 0, "seed_address": seed.data_ptr()}
     bits = seed_to_int(seed)
-    return {"seed_value": bits - 2**64 if bits >= 2**63 else bits, "seed_pointer": None}
+    return {"seed_value": bits - 2**64 if bits >= 2**63 else bits, "seed_address": 0}
 
 
 def _weights(

@@ -3,7 +3,8 @@
 Requests come and results go as lines of JSON. A request is {"kernel": "module.name", "types": {argument: type
 or "constexpr"}, "constants": {argument: value}, "arch": 90, "options": {name: value}}, a result {"ptx": text,
 "shared": bytes, "registers": number, "stack": bytes} or {"error": text}. Arguments module.function=other put
-another function of the module in the place of one, before anything is compiled.
+another function of the module in the place of one, before anything is compiled. The argument "hip" stands for
+a PyTorch for AMD's GPUs: "arch" is then a name such as gfx942, and "assembly" in the place of "ptx".
 """
 
 import importlib
@@ -15,7 +16,17 @@ import sys
 import tempfile
 import traceback
 
+import torch
+
 PACKAGE = "fqvae_kernels.backends._triton"
+
+
+# As AMD's assembly names them, of a thread but for "shared".
+AMD_MEASURES = {
+    "registers": "vgpr_count",
+    "stack": "private_segment_fixed_size",
+    "shared": "group_segment_fixed_size",
+}
 
 
 def compile_kernel(request: dict) -> dict:
@@ -25,8 +36,13 @@ def compile_kernel(request: dict) -> dict:
     module, name = request["kernel"].split(".")
     kernel = getattr(importlib.import_module(f"{PACKAGE}.{module}"), name)
     source = triton.compiler.ASTSource(kernel, request["types"], constexprs=request["constants"])
-    target = GPUTarget("cuda", request["arch"], 32)
+    hip = torch.version.hip is not None
+    target = GPUTarget("hip", request["arch"], 64) if hip else GPUTarget("cuda", request["arch"], 32)
     compiled = triton.compile(source, target=target, options=request["options"])
+    if hip:
+        assembly = compiled.asm["amdgcn"]
+        found = {key: re.search(rf"\.{key}:\s+(\d+)", assembly) for key in AMD_MEASURES.values()}
+        return {"assembly": assembly} | {name: int(found[key][1]) for name, key in AMD_MEASURES.items()}
     return {
         "ptx": compiled.asm["ptx"],
         "shared": compiled.metadata.shared,
@@ -51,7 +67,9 @@ def resources(cubin: bytes) -> dict:
 
 
 def main() -> None:
-    for edit in sys.argv[1:]:
+    if "hip" in sys.argv:
+        torch.version.hip = "6.4"
+    for edit in [argument for argument in sys.argv[1:] if "=" in argument]:
         path, _, other = edit.partition("=")
         module = importlib.import_module(f"{PACKAGE}.{path.partition('.')[0]}")
         setattr(module, path.partition(".")[2], getattr(module, other))

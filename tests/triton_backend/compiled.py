@@ -1,6 +1,7 @@
 """The backend's launcher for compiled kernels on the CPU: Triton's PTX, run by tests/ptx."""
 
 import atexit
+import ctypes
 import functools
 import hashlib
 import inspect
@@ -13,6 +14,7 @@ import tempfile
 from dataclasses import dataclass, field
 from typing import Any
 
+import numpy as np
 import torch
 from ptx import load
 
@@ -85,10 +87,13 @@ def _compiled(request: str, edits: tuple[str, ...]) -> dict:
     return result
 
 
-def compile_kernel(kernel: Any, arguments: dict[str, Any], arch: int, edits: tuple[str, ...] = ()) -> dict:
+def compile_kernel(
+    kernel: Any, arguments: dict[str, Any], arch: int | str, edits: tuple[str, ...] = ()
+) -> dict:
     """PTX, bytes of shared memory, registers and bytes of stack of a kernel as these arguments call it.
 
-    edits: "module.function=other" puts another function of that module of kernels in the place of one.
+    edits: "module.function=other" puts another function of that module of kernels in the place of one, and
+    "hip" has it compiled for a GPU of AMD, whose name is arch: see compile_kernels.py.
     """
     types, constants = {}, {}
     for name, parameter in inspect.signature(kernel.fn).parameters.items():
@@ -103,6 +108,19 @@ def compile_kernel(kernel: Any, arguments: dict[str, Any], arch: int, edits: tup
     request = {"kernel": f"{module}.{kernel.fn.__name__}", "types": types, "constants": constants}
     request |= {"arch": arch, "options": compile_options(arguments)}
     return _compiled(json.dumps(request, sort_keys=True), edits)
+
+
+def at_addresses(arguments: dict[str, Any]) -> list[tuple[np.ndarray, bool]]:
+    """What the addresses among the arguments lead to, which is only read: see backends/triton.py."""
+    sizes = {
+        "seed_address": 8,
+        "temperature_address": (0, 8, 4, 2, 2)[arguments.get("temperature_type", 0)],
+    }
+    return [
+        (np.frombuffer((ctypes.c_char * size).from_address(arguments[name]), np.uint8), False)
+        for name, size in sizes.items()
+        if arguments.get(name, 0) != 0
+    ]
 
 
 @functools.cache
@@ -143,6 +161,7 @@ class PtxLauncher:
             order=self.order,
             seed=self.seed,
             jitter=self.jitter,
+            buffers=at_addresses(arguments),
         )
         assert stats.races == 0, f"{name}: {stats.race}"
         assert stats.barriers_with_exited == stats.collectives_with_exited == 0, name

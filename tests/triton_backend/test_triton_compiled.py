@@ -11,7 +11,7 @@ import truth
 from cases import check_forward, double, make, output_gradients
 from gradcases import assert_gradients, library_gradients
 from test_nearest import check as check_nearest
-from test_triton_interpreted import check_both
+from test_triton_interpreted import check_both, check_numbers_on_the_device
 
 from fqvae_kernels import backends
 from fqvae_kernels.backends._triton.launch import forward_tile
@@ -112,6 +112,11 @@ def test_the_order_of_threads_changes_no_bit(serves_cpu):
             results.append((out.quantized, out.indices, out.kl, out.weights, *gradients))
     for other in results[1:]:
         assert all(torch.equal(x, y) for x, y in zip(results[0], other, strict=True))
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_numbers_on_the_device(compiled, dtype):
+    check_numbers_on_the_device(dtype)
 
 
 def test_float64(compiled):

@@ -19,6 +19,7 @@ from test_nearest import check as check_nearest
 
 import fqvae_kernels
 from fqvae_kernels import backends
+from fqvae_kernels._types import GumbelCall
 from fqvae_kernels.backends._triton.launch import backward_tile, forward_tile
 
 CODES = (1, 2, 3, 4, 5, 15, 16, 17, 63, 64, 65, 130, 257)
@@ -56,6 +57,33 @@ def check_both(case, backend, subset, weights=True):
     check_forward(case, case.call(backend, return_weights=weights), weights=weights)
     given = chosen(output_gradients(case), subset)
     assert_gradients(case, library_gradients(case, backend, *given), case.true_gradients(*given))
+
+
+def check_numbers_on_the_device(dtype):
+    """A seed and a temperature, of every dtype, that the kernels read give the same bits as their values."""
+    case = make(9, 18, dtype=dtype)
+    gradients = [gradient.clone() for gradient in output_gradients(case)]
+    backend = backends.kernel("triton")
+
+    def results(seed, temperature):
+        call = GumbelCall(False, False, True, 0, seed, temperature)
+        stats = case.codebook.new_zeros(backend.stats_rows, 9)
+        codebook = case.codebook.to(stats.dtype)
+        quantized, indices, kl, weights = backend.gumbel_forward(case.input, codebook, call, stats)
+        given = (case.input, codebook, call, indices, stats, *gradients, (True, True, True))
+        return quantized, indices, kl, weights, *backend.gumbel_backward(*given)
+
+    for seed in (5, 2**63 + 2**40 + 1):
+        bits = torch.tensor(seed - 2**64 if seed >= 2**63 else seed)
+        for temperature_dtype in DTYPES:
+            temperature = torch.tensor(0.7, dtype=temperature_dtype)
+            expected = results(seed, temperature.item())
+            assert all(map(torch.equal, results(bits, temperature), expected))
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_numbers_on_the_device(interpreted, dtype):
+    check_numbers_on_the_device(dtype)
 
 
 @pytest.mark.parametrize("codes", CODES)

@@ -21,7 +21,7 @@ import triton
 import triton.language as tl
 
 from fqvae_kernels.backends._triton.jit import kernel
-from fqvae_kernels.backends._triton.noise import LN2, exp2, philox
+from fqvae_kernels.backends._triton.noise import LN2, exp2, philox, read_seed
 from fqvae_kernels.backends._triton.score import (
     BEST,
     LOG2_PARTITION,
@@ -36,7 +36,6 @@ from fqvae_kernels.backends._triton.score import (
     inverse_temperature,
     load_codes,
     log2_weight,
-    read_scalar,
     score,
 )
 
@@ -80,9 +79,10 @@ def gumbel_backward_kernel(
     partial_codebook,
     partial_temperature,
     seed_value: tl.int64,
-    seed_pointer,
+    seed_address: tl.int64,
     temperature_value: tl.float64,
-    temperature_pointer,
+    temperature_address: tl.int64,
+    temperature_type: tl.int32,
     rows: tl.int64,
     codes: tl.int32,
     latents: tl.int32,
@@ -106,8 +106,8 @@ def gumbel_backward_kernel(
     latent = tl.program_id(0) % latents
     book = codebook + latent.to(tl.int64) * codes
     positions = rows // latents
-    seed = read_scalar(seed_value, seed_pointer)
-    inverse = inverse_temperature(temperature_value, temperature_pointer, COMPUTE)
+    seed = read_seed(seed_value, seed_address)
+    inverse = inverse_temperature(temperature_value, temperature_address, temperature_type, COMPUTE)
     scale = base_2(inverse)
     log2_codes = base_2(tl.log(codes.to(COMPUTE)))
     group = tl.arange(0, GROUPS)[:, None, None]

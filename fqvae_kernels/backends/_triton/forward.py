@@ -12,7 +12,7 @@ import triton
 import triton.language as tl
 
 from fqvae_kernels.backends._triton.jit import kernel
-from fqvae_kernels.backends._triton.noise import exp2, philox
+from fqvae_kernels.backends._triton.noise import exp2, philox, read_seed
 from fqvae_kernels.backends._triton.score import (
     BEST,
     FAR_EXCESS,
@@ -28,7 +28,6 @@ from fqvae_kernels.backends._triton.score import (
     given_logit,
     inverse_temperature,
     load_codes,
-    read_scalar,
     score,
     soft_weight,
 )
@@ -161,9 +160,10 @@ def gumbel_forward_kernel(
     kl,
     stats,
     seed_value: tl.int64,
-    seed_pointer,
+    seed_address: tl.int64,
     temperature_value: tl.float64,
-    temperature_pointer,
+    temperature_address: tl.int64,
+    temperature_type: tl.int32,
     rows: tl.int64,
     codes: tl.int32,
     latents: tl.int32,
@@ -178,8 +178,8 @@ def gumbel_forward_kernel(
     COMPUTE: tl.constexpr = codebook.dtype.element_ty
     row = tl.program_id(0).to(tl.int64) * ROWS + tl.arange(0, ROWS)[:, None].to(tl.int64)
     inside = row < rows
-    seed = read_scalar(seed_value, seed_pointer)
-    scale = base_2(inverse_temperature(temperature_value, temperature_pointer, COMPUTE))
+    seed = read_seed(seed_value, seed_address)
+    scale = base_2(inverse_temperature(temperature_value, temperature_address, temperature_type, COMPUTE))
     book = row_codebook(codebook, row, codes, latents, PER_LATENT)
 
     if IS_LOGITS:
@@ -271,9 +271,10 @@ def gumbel_weights_kernel(
     grad_weights,
     mean,
     seed_value: tl.int64,
-    seed_pointer,
+    seed_address: tl.int64,
     temperature_value: tl.float64,
-    temperature_pointer,
+    temperature_address: tl.int64,
+    temperature_type: tl.int32,
     rows: tl.int64,
     codes: tl.int32,
     latents: tl.int32,
@@ -291,8 +292,8 @@ def gumbel_weights_kernel(
     COMPUTE: tl.constexpr = codebook.dtype.element_ty
     row = tl.program_id(0).to(tl.int64) * ROWS + tl.arange(0, ROWS)[:, None].to(tl.int64)
     inside = row < rows
-    seed = read_scalar(seed_value, seed_pointer)
-    scale = base_2(inverse_temperature(temperature_value, temperature_pointer, COMPUTE))
+    seed = read_seed(seed_value, seed_address)
+    scale = base_2(inverse_temperature(temperature_value, temperature_address, temperature_type, COMPUTE))
     book = row_codebook(codebook, row, codes, latents, PER_LATENT)
     origin = tl.load(stats + ORIGIN * rows + row, mask=inside, other=0.0)
     usable = origin == origin

@@ -1,11 +1,38 @@
 # mypy: ignore-errors
-"""The decorator of kernels that the host launches."""
+"""The decorator of kernels that the host launches, and what Triton is told to do with them."""
 
 from __future__ import annotations
 
 import inspect
 
+import torch
 import triton
+
+from fqvae_kernels.backends._triton.launch import interpreted
+
+INTERPRETED = interpreted()
+# Whether kernels are compiled for an NVIDIA GPU, and may hold its instructions; else for one of AMD.
+NVIDIA = torch.version.hip is None
+
+
+def _take_scalars_as_indices() -> None:
+    """Have the interpreter of Triton before 3.7 count loops under NumPy 2.4, as later ones do.
+
+    Its scalars are arrays of one element, which NumPy no longer takes for an int.
+    """
+    import triton.runtime.interpreter as interpreter
+
+    patch = interpreter._patch_lang_tensor
+
+    def patch_with_index(tensor, *scope):
+        patch(tensor, *scope)
+        tensor.__index__ = lambda self: int(self.handle.data.item())
+
+    interpreter._patch_lang_tensor = patch_with_index
+
+
+if INTERPRETED and tuple(map(int, triton.__version__.split(".")[:2])) < (3, 7):
+    _take_scalars_as_indices()
 
 
 def kernel(function):

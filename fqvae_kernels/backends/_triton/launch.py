@@ -11,6 +11,7 @@ end costs some ten operations for every doubling.
 from __future__ import annotations
 
 import contextlib
+import os
 from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple
 
@@ -50,6 +51,11 @@ class BackwardTile(NamedTuple):
 Launcher = Callable[[Any, int, dict[str, Any]], None]
 
 
+def interpreted() -> bool:
+    """Whether Triton is told to interpret kernels, on the CPU."""
+    return os.environ.get("TRITON_INTERPRET", "0").lower() in ("1", "true", "yes", "on", "y")
+
+
 def forward_tile(rows: int, codes: int) -> ForwardTile:
     """The tile of kernels that have rows in lanes: 1, 4 or 16 lanes a row."""
     blocks = (codes + 3) // 4
@@ -84,10 +90,13 @@ def compile_options(arguments: dict[str, Any]) -> dict[str, Any]:
 
     No fusion of multiplication and addition other than what the kernels ask for: it rounds the first step of
     a sum across lanes differently lane by lane. With float64, all the registers that there are: left to
-    itself, the compiler spills a few to the stack.
+    itself, the compiler spills a few to the stack. AMD's warps have 64 lanes, so that half as many make
+    THREADS; where they have 32, a thread has twice the slots.
     """
-    float64 = any(isinstance(v, torch.Tensor) and v.dtype == torch.float64 for v in arguments.values())
     options = {"num_warps": WARPS, "num_stages": 1, "enable_fp_fusion": False}
+    if torch.version.hip is not None:
+        return options | {"num_warps": WARPS // 2}
+    float64 = any(isinstance(v, torch.Tensor) and v.dtype == torch.float64 for v in arguments.values())
     return options | {"maxnreg": 255} if float64 else options
 
 

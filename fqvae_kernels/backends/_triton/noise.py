@@ -10,9 +10,7 @@ from __future__ import annotations
 import triton
 import triton.language as tl
 
-from fqvae_kernels.backends._triton.jit import kernel
-
-INTERPRETED = triton.knobs.runtime.interpret
+from fqvae_kernels.backends._triton.jit import INTERPRETED, NVIDIA, kernel
 
 LN2 = tl.constexpr(0.6931471805599453)
 LOG2_E = tl.constexpr(1.4426950408889634)
@@ -32,19 +30,7 @@ C1 = tl.constexpr(-0.72114158)
 C2 = tl.constexpr(0.49830785)
 
 
-if INTERPRETED:
-
-    @triton.jit
-    def log2_approximate(x):
-        """log2 of positive normal x, within 2^-22 for x between 1/2 and 2, to a relative 2^-22 elsewhere."""
-        return tl.log2(x)
-
-    @triton.jit
-    def exp2_approximate(x):
-        """2^x to a relative 2^-22; 0 where that would be a denormal number."""
-        return tl.exp2(x)
-
-else:
+if NVIDIA and not INTERPRETED:
 
     @triton.jit
     def log2_approximate(x):
@@ -60,6 +46,18 @@ else:
             "ex2.approx.ftz.f32 $0, $1;", "=f,f", [x], dtype=tl.float32, is_pure=True, pack=1
         )
 
+else:
+
+    @triton.jit
+    def log2_approximate(x):
+        """log2 of positive normal x, within 2^-22 for x between 1/2 and 2, to a relative 2^-22 elsewhere."""
+        return tl.log2(x)
+
+    @triton.jit
+    def exp2_approximate(x):
+        """2^x to a relative 2^-22; 0, or a denormal number, where that would be one."""
+        return tl.exp2(x)
+
 
 @triton.jit
 def log2(x):
@@ -74,6 +72,24 @@ def exp2(x):
 
 
 @triton.jit
+def read_seed(value, address):
+    """The seed's bits: value, or, where address is not 0, what lies there.
+
+    One program serves both, so that a CUDA graph, which reads its seeds there, is captured with what calls
+    before it have loaded. The halves are read apart: the compiler then sees that they are the same for all
+    threads, and keeps the keys of Philox's rounds in a warp's common registers. The 64 bits at once would
+    cost the backward kernel 31 registers a thread.
+    """
+    # tl.full: under the interpreter a number is no tensor yet.
+    bits = tl.full([], value, tl.int64).to(tl.uint64)
+    place = tl.full([], address, tl.int64)
+    halves = place.to(tl.pointer_type(tl.uint32))
+    low = tl.load(halves, mask=place != 0, other=bits.to(tl.uint32))
+    high = tl.load(halves + 1, mask=place != 0, other=(bits >> 32).to(tl.uint32))
+    return (high.to(tl.uint64) << 32) | low.to(tl.uint64)
+
+
+@triton.jit
 def multiply_words(word, multiplier: tl.constexpr):
     """High and low word of a 32 x 32 bit product: one mul.wide."""
     product = word.to(tl.uint64) * multiplier
@@ -84,7 +100,7 @@ def multiply_words(word, multiplier: tl.constexpr):
 def philox(block, row, seed):
     """The four words of Philox4x32-10 of each block of codes and row, as four tiles.
 
-    block: uint32 tile, row: int64 tile of row numbers n; the words have their common shape. seed: int64 bits.
+    block: uint32 tile, row: int64 tile of row numbers n; the words have their common shape. seed: uint64.
     Counter (block, 0, n low, n high), key the seed, low word first. What the first two rounds compute from
     the row alone or from the block alone keeps that tile's shape, so it is not repeated for every pair, and
     is moved out of a loop over the other.
@@ -92,8 +108,8 @@ def philox(block, row, seed):
     bits = row.to(tl.uint64)
     high1, c1 = multiply_words(bits.to(tl.uint32), 0xCD9E8D57)
     high0, c3 = multiply_words(block, 0xD2511F53)
-    key0 = seed.to(tl.uint64).to(tl.uint32)
-    key1 = (seed.to(tl.uint64) >> 32).to(tl.uint32)
+    key0 = seed.to(tl.uint32)
+    key1 = (seed >> 32).to(tl.uint32)
     c0 = high1 ^ key0
     c2 = (high0 ^ key1) ^ (bits >> 32).to(tl.uint32)
     for _ in tl.static_range(9):
@@ -157,7 +173,7 @@ def gumbel_of_words_kernel(words, noise, count: tl.int64, SIZE: tl.constexpr):
 def gumbel_noise_kernel(
     noise,
     seed_value: tl.int64,
-    seed_pointer,
+    seed_address: tl.int64,
     rows: tl.int64,
     codes: tl.int32,
     row_offset: tl.int64,
@@ -168,8 +184,7 @@ def gumbel_noise_kernel(
     tiles = (codes + 4 * BLOCKS - 1) // (4 * BLOCKS)
     row = (tl.program_id(0) // tiles).to(tl.int64) * ROWS + tl.arange(0, ROWS)[:, None].to(tl.int64)
     block = (tl.program_id(0) % tiles) * BLOCKS + tl.arange(0, BLOCKS)[None, :]
-    seed = seed_value if seed_pointer is None else tl.load(seed_pointer)
-    words = philox(block.to(tl.uint32), row + row_offset, seed)
+    words = philox(block.to(tl.uint32), row + row_offset, read_seed(seed_value, seed_address))
     for j in tl.static_range(4):
         code = 4 * block + j
         value = gumbel_of(words[j], noise.dtype.element_ty)

@@ -23,6 +23,13 @@ FAR64 = tl.constexpr(5e307)
 # Below 2^-40 a temperature changes nothing any more.
 LOWEST_TEMPERATURE = tl.constexpr(2.0**-40)
 
+# How a temperature comes: as a number, or in memory as one of these types.
+NUMBER = tl.constexpr(0)
+FLOAT64 = tl.constexpr(1)
+FLOAT32 = tl.constexpr(2)
+FLOAT16 = tl.constexpr(3)
+BFLOAT16 = tl.constexpr(4)
+
 # Rows of the stats that a forward pass keeps.
 ORIGIN = tl.constexpr(0)  # the reference r, or the code of the largest logit; NaN: the row is not usable
 SECOND = tl.constexpr(1)  # the excess e, or the largest logit
@@ -34,22 +41,25 @@ MEAN_LOGIT = tl.constexpr(6)  # sum of q logit
 
 
 @triton.jit
-def read_scalar(value, pointer):
-    """A number that came by value, or, where there is a pointer, lies in device memory."""
-    return value if pointer is None else tl.load(pointer)
-
-
-@triton.jit
 def divide(a, b):
     """a / b, correctly rounded; for float32 the operator is not."""
     return a / b if b.dtype == tl.float64 else tl.div_rn(a, b)
 
 
 @triton.jit
-def inverse_temperature(value, pointer, COMPUTE: tl.constexpr):
-    """1 / temperature."""
-    # tl.full: under the interpreter a float argument is no tensor yet.
-    temperature = tl.full([], read_scalar(value, pointer), tl.float64).to(COMPUTE)
+def inverse_temperature(value, address, type, COMPUTE: tl.constexpr):
+    """1 / temperature, which is value, or lies at address as a number of that type: one program for all."""
+    # tl.full: under the interpreter a number is no tensor yet.
+    value = tl.full([], value, tl.float64)
+    place = tl.full([], address, tl.int64)
+    type = tl.full([], type, tl.int32)
+    double = tl.load(place.to(tl.pointer_type(tl.float64)), mask=type == FLOAT64, other=value)
+    single = tl.load(place.to(tl.pointer_type(tl.float32)), mask=type == FLOAT32, other=0.0)
+    bits = tl.load(place.to(tl.pointer_type(tl.uint16)), mask=type >= FLOAT16, other=0)
+    half = bits.to(tl.float16, bitcast=True).to(tl.float32)
+    brain = (bits.to(tl.uint32) << 16).to(tl.float32, bitcast=True)
+    narrow = tl.where(type == FLOAT32, single, tl.where(type == FLOAT16, half, brain))
+    temperature = tl.where(type >= FLOAT32, narrow.to(COMPUTE), double.to(COMPUTE))
     temperature = tl.maximum(temperature, LOWEST_TEMPERATURE)
     return divide(1.0, temperature)
 
