@@ -236,6 +236,7 @@ def test_the_cuda_module(source, tmp_path):
     code = (
         "import torch; from fqvae_kernels.backends import cuda; module = cuda.launcher.module;"
         "assert module.ROW_SUMS == cuda.stats_rows, module.ROW_SUMS;"
+        "assert 'reduce' in module.KERNELS and isinstance(module.driver_version(), int);"
         "print(module.ARCHITECTURES, '|', cuda.unavailable_reason(None))"
     )
     done = run_python(code, tmp_path / "installed")
