@@ -28,6 +28,7 @@ from torch import Tensor
 
 from fqvae_kernels import gumbel_quantize
 from fqvae_kernels.backends import cuda
+from fqvae_kernels.backends._cuda.geometry import Device
 
 CALLS = 10  # a round, shorter than the time for which a process runs undisturbed
 
@@ -38,8 +39,8 @@ class NoLaunch:
     def unavailable_reason(self, device: torch.device | None) -> str | None:
         return None
 
-    def multiprocessors(self, device: torch.device) -> int:
-        return 132
+    def describe(self, device: torch.device) -> Device:
+        return Device(132, 228 * 1024)
 
     def launch(self, *launch: object) -> None:
         pass

@@ -172,4 +172,4 @@ def test_a_seed_on_a_device_is_drawn_from_the_cpus_generator(monkeypatch):
     assert _seeds.draw_seed_tensor(torch.device("meta")).device.type == "meta"
     assert torch.equal(torch.get_rng_state(), after)
     torch.manual_seed(3)
-    assert _seeds.draw_seed(torch.device("cuda")) == one.item()
+    assert _seeds.draw_seed(torch.zeros(2)) == one.item()

@@ -15,6 +15,7 @@ import fqvae_kernels.__main__
 from fqvae_kernels import backends, gumbel_noise, gumbel_quantize
 from fqvae_kernels.backends import cuda
 from fqvae_kernels.backends._cuda import launcher
+from fqvae_kernels.backends._cuda.geometry import Device
 from fqvae_kernels.backends._cuda.support import why_unsupported
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -162,8 +163,8 @@ def test_a_compiled_call_asks_what_cannot_be_traced(monkeypatch):
         def unavailable_reason(self, device):
             return None if ctypes.CDLL(None).getpid() else "no process"
 
-        def multiprocessors(self, device):
-            return 1
+        def describe(self, device):
+            return Device(1, 2**17)
 
         def launch(self, *launch):
             pass

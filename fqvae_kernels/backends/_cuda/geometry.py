@@ -7,8 +7,8 @@ The choices follow from the shapes and from what the device can hold, by these r
 - One to 32 threads share a row (a power of two, `lanes`), as many as take the fewest cycles by `_cycles`.
   Many rows are a thread each: sharing one costs exchanges between its threads. Few rows are shared: one warp
   by itself waits for its own results.
-- Where tensors of shape (rows, codes) are read or written, a row's threads take neighbouring codes, so as many
-  share it as its codes allow: the accesses of a warp then lie side by side.
+- Where tensors of shape (rows, codes) are read or written, a row's threads take neighbouring codes, so as
+  many share it as its codes allow: the accesses of a warp then lie side by side.
 - The backward pass keeps a sum for each code and each row that a block works on at a time. As many threads
   share a row as are needed to fit all sums of the codebook, up to 2,048 codes, into SHARED bytes.
 - The table of the posterior is made by a launch of its own, which many pairs of row and code must pay for.
@@ -173,7 +173,8 @@ def _cycles(
     chunks = -(-positions * lanes // THREADS)
     blocks = _blocks(positions, lanes, at_once)
     warps = -(-blocks * codebooks // device.multiprocessors)  # of each scheduler
-    pairs = 4 * -(-(-(-codes // 4)) // lanes)
+    tiles = -(-codes // 4)
+    pairs = 4 * -(-tiles // lanes)
     row = slots.pair * pairs + slots.row + slots.doubling * (lanes.bit_length() - 1)
     sums = slots.start_code * codes + slots.start_codes * -(-codes // THREADS)
     start = slots.start + sums / lanes
