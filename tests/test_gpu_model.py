@@ -189,7 +189,8 @@ def test_launches_are_those_of_the_cuda_backend():
     """One thread a row where rows are many, several where they are few, all as the geometry itself says."""
     h100 = _gpu_specs.GPUS["H100"]
     for kernel, rows in (("forward_z_float", 2**20), ("forward_z_float", 3072), ("backward_z_float", 65536)):
-        place = getattr(geometry, kernel.split("_")[0])(rows, 64, 1, 132, False, 4)
+        device = geometry.Device(h100.multiprocessors, h100.shared_memory)
+        place = getattr(geometry, kernel.split("_")[0])(rows, 64, 1, device, False, 4)
         threads = place.blocks * geometry.THREADS
         assert _gpu_launch.launch_of(kernel, h100, rows, 64) == (
             place.lanes,
@@ -201,6 +202,8 @@ def test_launches_are_those_of_the_cuda_backend():
     assert _gpu_launch.launch_of("forward_z_float", h100, 3072, 64).lanes > 1
     assert _gpu_launch.launch_of("backward_logits_float", h100, 2**20, 64).lanes == 16
     assert _gpu_launch.launch_of("something_else", h100, 3072, 64) == (1, 1.0, 24, 0)
+    assert _gpu_launch.tabulates(h100, 2**20, 64) == 132 and _gpu_launch.tabulates(h100, 65536, 64) == 0
+    assert _gpu_launch.launch_of("forward_z_table_float", h100, 2**20, 256).lanes == 1
 
 
 class Traffic(TorchDispatchMode):

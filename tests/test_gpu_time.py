@@ -3,6 +3,7 @@
 import math
 import shutil
 
+import _gpu_launch
 import _gpu_schedule
 import _gpu_table
 import _gpu_time
@@ -114,7 +115,7 @@ def test_gaps_of_a_graph():
 
 
 def test_how_reduce_is_described():
-    assert _gpu_table.Reduce.parse("128,4,4,1") == _gpu_table.REDUCE
+    assert _gpu_table.Reduce.parse("128,32,8,8") == _gpu_table.REDUCE
     for text in ("128,4,4", "128,256,4,1", "0,1,1,1", "a,b,c,d"):
         with pytest.raises(ValueError, match=r"invalid literal|" + text):
             _gpu_table.Reduce.parse(text)
@@ -179,13 +180,35 @@ def test_the_rule_for_few_warps_is_that_of_the_compiled_loops():
     kernels = _gpu_table.kernels_of(ROOT, "sm_90")
     for kernel in kernels.values():
         assert 32 <= kernel.registers <= 102 and kernel.shared < 2048
-        for warps in range(1, 6):
+        # The kernel that reads a table has many rows, and so as many warps as there is room for.
+        for warps in (5,) if "table" in kernel.name else range(1, 6):
             cycles = _gpu_schedule.cycles_per_slot(kernel.path.noise[0].way, warps)
             assert _gpu_time.slot_cycles(warps) == pytest.approx(cycles, rel=0.2)
     # A block's sums are cleared and added up at the start and at the end: the more, the more rows it has.
     starts = [kernels["backward"].path.start_slots(64, lanes, 128) for lanes in (1, 4, 16)]
     assert starts == sorted(starts, reverse=True)
     assert 100 < kernels["forward"].path.start_slots(64, 1, 128) < 1000
+
+
+@needs_tools
+@pytest.mark.parametrize("pass_", ["forward", "backward"])
+def test_the_geometry_chooses_what_the_model_finds_fastest(pass_, monkeypatch):
+    """Of all numbers of threads that can share a row, to within a few percent: its own formula is shorter."""
+    kernel = _gpu_table.kernels_of(ROOT, "sm_90")[pass_]
+    geometry = _gpu_launch._geometry(ROOT)
+    choose = geometry.choose_lanes
+
+    def seconds(rows, codes, lanes=None):
+        monkeypatch.setattr(geometry, "choose_lanes", choose if lanes is None else lambda *_: lanes)
+        launch = _gpu_launch.launch_of(kernel.name, H100, rows, codes)
+        sizes = {"lanes": launch.lanes, "blocks": launch.blocks, "dynamic_shared": launch.shared}
+        taken = _gpu_table.kernel_seconds(kernel, H100, rows, codes, **sizes, bytes_moved=0)
+        return taken if launch.shared <= geometry.SHARED else math.inf
+
+    for rows in (3072, 65_536, 2**20):
+        for codes in (16, 64, 256):
+            every = [seconds(rows, codes, lanes) for lanes in (1, 2, 4, 8, 16, 32) if lanes <= codes // 4]
+            assert seconds(rows, codes) <= 1.05 * min(every), (rows, codes)
 
 
 @needs_tools
