@@ -96,6 +96,35 @@ def test_no_seed_draws_afresh(backend, device, compiled):
     assert torch.equal(first, step(z))
 
 
+def test_reduce_overhead_makes_cuda_graphs(backend, device):
+    """Of the whole step; each replay draws afresh, and forward and backward of one agree on the noise."""
+    z, codebook = make(60, 17).input.to(device), torch.randn(17, device=device)
+    counters = torch._dynamo.utils.counters
+
+    def step(z, codebook):
+        out = gumbel_quantize(z * 1.0, codebook, temperature=0.7, return_weights=True, backend=backend)
+        return out.quantized, out.weights
+
+    with torch._inductor.config.patch(graph_partition=False):  # which would split the program around the CPU
+        fast = torch.compile(step, fullgraph=True, mode="reduce-overhead")
+        counters.clear()
+        drawn = []
+        for _ in range(5):
+            torch.compiler.cudagraph_mark_step_begin()
+            leaves = leaf(z), leaf(codebook)
+            quantized, weights = fast(*leaves)
+            quantized.sum().backward()
+            drawn.append(weights.detach().clone())
+            weights, book = drawn[-1].double(), codebook.double()
+            mean = (weights * book).sum(-1, keepdim=True)
+            expected = 2 * (weights * (book - mean) * book).sum(-1) / 0.7
+            torch.testing.assert_close(leaves[0].grad.double(), expected, atol=2e-5, rtol=2e-5)
+    for i, one in enumerate(drawn):
+        assert not any(torch.equal(one, other) for other in drawn[:i])
+    if device.type == "cuda":
+        assert counters["inductor"]["cudagraph_skips"] == 0
+
+
 @pytest.mark.parametrize("estimator", ["gumbel", "nearest"])
 def test_scalar_quantizer(backend, device, compiled, estimator):
     q = ScalarQuantizer(

@@ -46,9 +46,14 @@ def made(serves_cpu, hip):
     from fqvae_kernels.backends._triton.launch import launching_with
 
     compiler = Compiler()
-    with launching_with(compiler):
-        for _, call in kernel_list.recorded_calls():
-            call()
+    try:
+        with launching_with(compiler):
+            for _, call in kernel_list.recorded_calls():
+                call()
+    except RuntimeError as error:
+        if "ROCm linker" in str(error):
+            pytest.skip("Triton before 3.5 links with ROCm's linker, which is not here")
+        raise
     return compiler.found
 
 
