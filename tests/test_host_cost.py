@@ -60,16 +60,16 @@ def test_a_second_call_of_the_same_shapes_plans_nothing(recorder, monkeypatch):
 def test_allocations_of_a_call(recorder):
     """Three outputs and the stats; two gradients and the blocks' parts of the codebook's."""
     both()
-    with torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CPU]) as profile:
+    with torch.autograd.profiler.profile() as profile:
         z, codebook = torch.zeros(100, requires_grad=True), torch.zeros(9, requires_grad=True)
         before = torch.ones(100)
         with torch.profiler.record_function("call"):
             result = gumbel_quantize(z, codebook, temperature=0.5, seed=1, backend="cuda")
             torch.autograd.grad((result.quantized, result.kl), (z, codebook), (before, before))
-    (call,) = (event for event in profile.events() if event.name == "call")
+    (call,) = (event for event in profile.function_events if event.name == "call")
     inside = [
         event.name
-        for event in profile.events()
+        for event in profile.function_events
         if call.time_range.start < event.time_range.start < call.time_range.end
         and event.name in ("aten::empty", "aten::empty_strided")
     ]
