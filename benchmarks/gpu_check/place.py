@@ -1,0 +1,40 @@
+"""Where the stages run: on a GPU, on the CPU that stands in for one, or with a GPU that is only pretended."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from pathlib import Path
+
+ON_CPU = os.environ.get("FQVAE_GPU_TESTS_ON") == "cpu"
+# See pretend.py: calls have the sizes of a GPU's, though the CPU computes them.
+PRETENDED = bool(os.environ.get("FQVAE_PRETEND_GPU"))
+# The backends under test, and what each is held against.
+BACKENDS = ("cpu", "reference") if ON_CPU else ("cuda", "triton")
+
+
+def expected_backend(backend: str) -> str:
+    """Another one than that under test."""
+    return "reference" if backend == "cpu" else "cpu"
+
+
+def device_name() -> str:
+    return "cpu" if ON_CPU else "cuda"
+
+
+def has_gpu() -> bool:
+    """Whether the machine shows one; PyTorch, which takes seconds to import, is not asked."""
+    return shutil.which("nvidia-smi") is not None or Path("/dev/nvidiactl").exists()
+
+
+def device_is_broken() -> bool:
+    """Whether an earlier error has made the GPU useless to this process, as a stray access does."""
+    import torch
+
+    if not torch.cuda.is_initialized():
+        return False
+    try:
+        torch.cuda.synchronize()
+    except Exception:
+        return True
+    return False

@@ -1,0 +1,40 @@
+"""Stage smoke: every kernel once, synchronised, against another backend; one line each."""
+
+from __future__ import annotations
+
+import sys
+import threading
+from pathlib import Path
+
+from gpu_check.place import BACKENDS
+from gpu_check.processes import cores
+from gpu_check.results import Lines, read
+from gpu_check.stages import SMOKE_PATIENCE
+from gpu_check.supervise import supervise
+
+
+def main() -> int:
+    path = Path(sys.argv[1]) / "smoke.jsonl"
+    lines = Lines(path, fresh=True)
+    shards = max(1, min(4, cores() // 4))
+    threads = [
+        threading.Thread(
+            target=supervise,
+            args=("smoke", backend, lines.write, SMOKE_PATIENCE, shard, shards),
+            kwargs={"OMP_NUM_THREADS": "2"},
+        )
+        for backend in BACKENDS
+        for shard in range(shards)
+    ]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    results = read(path)
+    failed = [line for line in results if not line["ok"]]
+    print(f"{len(results) - len(failed)} of {len(results)} kernels agree")
+    return int(bool(failed) or not results)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

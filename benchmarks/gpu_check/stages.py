@@ -1,0 +1,34 @@
+"""The table of stages: their order, their limits, what each runs and what it leaves behind."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+
+class Stage(NamedTuple):
+    """name; limit: seconds after which it is killed; module: what `python -m gpu_check.MODULE` runs."""
+
+    name: str
+    limit: float
+    module: str
+    about: str
+
+
+# The first five fit in eight minutes and the others in six, so that two calls of ten minutes take all of them.
+STAGES = (
+    Stage("facts", 30, "facts", "the machine and its software: facts.txt"),
+    Stage("smoke", 100, "smoke", "every kernel once against the CPU backend: smoke.jsonl"),
+    Stage("timings", 150, "timings", "kernels, public calls, sweeps, the textbook: timings.jsonl"),
+    Stage("cuda", 140, "device_tests", "tests/gpu for backend cuda, in parallel: cuda.jsonl"),
+    Stage("ncu", 60, "counters", "Nsight Compute's counters of the three main kernels: ncu.jsonl"),
+    Stage("triton", 150, "device_tests", "tests/gpu for backend triton, in parallel: triton.jsonl"),
+    Stage("sanitizer", 75, "sanitizer", "compute-sanitizer on a short smoke: sanitizer.jsonl"),
+    Stage("long", 135, "last", "tests/gpu marked long, one after another, and the benchmark: long.jsonl"),
+)
+NAMES = tuple(stage.name for stage in STAGES)
+
+# What the parts of the last stage may take of it; the benchmark has the rest.
+LONG_TESTS, COMPILE_TESTS = 45.0, 45.0
+
+# Seconds without an answer after which a case of a smoke or a timing is given up.
+SMOKE_PATIENCE, TIMING_PATIENCE, START_PATIENCE = 20.0, 40.0, 90.0
