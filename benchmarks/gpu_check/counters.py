@@ -46,7 +46,7 @@ def tool(name: str) -> str | None:
 
 
 def launches(text: str) -> list[dict[str, Any]]:
-    """The launches in ncu's CSV, which has a line for each launch and metric, behind lines of other things."""
+    """The launches in ncu's CSV, which has a line for each launch and metric, behind other lines."""
     lines = text.splitlines()
     start = next((i for i, line in enumerate(lines) if line.startswith('"ID"')), len(lines))
     found: dict[str, dict[str, Any]] = {}

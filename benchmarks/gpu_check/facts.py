@@ -9,7 +9,8 @@ from typing import BinaryIO
 
 VERSIONS = """
 import importlib.metadata as m
-for name in ("torch", "triton", "numpy", "scipy", "pytest", "pytest-xdist", "hypothesis", "vector-quantize-pytorch"):
+names = "torch triton numpy scipy scikit-learn pytest pytest-xdist hypothesis vector-quantize-pytorch"
+for name in names.split():
     try:
         print(f"{name:<24} {m.version(name)}")
     except m.PackageNotFoundError:
@@ -55,7 +56,8 @@ def main() -> int:
     with (out / "facts.txt").open("wb", buffering=0) as file:
         failed = [command[0] for command in COMMANDS if not tell(command, file)]
     names = ", ".join(sorted({Path(name).name for name in failed}))
-    print(f"{len(COMMANDS) - len(failed)} of {len(COMMANDS)} commands answered" + f"; not {names}" * bool(names))
+    missing = f"; not {names}" if names else ""
+    print(f"{len(COMMANDS) - len(failed)} of {len(COMMANDS)} commands answered{missing}")
     return int(sys.executable in failed)
 
 

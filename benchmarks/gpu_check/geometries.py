@@ -1,7 +1,7 @@
-"""The one place that knows how the CUDA backend chooses and launches: geometries seen or forced, kernels left out.
+"""The one place that knows how the CUDA backend chooses and launches: choices seen or forced, kernels left out.
 
 Everything here changes module attributes for a while. Where the backend is not as it expects, it raises
-Mismatch, and the measurement that wanted it says so.
+MismatchError, and the measurement that wanted it says so.
 """
 
 from __future__ import annotations
@@ -16,19 +16,19 @@ from fqvae_kernels.backends import cuda
 from fqvae_kernels.backends._cuda import arguments, geometry
 
 
-class Mismatch(RuntimeError):
+class MismatchError(RuntimeError):
     """The backend has changed under the sweep."""
 
 
 @contextlib.contextmanager
 def forced(lanes: int | None = None, blocks: int | None = None) -> Iterator[list[Any]]:
-    """Within, passes take these lanes and blocks, where given. Yields the list of geometries that were taken."""
+    """Within, passes take these lanes and blocks, where given. Yields the geometries that were taken."""
     seen: list[Any] = []
     with contextlib.ExitStack() as stack:
         for name, value in (("_lanes", lanes), ("_blocks", blocks)):
             if value is not None:
                 if not hasattr(geometry, name):
-                    raise Mismatch(f"geometry.py has no function {name} to replace")
+                    raise MismatchError(f"geometry.py has no function {name} to replace")
                 stack.enter_context(mock.patch.object(geometry, name, lambda *_, value=value, **__: value))
         for name in ("forward", "backward"):
             stack.enter_context(mock.patch.object(geometry, name, _watched(getattr(geometry, name), seen)))
@@ -37,7 +37,7 @@ def forced(lanes: int | None = None, blocks: int | None = None) -> Iterator[list
         yield seen
     for got in seen:
         if lanes not in (None, got.lanes) or blocks not in (None, got.blocks):
-            raise Mismatch(f"asked for lanes {lanes} and blocks {blocks}, got {got}")
+            raise MismatchError(f"asked for lanes {lanes} and blocks {blocks}, got {got}")
 
 
 def _watched(choose: Callable[..., Any], seen: list[Any]) -> Callable[..., Any]:
@@ -81,4 +81,4 @@ def only(prefix: str) -> Iterator[None]:
     with mock.patch.object(cuda, "launcher", some):
         yield
     if not some.started:
-        raise Mismatch(f"no kernel began with {prefix!r}")
+        raise MismatchError(f"no kernel began with {prefix!r}")

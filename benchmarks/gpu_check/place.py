@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
+import sys
 from pathlib import Path
 
 ON_CPU = os.environ.get("FQVAE_GPU_TESTS_ON") == "cpu"
@@ -29,9 +30,8 @@ def has_gpu() -> bool:
 
 def device_is_broken() -> bool:
     """Whether an earlier error has made the GPU useless to this process, as a stray access does."""
-    import torch
-
-    if not torch.cuda.is_initialized():
+    torch = sys.modules.get("torch")
+    if torch is None or not torch.cuda.is_initialized():
         return False
     try:
         torch.cuda.synchronize()

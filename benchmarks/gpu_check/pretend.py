@@ -86,7 +86,9 @@ def keep_launcher(src: Any, metadata: Any) -> None:
         return
     constants = {(i,) if isinstance(i, int) else i: value for i, value in src.constants.items()}
     with contextlib.suppress(TypeError):
-        text = nvidia.make_launcher(constants, dict(src.signature), getattr(metadata, "tensordesc_meta", None))
+        text = nvidia.make_launcher(
+            constants, dict(src.signature), getattr(metadata, "tensordesc_meta", None)
+        )
         _keep_module(text, "__triton_launcher")
         _keep_module(Path(nvidia.dirname, "driver.c").read_text(), "cuda_utils")
 

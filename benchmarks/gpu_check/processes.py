@@ -1,4 +1,4 @@
-"""How child processes are started: what they find in their environment, and that they end with their parent."""
+"""How child processes are started: their environment, and that they end with their parent."""
 
 from __future__ import annotations
 

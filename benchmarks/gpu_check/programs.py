@@ -8,7 +8,7 @@ OURS = "fqvae_kernels."
 
 
 def listen(asked: list[str], compiled: list[str]) -> None:
-    """From now on the short names of programs asked for go to `asked`, of those in no cache to `compiled` too."""
+    """From now on names of programs asked for go to `asked`, and of those in no cache to `compiled` too."""
     from triton import knobs
 
     before = knobs.compilation.listener

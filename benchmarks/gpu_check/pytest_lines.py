@@ -54,7 +54,7 @@ class Writer:
         self._lines = Lines(path)
 
     def pytest_runtest_logreport(self, report):
-        if report.when == "setup" and report.passed or report.when == "teardown" and not report.failed:
+        if (report.when == "setup" and report.passed) or (report.when == "teardown" and not report.failed):
             return
         line = {"test": report.nodeid, "outcome": report.outcome, "seconds": round(report.duration, 3)}
         if report.when != "call":

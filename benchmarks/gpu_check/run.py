@@ -59,11 +59,11 @@ def run_stage(stage: Stage, out: Path, variables: dict[str, str]) -> int:
         log.write(f"\n=== {stage.name}\n".encode())
         log.flush()
         process = subprocess.Popen(
-            [sys.executable, "-m", f"gpu_check.{stage.module}", str(out), stage.name],
+            [sys.executable, "-m", stage.module, str(out), stage.name],
             stdin=subprocess.DEVNULL,
             stdout=log,
             stderr=log,
-            env=variables | {"FQVAE_STAGE_SECONDS": str(stage.limit)},
+            env=variables,
             start_new_session=True,
             preexec_fn=die_with_parent,
         )
@@ -82,8 +82,8 @@ def main(argv: list[str] | None = None) -> int:
     options = parse_arguments(argv)
     if not ON_CPU and not has_gpu():
         print(
-            "This machine shows no NVIDIA GPU: there is nothing to check. FQVAE_GPU_TESTS_ON=cpu lets the CPU "
-            "stand in for one.",
+            "This machine shows no NVIDIA GPU: there is nothing to check. "
+            "FQVAE_GPU_TESTS_ON=cpu lets the CPU stand in for one.",
             file=sys.stderr,
         )
         return 2
@@ -112,9 +112,7 @@ def one(stage: Stage, out: Path, lines: Lines, variables: dict[str, str]) -> boo
     finally:
         seconds = round(time.monotonic() - clock, 2)
         ended = "killed at its limit" if status == 124 else f"exit {status}"
-        lines.write(
-            stage=stage.name, event="end", start=begun, seconds=seconds, exit=status, ended=ended
-        )
+        lines.write(stage=stage.name, event="end", start=begun, seconds=seconds, exit=status, ended=ended)
     failed = status != 0
     print(f"{now()} {stage.name}: {ended} after {seconds} s. {last_line(out / 'log.txt')}", flush=True)
     return failed

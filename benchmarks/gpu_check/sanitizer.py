@@ -22,13 +22,13 @@ VARIABLES = {"PYTORCH_NO_CUDA_MEMORY_CACHING": "1", "FQVAE_SHORT_SMOKE": "1", "O
 
 
 def check(program: str, name: str, backend: str, lines: Lines) -> bool:
-    """One tool on the short smoke of one backend; a line with what it found. Returns whether it was nothing."""
+    """One tool on the short smoke of one backend: a line with what it found. Returns whether that is nothing."""
     with tempfile.TemporaryFile() as answers:
         done = subprocess.run(
             [
                 *(program, "--tool", name, "--error-exitcode", str(FOUND), "--kernel-regex", "kns=_"),
                 *(sys.executable, "-m", "gpu_check.worker"),
-                *(str(answers.fileno()), "smoke", backend, "0", "1"),
+                *(str(answers.fileno()), "gpu_check.smoke_cases", backend, "0", "1"),
             ],
             capture_output=True,
             text=True,

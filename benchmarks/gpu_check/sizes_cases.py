@@ -1,6 +1,6 @@
-"""Calls of tests/gpu that a device alone makes, on tensors that have shapes and no memory; see triton_cache.py.
+"""Calls of tests/gpu that a device alone makes, on tensors with shapes and no memory; see triton_cache.py.
 
-tests/gpu_check holds the list to the tests marked long: where one is added or changed, change it here.
+tests/test_gpu_check.py compares their names; where a size changes there, change it here.
 """
 
 from __future__ import annotations
@@ -18,7 +18,6 @@ Case = tuple[dict[str, Any], Callable[[], dict[str, Any]]]
 def cases(backend: str) -> list[Case]:
     """test_more_than_2_to_the_31_scalars and ..._logits, and test_a_million_scalars_add_at_most_64_mib."""
     from fqvae_kernels.backends import triton
-
     from gpu_check.pretend import variants
 
     half = {"dtype": torch.float16, "device": "meta"}
@@ -47,4 +46,7 @@ def cases(backend: str) -> list[Case]:
             quantized, indices, kl, _ = triton.gumbel_forward(input, codes, call, stats)
             triton.gumbel_backward(input, codes, call, indices, stats, quantized, kl, None, needs)
 
-    return [({"what": name}, run) for name, run in (("scalars", scalars), ("logits", logits), ("million", million))]
+    return [
+        ({"what": name}, run)
+        for name, run in (("scalars", scalars), ("logits", logits), ("million", million))
+    ]

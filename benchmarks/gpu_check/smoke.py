@@ -20,7 +20,7 @@ def main() -> int:
     threads = [
         threading.Thread(
             target=supervise,
-            args=("smoke", backend, lines.write, SMOKE_PATIENCE, shard, shards),
+            args=("gpu_check.smoke_cases", backend, lines.write, SMOKE_PATIENCE, shard, shards),
             kwargs={"OMP_NUM_THREADS": "2"},
         )
         for backend in BACKENDS

@@ -50,7 +50,11 @@ def cases(backend: str) -> list[Case]:
         name = str(dtype).removeprefix("torch.")
         for what, options in PASSES.items():
             for backward in (False, True):
-                about = {"what": f"{'backward' if backward else 'forward'} {what}", "dtype": name, "codes": codes}
+                about = {
+                    "what": f"{'backward' if backward else 'forward'} {what}",
+                    "dtype": name,
+                    "codes": codes,
+                }
                 found.append((about, _pass(backend, dtype, codes, backward, *options)))
         for latents in (0, LATENTS):
             about = {"what": "nearest, codebooks" if latents else "nearest", "dtype": name, "codes": codes}
@@ -155,9 +159,7 @@ def compare(
     return {"worst": worst, "bound": bound, "ties": ties, "ok": worst <= bound and ties <= MOST_TIES}
 
 
-def error_of(
-    got: torch.Tensor, expected: torch.Tensor, differ: torch.Tensor | None, summed: bool
-) -> float:
+def error_of(got: torch.Tensor, expected: torch.Tensor, differ: torch.Tensor | None, summed: bool) -> float:
     """Infinite where NaN or shapes do not agree."""
     if got.shape != expected.shape or not torch.equal(got.isnan(), expected.isnan()):
         return float("inf")

@@ -6,7 +6,7 @@ from typing import NamedTuple
 
 
 class Stage(NamedTuple):
-    """name; limit: seconds after which it is killed; module: what `python -m gpu_check.MODULE` runs."""
+    """name; limit: seconds after which it is killed; module: what `python -m MODULE DIR NAME` runs."""
 
     name: str
     limit: float
@@ -14,16 +14,21 @@ class Stage(NamedTuple):
     about: str
 
 
-# The first five fit in eight minutes and the others in six, so that two calls of ten minutes take all of them.
+# The first five fit in eight minutes and the others in six: two calls of ten minutes take all of them.
 STAGES = (
-    Stage("facts", 30, "facts", "the machine and its software: facts.txt"),
-    Stage("smoke", 100, "smoke", "every kernel once against the CPU backend: smoke.jsonl"),
-    Stage("timings", 150, "timings", "kernels, public calls, sweeps, the textbook: timings.jsonl"),
-    Stage("cuda", 140, "device_tests", "tests/gpu for backend cuda, in parallel: cuda.jsonl"),
-    Stage("ncu", 60, "counters", "Nsight Compute's counters of the three main kernels: ncu.jsonl"),
-    Stage("triton", 150, "device_tests", "tests/gpu for backend triton, in parallel: triton.jsonl"),
-    Stage("sanitizer", 75, "sanitizer", "compute-sanitizer on a short smoke: sanitizer.jsonl"),
-    Stage("long", 135, "last", "tests/gpu marked long, one after another, and the benchmark: long.jsonl"),
+    Stage("facts", 30, "gpu_check.facts", "the machine and its software: facts.txt"),
+    Stage("smoke", 100, "gpu_check.smoke", "every kernel once against the CPU backend: smoke.jsonl"),
+    Stage("timings", 150, "gpu_check.timings", "kernels, public calls, sweeps, the textbook: timings.jsonl"),
+    Stage("cuda", 140, "gpu_check.device_tests", "tests/gpu for backend cuda, in parallel: cuda.jsonl"),
+    Stage("ncu", 60, "gpu_check.counters", "Nsight Compute's counters of the three main kernels: ncu.jsonl"),
+    Stage("triton", 150, "gpu_check.device_tests", "tests/gpu for backend triton, in parallel: triton.jsonl"),
+    Stage("sanitizer", 75, "gpu_check.sanitizer", "compute-sanitizer on a short smoke: sanitizer.jsonl"),
+    Stage(
+        "long",
+        135,
+        "gpu_check.last",
+        "tests/gpu marked long, one after another, and the benchmark: long.jsonl",
+    ),
 )
 NAMES = tuple(stage.name for stage in STAGES)
 

@@ -24,13 +24,19 @@ Write = Callable[..., None]
 
 
 def supervise(
-    suite: str, backend: str, write: Write, patience: float, shard: int = 0, shards: int = 1, **variables: str
+    module: str,
+    backend: str,
+    write: Write,
+    patience: float,
+    shard: int = 0,
+    shards: int = 1,
+    **variables: str,
 ) -> None:
-    """Writes a line for each case of `gpu_check.SUITE_cases.cases(backend)` whose number is `shard` mod `shards`."""
+    """Writes a line for each case of `module.cases(backend)` whose number is `shard` modulo `shards`."""
     first: int | None = shard
     while first is not None:
-        command = [suite, backend, str(first), str(shards)]
-        first = _one_child(command, {"suite": suite, "backend": backend}, write, patience, variables, shards)
+        command = [module, backend, str(first), str(shards)]
+        first = _one_child(command, {"backend": backend}, write, patience, variables, shards)
 
 
 def _one_child(
@@ -50,10 +56,10 @@ def _one_child(
         env=environment(**variables),
     )
     os.close(writing)
-    begun: dict[str, Any] | None = None
+    begun: dict[str, Any] = {}
     last, silent = None, False
     with os.fdopen(reading, "rb", buffering=0) as pipe:
-        for message in _messages(pipe.fileno(), lambda: START_PATIENCE if begun is None else patience):
+        for message in _messages(pipe.fileno(), patience):
             if message is None:
                 silent = True
                 break
@@ -65,7 +71,7 @@ def _one_child(
     if silent:
         child.kill()
     code = child.wait()
-    if begun is None:
+    if not begun:
         if code != 0:
             write(**about, ok=False, error=f"no case could begin: exit status {code}")
         return None
@@ -77,12 +83,12 @@ def _one_child(
     return number + step if silent or code != 0 else None
 
 
-def _messages(descriptor: int, patience: Callable[[], float]) -> Iterator[dict[str, Any] | None]:
-    """The child's messages; None once it has been silent for too long."""
+def _messages(descriptor: int, patience: float) -> Iterator[dict[str, Any] | None]:
+    """The child's messages; None once it has been silent for too long. It may take longer for the first one."""
     buffer = b""
     with selectors.DefaultSelector() as selector:
         selector.register(descriptor, selectors.EVENT_READ)
-        until = time.monotonic() + patience()
+        until = time.monotonic() + max(patience, START_PATIENCE)
         while True:
             if not selector.select(max(0.0, until - time.monotonic())):
                 yield None
@@ -93,4 +99,4 @@ def _messages(descriptor: int, patience: Callable[[], float]) -> Iterator[dict[s
             *whole, buffer = (buffer + data).split(b"\n")
             for line in whole:
                 yield json.loads(line)
-            until = time.monotonic() + patience()
+            until = time.monotonic() + patience

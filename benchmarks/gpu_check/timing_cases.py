@@ -37,7 +37,9 @@ def cases(subject: str) -> list[Case]:
     if subject == "sweep":
         return [] if ON_CPU else list(_sweeps())
     first = [({"what": "copy", "bytes": COPIED_BYTES}, _copy)] if subject == BACKENDS[0] else []
-    parts = ["forward", "backward", "reduce", "both"] if subject == "cuda" else ["forward", "backward", "both"]
+    parts = (
+        ["forward", "backward", "reduce", "both"] if subject == "cuda" else ["forward", "backward", "both"]
+    )
     if subject == "reference":
         parts = []  # it has no passes that are called as a pair
     kernels = [_kernel(subject, part, *shape) for shape in SHAPES for part in parts]
@@ -145,16 +147,15 @@ def _sweeps() -> list[Case]:
     found = []
     for (rows, codes), part in itertools.product(SWEPT, ("forward", "backward")):
         least, most = (-(-codes // 64) if part == "backward" else 1), -(-codes // 4)
-        for lanes in LANES:
-            if least <= lanes <= most:
-                found.append(_forced(part, rows, codes, lanes=lanes))
+        found += [_forced(part, rows, codes, lanes=n) for n in LANES if least <= n <= most]
         if codes == 64:
-            for each in BLOCKS_A_MULTIPROCESSOR:
-                found.append(_forced(part, rows, codes, blocks_each=each))
+            found += [_forced(part, rows, codes, blocks_each=n) for n in BLOCKS_A_MULTIPROCESSOR]
     return found
 
 
-def _forced(part: str, rows: int, codes: int, lanes: int | None = None, blocks_each: int | None = None) -> Case:
+def _forced(
+    part: str, rows: int, codes: int, lanes: int | None = None, blocks_each: int | None = None
+) -> Case:
     def run() -> dict[str, Any]:
         from gpu_check.geometries import forced, only
 

@@ -16,7 +16,7 @@ def main() -> int:
     lines = Lines(path, fresh=True)
     # One at a time: they share the device.
     for subject in SUBJECTS:
-        supervise("timing", subject, lines.write, TIMING_PATIENCE)
+        supervise("gpu_check.timing_cases", subject, lines.write, TIMING_PATIENCE)
     results = read(path)
     failed = [line for line in results if "error" in line]
     print(f"{len(results) - len(failed)} of {len(results)} timings taken")

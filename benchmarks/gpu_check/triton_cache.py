@@ -32,22 +32,22 @@ def ask(cache: Path, lines: Path, processes: int, quick: bool = False) -> bool:
         "TRITON_STORE_BINARY_ONLY": "1",
     }
     writer = Lines(lines, fresh=True)
-    supervise("sizes", "triton", writer.write, PATIENCE, **variables)
-    supervise("smoke", "triton", writer.write, PATIENCE, FQVAE_SHORT_SMOKE="1", **variables)
+    supervise("gpu_check.sizes_cases", "triton", writer.write, PATIENCE, **variables)
+    supervise("gpu_check.smoke_cases", "triton", writer.write, PATIENCE, FQVAE_SHORT_SMOKE="1", **variables)
     status = 0
     if not quick:
-        supervise("smoke", "triton", writer.write, PATIENCE, **variables)
-        supervise("timing", "triton", writer.write, PATIENCE, **variables)
+        supervise("gpu_check.smoke_cases", "triton", writer.write, PATIENCE, **variables)
+        supervise("gpu_check.timing_cases", "triton", writer.write, PATIENCE, **variables)
         # What PyTorch's own compiler asks for besides is not ours to compile ahead.
         more = ("-k", "not inductor")
-        status = device_tests.run(
-            device_tests.command(lines, "gpu", "triton", processes, *more), **variables
-        )
+        status = device_tests.run(device_tests.command(lines, "gpu", "triton", processes, *more), **variables)
     return status == 0 and not any("error" in line for line in read(lines))
 
 
 def main(argv: list[str] | None = None) -> int:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("what", choices=("make", "count"))
     parser.add_argument(
         "--archive", type=Path, default=packed.FOLDER / packed.CACHE, help="default: %(default)s"

@@ -1,4 +1,4 @@
-"""The child of supervise.py: python -m gpu_check.worker PIPE SUITE BACKEND FIRST STEP."""
+"""The child of supervise.py: python -m gpu_check.worker PIPE MODULE BACKEND FIRST STEP."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from gpu_check.supervise import BROKEN
 
 
 def main() -> int:
-    pipe, suite, backend, first, step = sys.argv[1:]
+    pipe, module, backend, first, step = sys.argv[1:]
     if PRETENDED:
         from gpu_check import pretend
 
@@ -26,7 +26,7 @@ def main() -> int:
         from gpu_check import programs
 
         programs.listen(asked, compiled)
-    cases = importlib.import_module(f"gpu_check.{suite}_cases").cases(backend)
+    cases = importlib.import_module(module).cases(backend)
 
     def tell(**message: Any) -> None:
         os.write(int(pipe), (json.dumps(message, default=str) + "\n").encode())
