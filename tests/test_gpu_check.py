@@ -309,68 +309,6 @@ def test_the_extension_travels(tmp_path):
     assert (package / f"_cuda{suffix}").read_text() == (package / "_build.json").read_text() == "packed"
 
 
-TESTS = """
-import os, pytest, torch
-
-@pytest.mark.parametrize("backend", ["cuda", "triton"])
-@pytest.mark.parametrize("number", range(3))
-def test_it(backend, number):
-    assert number != 1, "one is wrong"
-
-def test_without_a_backend():
-    pytest.skip("not today")
-"""
-
-
-def run_tests(folder, *arguments):
-    """pytest with the plugin on TESTS; the lines it wrote."""
-    (folder / "test_some.py").write_text(TESTS)
-    (folder / "pytest.ini").write_text("[pytest]\n")
-    command = [sys.executable, "-m", "pytest", "-q", "-p", "gpu_check.pytest_lines", "--lines", "lines.jsonl"]
-    done = subprocess.run(
-        [*command, *arguments, "test_some.py"], cwd=folder, env=environment(), capture_output=True, text=True
-    )
-    return results.read(folder / "lines.jsonl"), done
-
-
-def check_lines(lines):
-    outcomes = {line["test"].partition("::")[2]: line for line in lines}
-    assert {name: line["outcome"] for name, line in outcomes.items()} == {
-        "test_it[0-triton]": "passed",
-        "test_it[1-triton]": "failed",
-        "test_it[2-triton]": "passed",
-        "test_without_a_backend": "skipped",
-    }
-    assert "one is wrong" in outcomes["test_it[1-triton]"]["text"]
-    assert "not today" in outcomes["test_without_a_backend"]["text"]
-    assert all(line["seconds"] >= 0 for line in lines)
-
-
-def test_a_line_for_each_test(tmp_path):
-    lines, done = run_tests(tmp_path, "--of-backend", "triton")
-    assert done.returncode == 1, done.stdout + done.stderr
-    check_lines(lines)
-
-
-def test_a_line_for_each_test_in_parallel(tmp_path):
-    pytest.importorskip("xdist")
-    lines, done = run_tests(tmp_path, "--of-backend", "triton", "-n", "2")
-    assert done.returncode == 1, done.stdout + done.stderr
-    check_lines(lines)
-
-
-def test_a_process_with_a_broken_device_makes_room_for_another(tmp_path):
-    """The failure itself is told, and the tests behind it run in another process."""
-    pytest.importorskip("xdist")
-    (tmp_path / "conftest.py").write_text(
-        "from gpu_check import place\nplace.device_is_broken = lambda: True\n"
-    )
-    lines, done = run_tests(tmp_path, "--of-backend", "triton", "-n", "1", "--max-worker-restart", "10")
-    assert "one is wrong" in next(line["text"] for line in lines if line["outcome"] == "failed")
-    passed = {line["test"].partition("::")[2] for line in lines if line["outcome"] == "passed"}
-    assert passed == {"test_it[0-triton]", "test_it[2-triton]"}, done.stdout + done.stderr
-
-
 def test_sizes_that_only_a_device_has_are_asked_for():
     """sizes_cases.py stands for the tests whose sizes are smaller where the CPU stands in."""
     from gpu_check import sizes_cases

@@ -1,4 +1,4 @@
-"""The one place that knows how the CUDA backend chooses and launches: choices seen or forced, kernels left out.
+"""How the CUDA backend chooses and launches, in one place: choices seen or forced, kernels left out.
 
 Everything here changes module attributes for a while. Where the backend is not as it expects, it raises
 MismatchError, and the measurement that wanted it says so.

@@ -16,7 +16,7 @@ PACKAGE = ROOT / "fqvae_kernels"
 
 
 def take(folder: Path, cache: Path, package: Path = PACKAGE) -> dict[str, str]:
-    """Puts the extension into the package where it has none for this Python; unpacks the programs into `cache`.
+    """Puts the extension into a package that has none for this Python, and unpacks the programs into `cache`.
 
     Returns the environment variables that let Triton find the cache.
     """
@@ -40,7 +40,7 @@ def unpack(archive: Path, folder: Path) -> Path:
 
 
 def pack(folder: Path, archive: Path, programs: set[str]) -> None:
-    """Packs these programs (named as in programs.py) and all launchers, less what Triton does not read again."""
+    """Packs these programs (named as in programs.py) and all launchers: only files that are read again."""
     for group in folder.glob("*/__grp__*.json"):
         about = json.loads((group.parent / group.name.removeprefix("__grp__")).read_text())
         if f"{about['name']}-{about['hash'][:10]}" not in programs:

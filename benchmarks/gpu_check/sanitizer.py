@@ -22,7 +22,7 @@ VARIABLES = {"PYTORCH_NO_CUDA_MEMORY_CACHING": "1", "FQVAE_SHORT_SMOKE": "1", "O
 
 
 def check(program: str, name: str, backend: str, lines: Lines) -> bool:
-    """One tool on the short smoke of one backend: a line with what it found. Returns whether that is nothing."""
+    """One tool on one backend's short smoke: a line with what it found. Returns whether that is nothing."""
     with tempfile.TemporaryFile() as answers:
         done = subprocess.run(
             [

@@ -84,7 +84,7 @@ def _one_child(
 
 
 def _messages(descriptor: int, patience: float) -> Iterator[dict[str, Any] | None]:
-    """The child's messages; None once it has been silent for too long. It may take longer for the first one."""
+    """The child's messages; None once it has been silent for too long. The first one may take longer."""
     buffer = b""
     with selectors.DefaultSelector() as selector:
         selector.register(descriptor, selectors.EVENT_READ)
