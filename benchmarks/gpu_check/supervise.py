@@ -11,8 +11,9 @@ import os
 import selectors
 import subprocess
 import sys
+import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
 from gpu_check.processes import die_with_parent, environment
@@ -37,6 +38,25 @@ def supervise(
     while first is not None:
         command = [module, backend, str(first), str(shards)]
         first = _one_child(command, {"backend": backend}, write, patience, variables, shards)
+
+
+def share_out(
+    module: str, backends: Iterable[str], write: Write, patience: float, shards: int, **variables: str
+) -> None:
+    """`supervise` for so many shards of each backend at once, whose lines mix."""
+    threads = [
+        threading.Thread(
+            target=supervise,
+            args=(module, backend, write, patience, shard, shards),
+            kwargs=variables,
+        )
+        for backend in backends
+        for shard in range(shards)
+    ]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
 
 
 def _one_child(

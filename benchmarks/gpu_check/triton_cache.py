@@ -18,7 +18,7 @@ from pathlib import Path
 from gpu_check import device_tests, packed
 from gpu_check.processes import cores
 from gpu_check.results import Lines, read
-from gpu_check.supervise import supervise
+from gpu_check.supervise import share_out
 
 PATIENCE = 600.0
 
@@ -32,12 +32,18 @@ def ask(cache: Path, lines: Path, processes: int, quick: bool = False) -> bool:
         "TRITON_STORE_BINARY_ONLY": "1",
     }
     writer = Lines(lines, fresh=True)
-    supervise("gpu_check.sizes_cases", "triton", writer.write, PATIENCE, **variables)
-    supervise("gpu_check.smoke_cases", "triton", writer.write, PATIENCE, FQVAE_SHORT_SMOKE="1", **variables)
+
+    def cases(name: str, **more: str) -> None:
+        share_out(
+            f"gpu_check.{name}_cases", ("triton",), writer.write, PATIENCE, processes, **variables, **more
+        )
+
+    cases("sizes")
+    cases("smoke", FQVAE_SHORT_SMOKE="1")
     status = 0
     if not quick:
-        supervise("gpu_check.smoke_cases", "triton", writer.write, PATIENCE, **variables)
-        supervise("gpu_check.timing_cases", "triton", writer.write, PATIENCE, **variables)
+        cases("smoke")
+        cases("timing")
         # What PyTorch's own compiler asks for besides is not ours to compile ahead.
         more = ("-k", "not inductor")
         status = device_tests.run(device_tests.command(lines, "gpu", "triton", processes, *more), **variables)
