@@ -36,7 +36,7 @@ def test_stages_come_in_their_order():
 def test_limits_fit_two_calls():
     limits = [stage.limit for stage in stages.STAGES]
     assert sum(limits[:5]) <= 8 * 60 and sum(limits) <= 15 * 60
-    assert limits[-1] > stages.LONG_TESTS + stages.COMPILE_TESTS
+    assert stages.LONG_TESTS + stages.COMPILE_TESTS < 0.6
     (stage,) = run.parse_arguments(["--out", "x", "--limit", "smoke=3", "smoke"]).stages
     assert stage.limit == 3
 

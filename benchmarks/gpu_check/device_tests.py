@@ -26,12 +26,12 @@ def command(lines: Path, marks: str, backend: str | None, processes: int, *more:
     ]
 
 
-def run(arguments: list[str], timeout: float | None = None, **variables: str) -> int:
-    """pytest's exit status, or 124 after so many seconds. Each process has one thread: all cores have one."""
-    threads = {"OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"}
+def run(arguments: list[str], timeout: float | None = None, threads: str = "1", **variables: str) -> int:
+    """A command's exit status, or 124 after so many seconds. One thread each suits processes in parallel."""
+    limits = {f"{name}_NUM_THREADS": threads for name in ("OMP", "MKL", "OPENBLAS") if threads}
     try:
         done = subprocess.run(
-            arguments, cwd=ROOT, env=environment(**threads, **variables), timeout=timeout, check=False
+            arguments, cwd=ROOT, env=environment(**limits, **variables), timeout=timeout, check=False
         )
     except subprocess.TimeoutExpired:
         return 124
@@ -52,12 +52,11 @@ def main() -> int:
     out, stage = Path(sys.argv[1]), sys.argv[2]
     path = out / f"{stage}.jsonl"
     path.write_bytes(b"")
-    # Where the CPU stands in, its backend does, and Triton's programs are asked for if its compiler is there.
-    pretends = ON_CPU and stage == "triton" and importlib.util.find_spec("triton") is not None
+    # Where the CPU stands in, its backend does; with a cache at hand Triton's programs are asked for besides.
+    pretends = ON_CPU and stage == "triton" and bool(os.environ.get("TRITON_CACHE_DIR"))
+    pretends &= importlib.util.find_spec("triton") is not None
     backend = "cpu" if ON_CPU and not pretends else stage
-    variables = {"FQVAE_PRETEND_GPU": "1"} if pretends and os.environ.get("TRITON_CACHE_DIR") else {}
-    if pretends and not variables:
-        backend = "cpu"
+    variables = {"FQVAE_PRETEND_GPU": "1"} if pretends else {}
     status = run(command(path, "gpu and not long", backend, cores()), **variables)
     print(summary(path))
     return status

@@ -14,7 +14,7 @@ from gpu_check.stages import COMPILE_TESTS, LONG_TESTS
 
 
 def main() -> int:
-    out = Path(sys.argv[1])
+    out, limit = Path(sys.argv[1]), float(sys.argv[3])
     path = out / "long.jsonl"
     lines = Lines(path, fresh=True)
     backend = "cpu" if ON_CPU else None
@@ -23,16 +23,16 @@ def main() -> int:
     bench += ["--quick"] if ON_CPU else ["--device", "cuda"]
     marks = "gpu and long"
     parts = {
-        "tests": (device_tests.command(path, marks, backend, 0, *large), LONG_TESTS),
-        "compile": (device_tests.command(path, marks, backend, cores(), *compiling), COMPILE_TESTS),
+        "tests": (device_tests.command(path, marks, backend, 0, *large), limit * LONG_TESTS),
+        "compile": (device_tests.command(path, marks, backend, cores(), *compiling), limit * COMPILE_TESTS),
         "benchmark": (bench, None),
     }
     statuses = []
-    for name, (command, limit) in parts.items():
+    for name, (command, most) in parts.items():
         begun = time.monotonic()
-        status = device_tests.run(command, limit, **({"OMP_NUM_THREADS": ""} if name == "benchmark" else {}))
+        status = device_tests.run(command, most, threads="1" if name == "compile" else "")
         statuses.append(status)
-        lines.write(part=name, exit=status, seconds=round(time.monotonic() - begun, 1), limit_s=limit)
+        lines.write(part=name, exit=status, seconds=round(time.monotonic() - begun, 1), limit_s=most)
     print(f"{device_tests.summary(path)}; parts ended with {statuses}")
     return int(any(statuses))
 

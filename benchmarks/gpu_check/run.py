@@ -59,7 +59,7 @@ def run_stage(stage: Stage, out: Path, variables: dict[str, str]) -> int:
         log.write(f"\n=== {stage.name}\n".encode())
         log.flush()
         process = subprocess.Popen(
-            [sys.executable, "-m", stage.module, str(out), stage.name],
+            [sys.executable, "-m", stage.module, str(out), stage.name, str(stage.limit)],
             stdin=subprocess.DEVNULL,
             stdout=log,
             stderr=log,
