@@ -7,6 +7,7 @@ import os
 import shutil
 import subprocess
 import sys
+import tempfile
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,7 @@ from gpu_check.place import ON_CPU
 from gpu_check.processes import environment
 from gpu_check.results import Lines
 
+MARGIN = 3.0  # seconds between the end of ncu and that of the stage
 KERNELS = ("forward_z_float", "backward_z_float", "reduce")
 METRICS = {
     "gpu__time_duration.sum": "time",
@@ -71,28 +73,36 @@ def main() -> int:
         return skip("ncu is not installed")
     if ON_CPU:
         return skip("ncu needs a GPU, and the CPU stands in for it")
-    done = subprocess.run(
-        [
-            *(ncu, "--csv", "--metrics", ",".join(METRICS), "--kernel-name-base", "function"),
-            *("--kernel-name", f"regex:^({'|'.join(KERNELS)})$"),
-            *(sys.executable, "-m", "gpu_check.main_kernels"),
-        ],
-        capture_output=True,
-        text=True,
-        env=environment(),
-        check=False,
-    )
-    sys.stderr.write(done.stdout + done.stderr)
-    output = done.stdout + done.stderr
+    command = [
+        # Clocks stay as they are: locking them is a setting of the device.
+        *(ncu, "--csv", "--metrics", ",".join(METRICS), "--clock-control", "none"),
+        *("--kernel-name-base", "function", "--kernel-name", f"regex:^({'|'.join(KERNELS)})$"),
+        *(sys.executable, "-m", "gpu_check.main_kernels"),
+    ]
+    with tempfile.TemporaryFile("w+") as printed:
+        try:
+            status: int | str = subprocess.run(
+                command,
+                stdout=printed,
+                stderr=subprocess.STDOUT,
+                env=environment(),
+                timeout=float(sys.argv[3]) - MARGIN,
+                check=False,
+            ).returncode
+        except subprocess.TimeoutExpired:
+            status = "none: it took too long"
+        printed.seek(0)
+        output = printed.read()
+    sys.stderr.write(output)
     if "ERR_NVGPUCTRPERM" in output:
         return skip("the driver lets only administrators read counters (ERR_NVGPUCTRPERM)")
-    found = launches(done.stdout)
+    found = launches(output)
     for number, launch in enumerate(found):
         rows, codes = SHAPES[min(number // len(KERNELS), len(SHAPES) - 1)]
         lines.write(rows=rows, codes=codes, **launch)
     if not found:
         problem = next((line for line in output.splitlines() if line.startswith("==ERROR==")), output[-300:])
-        lines.write(error=f"exit status {done.returncode}, no counters: {problem}")
+        lines.write(error=f"exit status {status}, no counters: {problem}")
     print(f"counters of {len(found)} launches")
     return int(not found)
 

@@ -17,7 +17,7 @@ from gpu_check import packed
 from gpu_check.place import ON_CPU, has_gpu
 from gpu_check.processes import die_with_parent, environment
 from gpu_check.results import Lines
-from gpu_check.stages import NAMES, STAGES, Stage
+from gpu_check.stages import NAMES, STAGES, STAND_IN_FACTOR, Stage
 
 
 def parse_arguments(argv: list[str] | None = None) -> argparse.Namespace:
@@ -41,7 +41,7 @@ def parse_arguments(argv: list[str] | None = None) -> argparse.Namespace:
     for name in options.stages:
         if name not in NAMES:
             parser.error(f"STAGE was {name!r}; it may be {', '.join(NAMES)}")
-    limits = {stage.name: stage.limit for stage in STAGES}
+    limits = {stage.name: stage.limit * (STAND_IN_FACTOR if ON_CPU else 1) for stage in STAGES}
     for given in options.limit:
         name, _, seconds = given.partition("=")
         try:

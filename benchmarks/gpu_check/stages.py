@@ -30,6 +30,8 @@ STAGES = (
         "tests/gpu marked long, one after another, and the benchmark: long.jsonl",
     ),
 )
+# How many times longer they may take where the CPU stands in for a GPU, with fewer cores.
+STAND_IN_FACTOR = 4
 NAMES = tuple(stage.name for stage in STAGES)
 
 # What share of the last stage its tests may take; the benchmark has the rest.
