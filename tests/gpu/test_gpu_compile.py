@@ -9,6 +9,7 @@ from fqvae_kernels import ScalarQuantizer, gumbel_quantize, gumbel_quantize_logi
 
 pytestmark = [
     pytest.mark.gpu,
+    pytest.mark.long,
     pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::FutureWarning", "ignore::UserWarning"),
 ]
 

@@ -300,6 +300,7 @@ def need_memory(device, needed: int):
         pytest.skip(f"needs {needed / 2**30:.0f} GiB of free device memory, there are {free / 2**30:.0f}")
 
 
+@pytest.mark.long
 def test_more_than_2_to_the_31_scalars(backend, device):
     """The first and the last rows, of two codes. On the CPU a smaller number, which checks this test."""
     rows = 2**31 + 19 if device.type == "cuda" else 2**20 + 19
@@ -319,6 +320,7 @@ def test_more_than_2_to_the_31_scalars(backend, device):
     assert torch.equal(nearest.indices[:1_000], nearest.indices[last:])
 
 
+@pytest.mark.long
 def test_more_than_2_to_the_31_logits(backend, device):
     """Weights and gradients of the last rows, whose places do not fit in 32 bits."""
     codes = 64
