@@ -13,6 +13,8 @@ import pytest
 import torch
 from gpu_check import packed, place, results, run, smoke_cases, stages, supervise
 
+from fqvae_kernels.backends._cuda.geometry import Device
+
 ROOT = pathlib.Path(__file__).parent.parent
 SCRIPT = ROOT / "benchmarks" / "gpu_check.sh"
 ORDER = ("facts", "smoke", "timings", "cuda", "ncu", "triton", "sanitizer", "long")
@@ -214,11 +216,11 @@ class Recording:
     def unavailable_reason(self, device):
         return None
 
-    def multiprocessors(self, device):
-        return 132
+    def describe(self, device):
+        return Device(132, 228 * 1024)
 
-    def launch(self, kernel, *rest):
-        self.launched.append(kernel)
+    def launch(self, launch, *rest):
+        self.launched.append(launch.kernel)
 
 
 def test_geometries_are_forced_and_kernels_left_out(monkeypatch):
@@ -239,6 +241,16 @@ def test_geometries_are_forced_and_kernels_left_out(monkeypatch):
     with geometries.forced() as seen:
         steps["forward"]()
     assert launcher.launched == ["reduce", "forward_z_float"] and len(seen) == 1
+    many = timing_cases.pass_steps("cuda", 2**20, 64)
+    with geometries.only("posterior"):
+        many["forward"]()
+    assert launcher.launched[-1] == "posterior_float"
+    with geometries.forced(lanes=4):
+        many["forward"]()
+    assert launcher.launched[-1] == "forward_z_float"
+    with geometries.only("backward"):
+        timing_cases.pass_steps("cuda", 3072, 64, frozen=True)["both"]()
+    assert launcher.launched[-1] == "backward_slopes_float"
     with (
         pytest.raises(geometries.MismatchError, match="no kernel began with 'none'"),
         geometries.only("none"),

@@ -8,7 +8,7 @@ import sys
 
 import pytest
 import torch
-from gpu_check import packed, results
+from gpu_check import device_tests, packed, results
 from gpu_check.processes import environment
 
 ROOT = pathlib.Path(__file__).parent.parent
@@ -114,3 +114,23 @@ def test_programs_that_were_packed_are_found_by_another_copy_of_the_package(tmp_
     shutil.copytree(ROOT / "fqvae_kernels", copy / "fqvae_kernels")
     assert ask(tmp_path, copy, there, (3, 300)) == (2, 0)
     assert ask(tmp_path, copy, there, (3, 10)) == (2, 1)
+
+
+@pytest.mark.slow
+def test_tests_of_the_gpu_ask_for_programs_without_one(tmp_path, native):
+    """The kernels are the compiled ones, though tests/conftest.py would have them interpreted."""
+    pytest.importorskip("triton")
+    if torch.cuda.is_available():
+        pytest.skip("a GPU need not be pretended here")
+    lines = tmp_path / "lines.jsonl"
+    variables = environment(
+        TRITON_CACHE_DIR=str(tmp_path / "cache"), FQVAE_GPU_TESTS_ON="cpu", FQVAE_PRETEND_GPU="1"
+    )
+    tests = ("-k", "test_nearest_is_captured")
+    command = device_tests.command(lines, "gpu", "triton", 0, *tests)
+    for compiled in (1, 0):
+        done = subprocess.run(command, cwd=ROOT, env=variables, capture_output=True, text=True)
+        assert done.returncode == 0, done.stdout
+        line = results.read(lines)[-1]
+        assert line["outcome"] == "passed" and len(line["asked"]) == 1
+        assert len(line.get("compiled", ())) == compiled

@@ -17,7 +17,8 @@ from gpu_check.processes import environment
 from gpu_check.results import Lines
 
 MARGIN = 3.0  # seconds between the end of ncu and that of the stage
-KERNELS = ("forward_z_float", "backward_z_float", "reduce")
+KERNELS = ("forward_z_float", "forward_z_table_float", "backward_z_float", "reduce")
+A_SHAPE = 3  # launches: one of the two forward kernels, and the others
 METRICS = {
     "gpu__time_duration.sum": "time",
     "sm__inst_issued.avg.pct_of_peak_sustained_active": "issue slots used, %",
@@ -98,7 +99,7 @@ def main() -> int:
         return skip("the driver lets only administrators read counters (ERR_NVGPUCTRPERM)")
     found = launches(output)
     for number, launch in enumerate(found):
-        rows, codes = SHAPES[min(number // len(KERNELS), len(SHAPES) - 1)]
+        rows, codes = SHAPES[min(number // A_SHAPE, len(SHAPES) - 1)]
         lines.write(rows=rows, codes=codes, **launch)
     if not found:
         problem = next((line for line in output.splitlines() if line.startswith("==ERROR==")), output[-300:])

@@ -13,7 +13,7 @@ from typing import Any
 from unittest import mock
 
 from fqvae_kernels.backends import cuda
-from fqvae_kernels.backends._cuda import arguments, geometry
+from fqvae_kernels.backends._cuda import geometry, plans
 
 
 class MismatchError(RuntimeError):
@@ -25,7 +25,9 @@ def forced(lanes: int | None = None, blocks: int | None = None) -> Iterator[list
     """Within, passes take these lanes and blocks, where given. Yields the geometries that were taken."""
     seen: list[Any] = []
     with contextlib.ExitStack() as stack:
-        for name, value in (("_lanes", lanes), ("_blocks", blocks)):
+        # The pass that reads a table has a thread for each row.
+        no_table = None if lanes is None else False
+        for name, value in (("choose_lanes", lanes), ("_blocks", blocks), ("tabulates", no_table)):
             if value is not None:
                 if not hasattr(geometry, name):
                     raise MismatchError(f"geometry.py has no function {name} to replace")
@@ -51,7 +53,7 @@ def _watched(choose: Callable[..., Any], seen: list[Any]) -> Callable[..., Any]:
 
 def _forget() -> None:
     """Empties what the backend keeps of earlier calls, choices among them."""
-    for module in (cuda, geometry, arguments):
+    for module in (cuda, geometry, plans):
         for value in vars(module).values():
             if isinstance(value, functools._lru_cache_wrapper):
                 value.cache_clear()
@@ -67,11 +69,11 @@ class _Some:
     def __getattr__(self, name: str) -> Any:
         return getattr(self._launcher, name)
 
-    def launch(self, kernel: str, *values: Any, **named: Any) -> None:
+    def launch(self, launch: Any, *values: Any) -> None:
         """Starts the kernel, or does nothing."""
-        if self._wanted(kernel):
-            self.started.append(kernel)
-            self._launcher.launch(kernel, *values, **named)
+        if self._wanted(launch.kernel):
+            self.started.append(launch.kernel)
+            self._launcher.launch(launch, *values)
 
 
 @contextlib.contextmanager

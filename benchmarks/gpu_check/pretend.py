@@ -34,6 +34,8 @@ def install() -> None:
     # Imported now, so that they are compiled kernels, whatever comes after.
     from fqvae_kernels.backends._triton import backward, forward, noise  # noqa: F401
 
+    if not isinstance(forward.nearest_kernel, triton.JITFunction):
+        raise RuntimeError("the kernels were imported before, to be interpreted")
     triton.runtime.driver.set_active(Driver())
     backends._MODULES["triton"] = Asking()
     backends._best.cache_clear()

@@ -3,7 +3,7 @@
     pytest -p gpu_check.pytest_programs ...
 
 A program counts once in a process. With FQVAE_PRETEND_GPU=1 backend "triton" asks for them without a GPU, see
-pretend.py; the kernels are then imported here, before tests/conftest.py has them interpreted.
+pretend.py; this module is imported before tests/conftest.py, which would have the kernels interpreted.
 """
 
 from __future__ import annotations
@@ -18,11 +18,13 @@ _asked: list[str] = []
 _compiled: list[str] = []
 
 
-def pytest_configure(config):
-    if PRETENDED:
-        from gpu_check import pretend
+if PRETENDED:
+    from gpu_check import pretend
 
-        pretend.install()
+    pretend.install()
+
+
+def pytest_configure(config):
     if importlib.util.find_spec("triton") is not None:
         from gpu_check import programs
 

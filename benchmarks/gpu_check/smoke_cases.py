@@ -5,13 +5,13 @@ from __future__ import annotations
 import itertools
 import os
 from collections.abc import Callable
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 
 import fqvae_kernels
 from fqvae_kernels import backends
-from gpu_check.place import device_name, expected_backend
+from gpu_check.place import ON_CPU, device_name, expected_backend
 
 CODES = (64, 5, 1, 1000, 5000)
 DTYPES = (torch.float32, torch.bfloat16, torch.float16, torch.float64)
@@ -19,18 +19,33 @@ TEMPERATURE, SEED, LATENTS = 0.7, 1234, 3
 # Indices that may differ between two backends: scores of two codes that are equal to within rounding.
 MOST_TIES = 2
 
-# what: logits?, hard?, weights (and a gradient of the temperature)?, a codebook for each latent?
+
+class Pass(NamedTuple):
+    """weights: and a gradient of the temperature. codebooks: one for each latent. frozen: the codebook wants
+    no gradient. many: so many rows that the CUDA backend reads the KL from a table.
+    """
+
+    logits: bool = False
+    hard: bool = False
+    weights: bool = False
+    codebooks: bool = False
+    frozen: bool = False
+    many: bool = False
+
+
 PASSES = {
-    "z": (False, False, False, False),
-    "z, weights": (False, False, True, False),
-    "z, hard": (False, True, False, False),
-    "z, hard, weights": (False, True, True, False),
-    "z, codebooks": (False, False, True, True),
-    "logits": (True, False, False, False),
-    "logits, weights": (True, False, True, False),
-    "logits, hard": (True, True, False, False),
-    "logits, codebooks": (True, True, True, True),
+    "z": Pass(),
+    "z, weights": Pass(weights=True),
+    "z, hard": Pass(hard=True),
+    "z, hard, weights": Pass(hard=True, weights=True),
+    "z, codebooks": Pass(weights=True, codebooks=True),
+    "z, frozen": Pass(frozen=True),
+    "logits": Pass(logits=True),
+    "logits, weights": Pass(logits=True, weights=True),
+    "logits, hard": Pass(logits=True, hard=True),
+    "logits, codebooks": Pass(logits=True, hard=True, weights=True, codebooks=True),
 }
+MANY_ROWS = 2**19
 
 Case = tuple[dict[str, Any], Callable[[], dict[str, Any]]]
 
@@ -55,7 +70,10 @@ def cases(backend: str) -> list[Case]:
                     "dtype": name,
                     "codes": codes,
                 }
-                found.append((about, _pass(backend, dtype, codes, backward, *options)))
+                found.append((about, _pass(backend, dtype, codes, backward, options)))
+        if codes == 64 and not (short or ON_CPU):
+            about = {"what": "backward z, many rows", "dtype": name, "codes": codes}
+            found.append((about, _pass(backend, dtype, codes, True, Pass(many=True))))
         for latents in (0, LATENTS):
             about = {"what": "nearest, codebooks" if latents else "nearest", "dtype": name, "codes": codes}
             found.append((about, _nearest(backend, dtype, codes, latents)))
@@ -66,17 +84,12 @@ def cases(backend: str) -> list[Case]:
 
 
 def _pass(
-    backend: str,
-    dtype: torch.dtype,
-    codes: int,
-    backward: bool,
-    logits: bool,
-    hard: bool,
-    weights: bool,
-    codebooks: bool,
+    backend: str, dtype: torch.dtype, codes: int, backward: bool, options: Pass
 ) -> Callable[[], dict[str, Any]]:
+    logits, hard, weights, codebooks, frozen, many = options
+
     def results(name: str, device: str) -> list[torch.Tensor | None]:
-        rows = rows_of(codes, backend)
+        rows = MANY_ROWS if many else rows_of(codes, backend)
         random = torch.Generator().manual_seed(1000 * codes + rows)
 
         def normal(*shape: int) -> torch.Tensor:
@@ -87,7 +100,7 @@ def _pass(
         book = normal(*((LATENTS, codes) if codebooks else (codes,))).to(device, compute)
         input = normal(*lead, *((codes,) if logits else ())).to(device, dtype)
         temperature = torch.tensor(TEMPERATURE, device=device)
-        leaves = [input, book, temperature] if weights else [input, book]
+        leaves = [input] if frozen else [input, book, temperature] if weights else [input, book]
         for leaf in leaves if backward else ():
             leaf.requires_grad_()
         quantize = fqvae_kernels.gumbel_quantize_logits if logits else fqvae_kernels.gumbel_quantize

@@ -37,12 +37,14 @@ def cases(subject: str) -> list[Case]:
     if subject == "sweep":
         return [] if ON_CPU else list(_sweeps())
     first = [({"what": "copy", "bytes": COPIED_BYTES}, _copy)] if subject == BACKENDS[0] else []
-    parts = (
-        ["forward", "backward", "reduce", "both"] if subject == "cuda" else ["forward", "backward", "both"]
-    )
+    parts = ["forward", "backward", "both"]
+    if subject == "cuda":
+        parts = ["forward", "backward", "reduce", "both", "frozen both"]
     if subject == "reference":
         parts = []  # it has no passes that are called as a pair
     kernels = [_kernel(subject, part, *shape) for shape in SHAPES for part in parts]
+    if subject == "cuda":
+        kernels += [_kernel(subject, "posterior", max(ROWS), codes) for codes in CODES if codes > 16]
     public = [_public(subject, part, *shape) for shape in SHAPES for part in ("forward", "both")]
     # Calls at the sizes where the host decides come before the kernels of the other sizes.
     return first + kernels[: len(parts)] + public[:2] + kernels[len(parts) :] + public[2:]
@@ -85,10 +87,13 @@ def _copy() -> dict[str, Any]:
     return found | {"gb_per_s": round(2e-3 * COPIED_BYTES / max(found["us"], 1e-3), 1)}
 
 
-def pass_steps(backend: str, rows: int, codes: int) -> dict[str, Callable[[], Any]]:
-    """The forward pass, the backward pass and both, by the backend's own functions: no autograd."""
+def pass_steps(backend: str, rows: int, codes: int, frozen: bool = False) -> dict[str, Callable[[], Any]]:
+    """The forward pass, the backward pass and both, by the backend's own functions: no autograd.
+
+    frozen: the codebook wants no gradient.
+    """
     module, tensors = backends.kernel(backend), Tensors(rows, codes)
-    z, book, call = tensors.z, tensors.book, tensors.call
+    z, book, call = tensors.z, tensors.book, tensors.call._replace(only_input=frozen)
     stats = book.new_zeros((module.stats_rows, rows))
     indices = module.gumbel_forward(z, book, call, stats)[1]
 
@@ -96,14 +101,16 @@ def pass_steps(backend: str, rows: int, codes: int) -> dict[str, Callable[[], An
         return module.gumbel_forward(z, book, call, stats)
 
     def backward() -> Any:
-        needs = (True, True, False)
+        needs = (True, not frozen, False)
         return module.gumbel_backward(z, book, call, indices, stats, tensors.a, tensors.h, None, needs)
 
     return {"forward": forward, "backward": backward, "both": lambda: (forward(), backward())}
 
 
 def _kernel(backend: str, part: str, rows: int, codes: int) -> Case:
-    """A kernel by itself; of the CUDA backend, `backward` is without `reduce` and `both` is everything."""
+    """A kernel by itself; of the CUDA backend, `forward` is without `posterior`, which fills the table that
+    many rows read, `backward` is without `reduce`, and `both` is everything.
+    """
 
     def run() -> dict[str, Any]:
         if backend != "cuda":
@@ -111,12 +118,12 @@ def _kernel(backend: str, part: str, rows: int, codes: int) -> Case:
         from gpu_check.geometries import forced, only
 
         with forced() as seen:
-            steps = pass_steps(backend, rows, codes)
-            if part == "both":
-                found = on_device(steps[part])
+            steps = pass_steps(backend, rows, codes, frozen=part == "frozen both")
+            if part.endswith("both"):
+                found = on_device(steps["both"])
             else:
                 with only(part):
-                    found = on_device(steps["backward" if part == "reduce" else part])
+                    found = on_device(steps[{"reduce": "backward", "posterior": "forward"}.get(part, part)])
         return found | _chosen(seen[-1:])
 
     return {"what": f"kernel {part}", "rows": rows, "codes": codes}, run
