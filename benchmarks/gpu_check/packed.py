@@ -11,7 +11,7 @@ from pathlib import Path
 from gpu_check.processes import ROOT
 
 FOLDER = ROOT / "build" / "gpu_check" / "packed"
-CACHE = "triton_cache.tar.gz"
+CACHE = "triton_cache.tar.xz"
 PACKAGE = ROOT / "fqvae_kernels"
 
 
@@ -45,7 +45,7 @@ def pack(folder: Path, archive: Path, programs: set[str]) -> None:
         about = json.loads((group.parent / group.name.removeprefix("__grp__")).read_text())
         if f"{about['name']}-{about['hash'][:10]}" not in programs:
             shutil.rmtree(group.parent)
-    with tarfile.open(archive, "w:gz", compresslevel=9) as file:
+    with tarfile.open(archive, "w:xz", preset=3) as file:
         for path in sorted(folder.glob("*/*")):
             if path.suffix in (".cubin", ".json", ".so"):
                 file.add(path, path.relative_to(folder))

@@ -20,7 +20,7 @@ from __future__ import annotations
 import triton
 import triton.language as tl
 
-from fqvae_kernels.backends._triton.jit import kernel
+from fqvae_kernels.backends._triton.jit import kernel, settle_keys
 from fqvae_kernels.backends._triton.noise import LN2, exp2, philox, read_seed
 from fqvae_kernels.backends._triton.score import (
     BEST,
@@ -237,3 +237,6 @@ def sum_partials_kernel(
         mask = (line < count) & (column < width)
         total += tl.load(partials + line.to(tl.int64) * width + column, mask=mask, other=0.0).to(total.dtype)
     tl.store(sums + column, tl.sum(total, axis=0, keep_dims=True), mask=column < width)
+
+
+settle_keys(globals())

@@ -11,7 +11,7 @@ from __future__ import annotations
 import triton
 import triton.language as tl
 
-from fqvae_kernels.backends._triton.jit import kernel
+from fqvae_kernels.backends._triton.jit import kernel, settle_keys
 from fqvae_kernels.backends._triton.noise import exp2, philox, read_seed
 from fqvae_kernels.backends._triton.score import (
     BEST,
@@ -374,3 +374,6 @@ def nearest_kernel(
     _, index = nearest_code(book, codes, tl.minimum(tl.maximum(z, lowest), highest), ROWS, BLOCKS)
     tl.store(quantized + row, tl.where(usable, tl.load(book + index), float("nan")), mask=inside)
     tl.store(indices + row, index.to(tl.int64), mask=inside)
+
+
+settle_keys(globals())

@@ -47,3 +47,18 @@ def kernel(function):
         if parameter.annotation != "tl.constexpr"
     ]
     return triton.jit(function, do_not_specialize=names, do_not_specialize_on_alignment=names)
+
+
+def settle_keys(module):
+    """Take the keys of a module's functions, of which programs in Triton's cache have theirs, callees first.
+
+    Left to itself, Triton (3.6, for one) takes a function's key at its first use, and has the global values of a
+    callee in it only if the callee had a key by then: a process that began with another kernel would not find
+    the programs.
+
+    Args:
+        module: its globals, when all functions are defined, each behind those that it calls.
+    """
+    for value in list(module.values()):
+        if isinstance(value, triton.JITFunction):
+            value.cache_key  # noqa: B018

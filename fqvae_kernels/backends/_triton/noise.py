@@ -10,7 +10,7 @@ from __future__ import annotations
 import triton
 import triton.language as tl
 
-from fqvae_kernels.backends._triton.jit import INTERPRETED, NVIDIA, kernel
+from fqvae_kernels.backends._triton.jit import INTERPRETED, NVIDIA, kernel, settle_keys
 
 LN2 = tl.constexpr(0.6931471805599453)
 LOG2_E = tl.constexpr(1.4426950408889634)
@@ -189,3 +189,6 @@ def gumbel_noise_kernel(
         code = 4 * block + j
         value = gumbel_of(words[j], noise.dtype.element_ty)
         tl.store(noise + row * codes + code, value, mask=(row < rows) & (code < codes))
+
+
+settle_keys(globals())

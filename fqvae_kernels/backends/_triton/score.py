@@ -12,6 +12,7 @@ from __future__ import annotations
 import triton
 import triton.language as tl
 
+from fqvae_kernels.backends._triton.jit import settle_keys
 from fqvae_kernels.backends._triton.noise import LOG2_E, exp2, log_exponential, minus_natural
 
 # What is further away counts as this far: a weight of exactly 0 and no 0 times infinity.
@@ -112,3 +113,6 @@ def soft_weight(score, best, scale, log2_total):
 def base_2(x):
     """Nats to bits."""
     return x * LOG2_E
+
+
+settle_keys(globals())
