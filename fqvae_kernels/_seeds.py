@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ctypes
 import operator
 import threading
 
@@ -14,11 +15,19 @@ _SEED = torch.zeros((), dtype=torch.int64, device="cpu")
 
 
 class _Place(threading.local):
-    """A tensor of each thread's own that draws are written to: a new one for each costs as much again."""
+    """A tensor of each thread's own that draws are written to, and the number that its memory holds.
+
+    A new tensor for each draw, and Tensor.item to read it, would each cost as much again as the draw.
+    """
 
     def __init__(self) -> None:
         with torch.inference_mode(False):
             self.seed = torch.zeros((), dtype=torch.int64, device="cpu")
+        self.bits = ctypes.c_int64.from_address(self.seed.data_ptr())
+
+    def draw(self) -> int:
+        self.seed.random_()
+        return self.bits.value
 
 
 _place = _Place()
@@ -32,7 +41,7 @@ def draw_seed(data: Tensor) -> int | Tensor:
     """
     if data.is_cuda and torch.cuda.is_current_stream_capturing():
         return torch.empty((), dtype=torch.int64, device=data.device).random_()
-    return _draw_on_cpu()
+    return _place.draw()
 
 
 def draw_seed_tensor(device: torch.device) -> Tensor:
@@ -41,7 +50,7 @@ def draw_seed_tensor(device: torch.device) -> Tensor:
         return torch.empty_like(_SEED).random_()
     if device.type == "cuda" and torch.cuda.is_current_stream_capturing():
         return torch.empty((), dtype=torch.int64, device=device).random_()
-    return seed_to_tensor(_draw_on_cpu(), device)
+    return seed_to_tensor(_place.draw(), device)
 
 
 def place_of_numbers(device: torch.device) -> torch.device:
@@ -51,10 +60,6 @@ def place_of_numbers(device: torch.device) -> torch.device:
     nothing that happens on the CPU. Meta tensors are traced like those.
     """
     return device if device.type in ("cuda", "meta") else _SEED.device
-
-
-def _draw_on_cpu() -> int:
-    return int(_place.seed.random_().item())
 
 
 def seed_to_int(seed: int | Tensor) -> int:
