@@ -52,8 +52,8 @@ def kernel(function):
 def settle_keys(module):
     """Take the keys of a module's functions, of which programs in Triton's cache have theirs, callees first.
 
-    Left to itself, Triton (3.6, for one) takes a function's key at its first use, and has the global values of
-    a callee in it only if the callee had a key by then: a process that began with another kernel would not
+    Left to itself, Triton (3.6, for one) takes a function's key at its first use, and has the global values
+    of a callee in it only if the callee had a key by then: a process that began with another kernel would not
     find the programs.
 
     Args:
