@@ -102,8 +102,9 @@ def main(arguments: list[str] | None = None) -> dict[str, list[float]]:
     parser.add_argument("--codes", type=int, default=64, help="default: 64")
     parser.add_argument("--rounds", type=int, default=500, help="default: 500")
     options = parser.parse_args(arguments)
+    threads, before = torch.get_num_threads(), cuda.launcher
     torch.set_num_threads(1)
-    before, cuda.launcher = cuda.launcher, NoLaunch()
+    cuda.launcher = NoLaunch()
     gc.disable()
     try:
         calls = contenders(options.rows, options.codes)
@@ -112,6 +113,7 @@ def main(arguments: list[str] | None = None) -> dict[str, list[float]]:
     finally:
         gc.enable()
         cuda.launcher = before
+        torch.set_num_threads(threads)
     print(f"N = {options.rows}, K = {options.codes}, {options.rounds} rounds of {CALLS} calls: us a call")
     print(f"{'':<16}{'fastest':>8}{'median':>8}")
     for name, each in times.items():

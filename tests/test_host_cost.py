@@ -95,9 +95,9 @@ def test_the_tensors_that_a_kernel_may_write_to(recorder):
 
 
 def test_the_benchmark_runs(capsys):
-    before = cuda.launcher
+    before, threads = cuda.launcher, torch.get_num_threads()
     times = host_bench.main(["--rounds", "2", "--rows", "5"])
-    assert cuda.launcher is before
+    assert cuda.launcher is before and torch.get_num_threads() == threads
     assert all(len(each) == 2 for each in times.values())
     said = capsys.readouterr().out
     assert "N = 5, K = 64" in said and "autograd alone" in said

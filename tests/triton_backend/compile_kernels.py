@@ -9,6 +9,7 @@ a PyTorch for AMD's GPUs: "arch" is then a name such as gfx942, and "assembly" i
 
 import importlib
 import json
+import os
 import pathlib
 import re
 import subprocess
@@ -69,7 +70,10 @@ def resources(cubin: bytes) -> dict:
 def main() -> None:
     if "hip" in sys.argv:
         torch.version.hip = "6.4"
-    for edit in [argument for argument in sys.argv[1:] if "=" in argument]:
+    edits = [argument for argument in sys.argv[1:] if "=" in argument]
+    if edits:  # keys are taken at the import: they do not tell the edited programs from the others
+        os.environ["TRITON_CACHE_DIR"] = tempfile.mkdtemp(prefix="fqvae-triton-")
+    for edit in edits:
         path, _, other = edit.partition("=")
         module = importlib.import_module(f"{PACKAGE}.{path.partition('.')[0]}")
         setattr(module, path.partition(".")[2], getattr(module, other))
