@@ -1,8 +1,8 @@
 """Registers, shared memory and spills of the compiled CUDA kernels.
 
 resources.csv has what nvcc of the release that it names made of them. More registers than there, counted by
-eights, or any local memory, fails. A change that is meant: `python tests/cuda_backend/test_cuda_resources.py` writes the
-table anew.
+eights, or any local memory, fails. A change that is meant: `python tests/cuda_backend/test_cuda_resources.py`
+writes the table anew.
 """
 
 import csv
