@@ -345,4 +345,5 @@ def test_a_stage_with_the_cpu_as_stand_in(tmp_path, stage, native):
     )
     assert done.returncode == 0, done.stdout + done.stderr
     lines = results.read(tmp_path / "out" / f"{stage}.jsonl")
-    assert len(lines) > 40 and not [line for line in lines if "error" in line]
+    assert len(lines) >= {"smoke": 900, "timings": 39}[stage]
+    assert not [line for line in lines if "error" in line]
