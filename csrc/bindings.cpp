@@ -1,16 +1,18 @@
-// The Python module fqvae_kernels._native. Tensors come as addresses and sizes: nothing of PyTorch's C++ is
-// used, so that one build serves every release of it. The caller, backends/cpu.py, answers for types, lengths
-// and contiguity.
+// The Python module fqvae_kernels._native. A pass comes as the bytes of one struct, whose tensors are
+// addresses: nothing of PyTorch's C++ is used, so that one build serves every release of it. The caller,
+// backends/cpu.py, answers for types, lengths and contiguity.
 #include <pybind11/pybind11.h>
 #include <pybind11/stl.h>
 
+#include <cstring>
 #include <stdexcept>
 #include <string>
+#include <string_view>
 
 #include "cpu/dispatch.h"
 #include "cpu/parallel.h"
-#include "cuda/approximate.h"
-#include "row/forward.h"
+#include "row/approximate.h"
+#include "row/stats.h"
 
 namespace py = pybind11;
 using namespace fqvae;
@@ -20,28 +22,46 @@ namespace {
 using Address = uintptr_t;
 template <class T> T *at(Address address) { return reinterpret_cast<T *>(address); }
 
-Problem problem(Address input, int dtype, bool is_logits, Address codebook, int64_t rows, int64_t codes,
-                int64_t codebooks, uint64_t seed, uint64_t row_offset, double temperature, bool hard) {
-    if (dtype < 0 || dtype > 3)
-        throw std::invalid_argument("dtype must be 0, 1, 2 or 3, got " + std::to_string(dtype));
+// The number of codes as the kernels take it. Throws std::invalid_argument, in Python a ValueError.
+int checked_codes(int64_t codes) {
     if (codes < 1 || codes > (int64_t(1) << 24))
         throw std::invalid_argument("codes must be in [1, 2**24], got " + std::to_string(codes));
-    if (rows < 0 || codebooks < 1 || rows % codebooks != 0)
-        throw std::invalid_argument("rows must be a multiple of codebooks, got " + std::to_string(rows) +
-                                    " and " + std::to_string(codebooks));
-    if (!(temperature > 0))
-        throw std::invalid_argument("temperature must be above 0, got " + std::to_string(temperature));
-    return {at<const void>(input),
-            static_cast<DType>(dtype),
-            is_logits,
-            at<const void>(codebook),
-            rows,
-            static_cast<int>(codes),
-            codebooks,
-            seed,
-            row_offset,
-            temperature,
-            hard};
+    return static_cast<int>(codes);
+}
+
+// What Python packs for a pass, in this order.
+struct ForwardArguments {
+    Call call;
+    Outputs out;
+};
+struct BackwardPass {
+    Call call;
+    BackwardArguments arguments;
+};
+
+// The struct in these bytes. What would make the kernels read or write elsewhere is refused.
+template <class Pass> Pass unpack(const py::bytes &packed, const char *name) {
+    const std::string_view bytes = packed;
+    if (bytes.size() != sizeof(Pass))
+        throw std::invalid_argument(std::string(name) + " takes " + std::to_string(sizeof(Pass)) +
+                                    " bytes of arguments, got " + std::to_string(bytes.size()));
+    Pass pass;
+    memcpy(&pass, bytes.data(), sizeof pass);
+    const Call &call = pass.call;
+    const auto dtype = static_cast<int>(call.dtype), estimator = static_cast<int>(call.estimator);
+    if (dtype < 0 || dtype > 3)
+        throw std::invalid_argument("dtype must be 0, 1, 2 or 3, got " + std::to_string(dtype));
+    if (estimator < 0 || estimator > 3)
+        throw std::invalid_argument("estimator must be 0, 1, 2 or 3, got " + std::to_string(estimator));
+    checked_codes(call.codes);
+    if (call.rows < 0 || call.codebooks < 1 || call.rows % call.codebooks != 0)
+        throw std::invalid_argument("rows must be a multiple of codebooks, got " + std::to_string(call.rows) +
+                                    " and " + std::to_string(call.codebooks));
+    if (!(call.temperature > 0))
+        throw std::invalid_argument("temperature must be above 0, got " + std::to_string(call.temperature));
+    if (call.seed_at || call.temperature_at)
+        throw std::invalid_argument("seed and temperature must come by value");
+    return pass;
 }
 
 py::dict build_info() {
@@ -73,62 +93,44 @@ py::dict build_info() {
 
 PYBIND11_MODULE(_native, m) {
     m.doc() = "The compiled kernels of fqvae_kernels; see backends/cpu.py for the face that belongs to them.";
-    m.attr("ROW_SUMS") = kRowSums;
-    instruction_set(); // an impossible FQVAE_CPU_ISA is said now, as an ImportError
+    m.attr("STATS") = static_cast<int>(kStats);
+    instruction_set(); // an impossible FQVAE_CPU_ISA is said now, as an ImportError that names it
 
-    m.def("gumbel_forward", [](Address input, int dtype, bool is_logits, Address codebook, int64_t rows,
-                               int64_t codes, int64_t codebooks, uint64_t seed, uint64_t row_offset,
-                               double temperature, bool hard, Address quantized, Address indices, Address kl,
-                               Address weights, Address sums, int threads) {
-        const Problem p = problem(input, dtype, is_logits, codebook, rows, codes, codebooks, seed, row_offset,
-                                  temperature, hard);
+    m.def("forward", [](const py::bytes &packed, int threads) {
+        const auto pass = unpack<ForwardArguments>(packed, "forward");
         py::gil_scoped_release release;
-        gumbel_forward(
-            p, {at<void>(quantized), at<int64_t>(indices), at<void>(kl), at<void>(weights), at<void>(sums)},
-            threads);
+        forward(pass.call, pass.out, threads);
     });
-    m.def("gumbel_backward",
-          [](Address input, int dtype, bool is_logits, Address codebook, int64_t rows, int64_t codes,
-             int64_t codebooks, uint64_t seed, uint64_t row_offset, double temperature, bool hard,
-             Address indices, Address sums, Address grad_quantized, Address grad_kl, Address grad_weights,
-             Address grad_input, Address grad_codebook, Address grad_temperature, int threads) {
-              const Problem p = problem(input, dtype, is_logits, codebook, rows, codes, codebooks, seed,
-                                        row_offset, temperature, hard);
-              py::gil_scoped_release release;
-              gumbel_backward(p,
-                              {at<int64_t>(indices), at<void>(sums), at<void>(grad_quantized),
-                               at<void>(grad_kl), at<void>(grad_weights), at<void>(grad_input), false},
-                              at<void>(grad_codebook), at<double>(grad_temperature), threads);
-          });
-    m.def("nearest_forward", [](Address z, int dtype, Address codebook, int64_t rows, int64_t codes,
-                                int64_t codebooks, Address quantized, Address indices, int threads) {
-        const Problem p = problem(z, dtype, false, codebook, rows, codes, codebooks, 0, 0, 1, true);
+    m.def("backward", [](const py::bytes &packed, int threads) {
+        const auto pass = unpack<BackwardPass>(packed, "backward");
+        if (pass.call.estimator == Estimator::kNearest)
+            throw std::invalid_argument("estimator must not be 3 (nearest) in a backward pass");
         py::gil_scoped_release release;
-        nearest_forward(p, {at<void>(quantized), at<int64_t>(indices)}, threads);
+        backward(pass.call, pass.arguments, threads);
     });
-    m.def("gumbel_noise", [](uint64_t seed, uint64_t row_offset, int64_t rows, int codes, bool is_double,
+    m.def("gumbel_noise", [](uint64_t seed, uint64_t row_offset, int64_t rows, int64_t codes, bool is_double,
                              Address out, int threads) {
         py::gil_scoped_release release;
-        gumbel_noise(seed, row_offset, rows, codes, is_double, at<void>(out), threads);
+        gumbel_noise(seed, row_offset, rows, checked_codes(codes), is_double, at<void>(out), threads);
     });
     m.def("gumbel_from_words", [](Address words, int64_t count, bool is_double, Address out) {
         py::gil_scoped_release release;
         gumbel_from_words(at<uint32_t>(words), count, is_double, at<void>(out));
     });
     m.def("philox_words",
-          [](uint64_t seed, uint64_t row_offset, int64_t rows, int codes, Address out, int threads) {
+          [](uint64_t seed, uint64_t row_offset, int64_t rows, int64_t codes, Address out, int threads) {
               py::gil_scoped_release release;
-              philox_words(seed, row_offset, rows, codes, at<uint32_t>(out), threads);
+              philox_words(seed, row_offset, rows, checked_codes(codes), at<uint32_t>(out), threads);
           });
-    m.def("philox_floor", [](uint64_t seed, int64_t rows, int codes, int threads) {
+    m.def("philox_floor", [](uint64_t seed, int64_t rows, int64_t codes, int threads) {
         py::gil_scoped_release release;
-        return philox_floor(seed, rows, codes, threads);
+        return philox_floor(seed, rows, checked_codes(codes), threads);
     });
 
     m.def("instruction_sets", &instruction_sets);
     m.def("instruction_set", &instruction_set);
     m.def("use_instruction_set", &use_instruction_set);
-    m.def("set_device_error", [](const std::string &error) { // of the instruction set "device": for tests
+    m.def("set_device_error", [](const std::string &error) { // of the instruction set "device": a test hook
         const char *known[] = {"none", "up", "down", "scattered"};
         for (int i = 0; i < 4; ++i)
             if (error == known[i]) {

@@ -31,7 +31,7 @@ def _describe_gpu(device: torch.device) -> None:
     major, minor = torch.cuda.get_device_capability(device)
     print(f"\n{device}: {torch.cuda.get_device_name(device)}, compute capability {major}.{minor}")
     _line("  backend=None takes", backends.choose(None, device).name)
-    for name in backends.CANDIDATES["cuda"]:
+    for name in backends.candidates("cuda"):
         reason = backends.unavailable_reason(name, device)
         if reason is not None:
             _line(f"  {name}", f"not available: {reason}")

@@ -9,9 +9,12 @@ from typing import SupportsIndex
 
 import torch
 from torch import Tensor
+from torch.autograd import forward_ad
 
+from fqvae_kernels._call import ESTIMATORS, SAMPLING_ESTIMATORS, Wants
 from fqvae_kernels._seeds import seed_to_int
 
+MOST_CODES = 2**24
 DTYPES = (torch.float32, torch.float64, torch.float16, torch.bfloat16)
 
 
@@ -44,20 +47,57 @@ def check_flag(name: str, value: bool) -> None:
         raise TypeError(f"{name} must be True or False, but was {value!r}")
 
 
-def check_count(name: str, value: SupportsIndex, lowest: int) -> int:
-    """An integer from lowest to 2**63 - 1."""
+_WANTS = [[Wants(kl=kl, weights=weights) for weights in (False, True)] for kl in (False, True)]
+
+
+def check_wants(return_weights: bool, return_kl: bool) -> Wants:
+    """The outputs of a sampling function."""
+    check_flag("return_weights", return_weights)
+    check_flag("return_kl", return_kl)
+    return _WANTS[return_kl][return_weights]
+
+
+def check_estimator(estimator: str) -> None:
+    """The name of a sampling estimator."""
+    if not isinstance(estimator, str):
+        raise TypeError(f"estimator must be a str, but was {_describe(estimator)}")
+    if estimator not in SAMPLING_ESTIMATORS:
+        names = ", ".join(map(repr, SAMPLING_ESTIMATORS))
+        hint = "; nearest_quantize takes the nearest code" if estimator in ESTIMATORS else ""
+        raise ValueError(f"estimator must be one of {names}, but was {estimator!r}{hint}")
+
+
+def check_count(name: str, value: SupportsIndex, lowest: int, highest: int = 2**63 - 1) -> int:
+    """An integer from lowest to highest."""
     number = _integer(name, value, "an int")
-    if not lowest <= number < 2**63:
-        raise ValueError(f"{name} must be an int of at least {lowest} and below 2**63, but was {number}")
+    if not lowest <= number <= highest:
+        limit = "below 2**63" if highest == 2**63 - 1 else f"at most {highest}"
+        raise ValueError(f"{name} must be an int of at least {lowest} and {limit}, but was {number}")
     return number
 
 
+def check_device(device: torch.device | str | None) -> torch.device:
+    """The device of that name, with its number, or PyTorch's default device."""
+    try:
+        # An empty tensor knows the default device, in a form that torch.compile understands, and a GPU's
+        # number.
+        return torch.empty(0, device=device).device
+    except (RuntimeError, AssertionError) as error:
+        # PyTorch asserts that it was built with CUDA.
+        raise ValueError(f"device {str(device)!r} cannot be used here: {error}") from error
+
+
 def check_temperature(
-    temperature: float | Tensor, device: torch.device, *, name: str = "temperature", read: bool = True
+    temperature: float | Tensor,
+    device: torch.device,
+    compute_dtype: torch.dtype = torch.float32,
+    *,
+    read: bool = True,
 ) -> float | Tensor:
     """The temperature as a float, or as a tensor where it needs a gradient or cannot be read here.
 
-    read: look at the value of a CPU tensor, which a traced tensor does not have.
+    compute_dtype: in which its reciprocal must be finite. read: look at the value of a CPU tensor, which a
+    traced tensor does not have.
     """
     if not isinstance(temperature, Tensor):
         # An abstract class is slow to ask.
@@ -65,23 +105,31 @@ def check_temperature(
             isinstance(temperature, bool) or not isinstance(temperature, numbers.Real)
         ):
             raise TypeError(
-                f"{name} must be a float or a 0-d floating-point tensor, but was {_describe(temperature)}"
+                "temperature must be a float or a 0-d floating-point tensor, but was "
+                f"{_describe(temperature)}"
             )
-        value = float(temperature)
-        _check_temperature_value(name, value)
+        try:
+            value = float(temperature)
+        except OverflowError:
+            raise ValueError(
+                "temperature must be finite and greater than 0, but was beyond every float"
+            ) from None
+        _check_temperature_value(value, compute_dtype)
         return value
     if temperature.dim() != 0:
         raise ValueError(
-            f"{name} must be a float or a 0-d tensor, but was a tensor of shape {tuple(temperature.shape)}"
+            "temperature must be a float or a 0-d tensor, but was a tensor of shape "
+            f"{tuple(temperature.shape)}"
         )
     if temperature.dtype not in DTYPES:
-        raise TypeError(f"{name} must be floating point ({_names(DTYPES)}), but was {temperature.dtype}")
-    _check_same_device(name, temperature, device)
+        raise TypeError(f"temperature must be floating point ({_names(DTYPES)}), but was {temperature.dtype}")
+    _check_same_device("temperature", temperature, device)
     if not read or temperature.device.type != "cpu":
         return temperature
     value = temperature.item()
-    _check_temperature_value(name, value)
-    return temperature if temperature.requires_grad else value
+    _check_temperature_value(value, compute_dtype)
+    # Within a level of forward-mode AD it may carry a tangent.
+    return temperature if temperature.requires_grad or forward_ad._current_level >= 0 else value
 
 
 def check_seed(seed: SupportsIndex | Tensor, device: torch.device, *, read: bool = True) -> int | Tensor:
@@ -104,11 +152,22 @@ def check_seed(seed: SupportsIndex | Tensor, device: torch.device, *, read: bool
     return number
 
 
+def check_seed_may_be_drawn() -> None:
+    """A seed that torch.jit.trace sees drawn would be a constant of its program: the same noise for ever."""
+    if torch._C._get_tracing_state() is not None:
+        raise RuntimeError(
+            "seed must be given under torch.jit.trace, which would freeze the noise that is drawn now; "
+            "torch.export keeps the draw in the program"
+        )
+
+
 def _check_floating(name: str, value: Tensor) -> None:
     if not isinstance(value, Tensor):
         raise TypeError(f"{name} must be a torch.Tensor, but was {_describe(value)}")
     if value.dtype not in DTYPES:
         raise TypeError(f"{name} must be floating point ({_names(DTYPES)}), but was {value.dtype}")
+    if value.is_nested:
+        raise TypeError(f"{name} must be a dense tensor, but was nested")
     if value.layout != torch.strided:
         raise TypeError(f"{name} must be a dense (torch.strided) tensor, but its layout was {value.layout}")
 
@@ -119,6 +178,10 @@ def _check_codebook(codebook: Tensor, values: Tensor, values_name: str) -> None:
         raise ValueError(
             "codebook must have shape (codes,) or (latents, codes) with at least one code, but had shape "
             f"{tuple(codebook.shape)}"
+        )
+    if codebook.shape[-1] > MOST_CODES:
+        raise ValueError(
+            f"codebook must hold at most {MOST_CODES} codes, but had shape {tuple(codebook.shape)}"
         )
     if codebook.device != values.device:
         raise ValueError(
@@ -133,9 +196,20 @@ def _check_same_device(name: str, value: Tensor, device: torch.device) -> None:
         )
 
 
-def _check_temperature_value(name: str, value: float) -> None:
+# The lowest temperature whose reciprocal is finite: the largest number's reciprocal rounds down to one whose
+# own would overflow.
+_LOWEST_TEMPERATURE = {torch.float32: 2.0**-128 * (1 + 2.0**-21), torch.float64: 2.0**-1024 * (1 + 2.0**-50)}
+
+
+def _check_temperature_value(value: float, compute_dtype: torch.dtype) -> None:
     if not 0 < value < math.inf:
-        raise ValueError(f"{name} must be finite and greater than 0, but was {value}")
+        raise ValueError(f"temperature must be finite and greater than 0, but was {value}")
+    lowest = _LOWEST_TEMPERATURE[compute_dtype]
+    if value < lowest:
+        raise ValueError(
+            f"temperature must be at least {lowest:.8g}, so that its reciprocal is finite in "
+            f"{compute_dtype}, but was {value}"
+        )
 
 
 def _integer(name: str, value: SupportsIndex, wanted: str) -> int:

@@ -1,79 +1,62 @@
-"""The kernels as operators of `torch.ops.fqvae_kernels`: schema, implementation, fake and gradient of each.
+"""The kernels as operators of `torch.ops.fqvae_kernels`: schema, implementation and fake of each.
 
-torch.compile and everything else that traces goes through these. An operator returns an empty tensor of shape
-(0,) for an output that was not asked for.
+torch.compile and everything else that traces goes through these; `_traced` gives them their gradients. An
+operator returns an empty tensor of shape (0,) for an output that was not asked for.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from fqvae_kernels import backends
+from fqvae_kernels import backends, reference
+from fqvae_kernels._call import Call, Incoming, Kept, Needs, Wants
 from fqvae_kernels._seeds import draw_seed_tensor, place_of_numbers, seed_to_tensor
-from fqvae_kernels._types import GumbelCall, GumbelQuantized, NearestQuantized
-from fqvae_kernels.backends import Backend
+from fqvae_kernels._tensors import compute_dtype, dense, dense_incoming, dense_pair
 
-_library = torch.library.Library("fqvae_kernels", "FRAGMENT")
-_transformable: dict[str, type[torch.autograd.Function]] = {}
+library = torch.library.Library("fqvae_kernels", "FRAGMENT")
 
-NO_SECOND_DERIVATIVE = "fqvae_kernels: the gradients of the quantizers cannot be differentiated again"
-
-
-def gumbel(backend: Backend, input: Tensor, codebook: Tensor, call: GumbelCall) -> GumbelQuantized:
-    """The Gumbel pass through its operator."""
-    temperature = call.temperature
-    place = place_of_numbers(input.device)
-    if not isinstance(temperature, Tensor):
-        # A product, not torch.full: torch.compile then keeps a float that changes as an input of the program.
-        temperature = torch.ones((), dtype=torch.float64, device=place) * temperature
-    want_stats = torch.is_grad_enabled() and (
-        input.requires_grad or codebook.requires_grad or temperature.requires_grad
-    )
-    quantized, indices, kl, weights, _ = _invoke(
-        "gumbel_forward",
-        input,
-        codebook,
-        seed_to_tensor(call.seed, place),
-        temperature,
-        call.row_offset,
-        call.is_logits,
-        call.hard,
-        call.want_weights,
-        want_stats,
-        backend.name,
-    )
-    return GumbelQuantized(quantized, indices, kl, weights if call.want_weights else None)
+# How a `Call` travels through an operator: the fields' names and their types in the schema, wants and needs
+# one by one.
+_CALL_FIELDS = (
+    ("seed", "Tensor"),
+    ("temperature", "Tensor"),
+    ("row_offset", "SymInt"),
+    ("estimator", "str"),
+    ("is_logits", "bool"),
+    ("hard", "bool"),
+    *((f"wants_{name}", "bool") for name in Wants._fields),
+    *((f"needs_{name}", "bool") for name in Needs._fields),
+)
+CALL_LENGTH = len(_CALL_FIELDS)
+_CALL_SCHEMA = ", ".join(f"{type} {name}" for name, type in _CALL_FIELDS)
+_SINGLE = CALL_LENGTH - len(Wants._fields) - len(Needs._fields)  # fields that stand for themselves
 
 
-def nearest(backend: Backend, z: Tensor, codebook: Tensor) -> NearestQuantized:
-    """The nearest code through its operator."""
-    return NearestQuantized(*_invoke("nearest_forward", z, codebook, backend.name))
+def temperature_to_tensor(temperature: float | Tensor, device: torch.device) -> Tensor:
+    """The temperature as a 0-d tensor where a traced program keeps it; a tensor stays where it is."""
+    if isinstance(temperature, Tensor):
+        return temperature
+    # A product, not torch.full: torch.compile then keeps a float that changes as an input of the program.
+    return torch.ones((), dtype=torch.float64, device=place_of_numbers(device)) * temperature
 
 
-def gumbel_noise(
-    backend: Backend,
-    seed: int | Tensor,
-    rows: int,
-    codes: int,
-    row_offset: int,
-    device: torch.device,
-    dtype: torch.dtype,
-) -> Tensor:
-    """The noise through its operator."""
-    noise: Tensor = torch.ops.fqvae_kernels.gumbel_noise(
-        seed_to_tensor(seed, place_of_numbers(device)),
-        rows,
-        codes,
-        row_offset,
-        device,
-        dtype,
-        backend.name,
-    )
-    return noise
+def pack_call(call: Call, device: torch.device) -> tuple[Any, ...]:
+    """The call as an operator takes it: seed and temperature are tensors where a traced program has them."""
+    seed = seed_to_tensor(call.seed, place_of_numbers(device))
+    call = call._replace(seed=seed, temperature=temperature_to_tensor(call.temperature, device))
+    return *(getattr(call, name) for name, _ in _CALL_FIELDS[:_SINGLE]), *call.wants, *call.needs
+
+
+def unpack_call(fields: tuple[Any, ...]) -> Call:
+    """The call that `pack_call` has packed, but for numbers that are tensors now."""
+    named = {name: value for (name, _), value in zip(_CALL_FIELDS, fields[:_SINGLE], strict=False)}
+    flags = fields[_SINGLE:]
+    return Call(**named, wants=Wants(*flags[: len(Wants._fields)]), needs=Needs(*flags[len(Wants._fields) :]))
 
 
 def draw_seed(device: torch.device) -> Tensor:
@@ -86,199 +69,105 @@ def draw_seed(device: torch.device) -> Tensor:
     return seed
 
 
-def dense(input: Tensor, codebook: Tensor) -> tuple[Tensor, Tensor]:
-    """Both as a backend expects them: contiguous, the codebook in the compute dtype."""
-    dtype = _compute_dtype(input)
-    return _dense(input), _dense(codebook if codebook.dtype == dtype else codebook.to(dtype))
+def gumbel_noise(
+    backend: str,
+    seed: int | Tensor,
+    rows: int,
+    codes: int,
+    row_offset: int,
+    device: torch.device,
+    dtype: torch.dtype,
+) -> Tensor:
+    """The noise through its operator."""
+    noise: Tensor = torch.ops.fqvae_kernels.gumbel_noise(
+        seed_to_tensor(seed, place_of_numbers(device)), rows, codes, row_offset, device, dtype, backend
+    )
+    return noise
 
 
-def dense_gradient(gradient: Tensor | None) -> Tensor | None:
-    """A gradient as a backend expects it: it may have come expanded or transposed."""
-    return None if gradient is None else _dense(gradient)
-
-
-def straight_through(gradient: Tensor, z: Tensor) -> Tensor:
-    """The gradient as it is, but 0 where z is not finite: such a row passes no gradient to anything."""
-    return torch.where(z.isfinite(), gradient, 0)
-
-
-def in_transform() -> bool:
-    """Whether a transform of torch.func is at work, outside torch.compile."""
-    return not torch.compiler.is_compiling() and torch._C._are_functorch_transforms_active()
-
-
-def _invoke(name: str, *arguments: Any) -> Any:
-    """Call an operator, within functorch's transforms as a Function that they can see through."""
-    if in_transform():
-        return _transformable[name].apply(*arguments)
-    return getattr(torch.ops.fqvae_kernels, name)(*arguments)
-
-
-def _dense(tensor: Tensor) -> Tensor:
-    # The imaginary part of a conjugate is negated lazily, by a bit that a pointer does not show. Asking first
-    # leaves out two operators, which cost many times more.
-    if tensor.is_contiguous() and not tensor.is_neg():
-        return tensor
-    return tensor.contiguous().resolve_neg()
-
-
-def _compute_dtype(input: Tensor) -> torch.dtype:
-    return torch.float64 if input.dtype == torch.float64 else torch.float32
+def draw(call: Call, input: Tensor, codebook: Tensor) -> Tensor:
+    """`reference.draw` as one operator: Inductor would spend minutes on ten rounds of Philox."""
+    shape = input.shape[:-1] if call.is_logits else input.shape
+    codes, device = codebook.shape[-1], input.device
+    if call.estimator == "gumbel":
+        rows = math.prod(shape)
+        noise = gumbel_noise("reference", call.seed, rows, codes, call.row_offset, device, codebook.dtype)
+        return noise.reshape(*shape, codes)
+    uniform: Tensor = torch.ops.fqvae_kernels.row_uniform(
+        seed_to_tensor(call.seed, place_of_numbers(device)),
+        math.prod(shape),
+        call.row_offset,
+        device,
+        codebook.dtype,
+    )
+    return uniform.reshape(shape)
 
 
 def _define(
-    schema: str,
-    implementation: Callable[..., Any],
-    fake: Callable[..., Any],
-    *tags: torch.Tag,
+    schema: str, implementation: Callable[..., Any], fake: Callable[..., Any], *tags: torch.Tag
 ) -> None:
     """Define an operator for every device: the backend is one of its arguments."""
     name = schema[: schema.index("(")]
-    _library.define(schema, tags=(torch.Tag.pt2_compliant_tag, *tags))
-    _library.impl(name, implementation, "CompositeExplicitAutograd")
-    torch.library.register_fake(f"fqvae_kernels::{name}", fake, lib=_library)
+    library.define(schema, tags=(torch.Tag.pt2_compliant_tag, *tags))
+    library.impl(name, implementation, "CompositeExplicitAutograd")
+    torch.library.register_fake(f"fqvae_kernels::{name}", fake, lib=library)
 
 
-def _differentiate(name: str, setup_context: Callable[..., None], backward: Callable[..., Any]) -> None:
-    """Give an operator its gradient, for autograd and for functorch."""
-    torch.library.register_autograd(
-        f"fqvae_kernels::{name}", backward, setup_context=setup_context, lib=_library
-    )
-    operator = getattr(torch.ops.fqvae_kernels, name)
-    # functorch refuses a Function without setup_context, which is what register_autograd makes.
-    _transformable[name] = type(
-        f"Transformable_{name}",
-        (torch.autograd.Function,),
-        {
-            "forward": staticmethod(lambda *arguments: operator(*arguments)),
-            "setup_context": staticmethod(setup_context),
-            "backward": staticmethod(backward),
-        },
-    )
+def _split(arguments: tuple[Any, ...]) -> tuple[Call, str, tuple[Any, ...]]:
+    """The call, the backend, and what follows them among an operator's arguments."""
+    return unpack_call(arguments[:CALL_LENGTH]), arguments[CALL_LENGTH], arguments[CALL_LENGTH + 1 :]
 
 
-def _keep_nothing(ctx: Any, inputs: tuple[Any, ...], output: Any) -> None:
-    pass
+def _rows(input: Tensor, codebook: Tensor, is_logits: bool) -> int:
+    return input.numel() // codebook.shape[-1] if is_logits else input.numel()
 
 
-def _refuse(ctx: Any, *gradients: Tensor | None) -> None:
-    raise RuntimeError(NO_SECOND_DERIVATIVE)
-
-
-def _gumbel_forward(
-    input: Tensor,
-    codebook: Tensor,
-    seed: Tensor,
-    temperature: Tensor,
-    row_offset: int,
-    is_logits: bool,
-    hard: bool,
-    want_weights: bool,
-    want_stats: bool,
-    backend: str,
-) -> tuple[Tensor, ...]:
-    call = GumbelCall(is_logits, hard, want_weights, row_offset, seed, temperature)
+def _quantize(input: Tensor, codebook: Tensor, *arguments: Any) -> tuple[Tensor, ...]:
+    call, backend, _ = _split(arguments)
     kernel = backends.kernel(backend)
-    rows = input.numel() // codebook.shape[-1] if is_logits else input.numel()
-    # Zeros, because an operator's output is the same for every call, also where the kernel leaves it alone.
-    stats = input.new_zeros((kernel.stats_rows, rows) if want_stats else (0,), dtype=_compute_dtype(input))
-    *outputs, weights = kernel.gumbel_forward(*dense(input, codebook), call, stats if want_stats else None)
+    stats = None
+    if any(call.needs):
+        # Zeros, because an operator's output is the same for every call, also where the kernel leaves it
+        # alone.
+        shape = kernel.stats_rows(call), _rows(input, codebook, call.is_logits)
+        stats = input.new_zeros(shape, dtype=compute_dtype(input))
+    outputs = (*kernel.forward(*dense_pair(input, codebook), call, stats), stats)
+    dtypes = (input.dtype, torch.int64, compute_dtype(input), input.dtype, compute_dtype(input))
+    return tuple(
+        input.new_empty(0, dtype=dtype) if output is None else output
+        for output, dtype in zip(outputs, dtypes, strict=True)
+    )
+
+
+def _quantize_fake(input: Tensor, codebook: Tensor, *arguments: Any) -> tuple[Tensor, ...]:
+    call, backend, _ = _split(arguments)
+    shape = input.shape[:-1] if call.is_logits else input.shape
+    wants, dtype = call.wants, compute_dtype(input)
+    stats: tuple[int, ...] = (0,)
+    if any(call.needs):
+        stats = (backends.kernel(backend).stats_rows(call), _rows(input, codebook, call.is_logits))
     return (
-        *outputs,
-        input.new_empty(0) if weights is None else weights,
-        stats,
+        input.new_empty(shape if wants.quantized else (0,)),
+        input.new_empty(shape if wants.indices else (0,), dtype=torch.int64),
+        input.new_empty(shape if wants.kl else (0,), dtype=dtype),
+        input.new_empty((*shape, codebook.shape[-1]) if wants.weights else (0,)),
+        input.new_empty(stats, dtype=dtype),
     )
 
 
-def _gumbel_forward_fake(
-    input: Tensor,
-    codebook: Tensor,
-    seed: Tensor,
-    temperature: Tensor,
-    row_offset: int,
-    is_logits: bool,
-    hard: bool,
-    want_weights: bool,
-    want_stats: bool,
-    backend: str,
-) -> tuple[Tensor, ...]:
-    shape = input.shape[:-1] if is_logits else input.shape
-    kl = input.new_empty(shape, dtype=_compute_dtype(input))
-    return (
-        input.new_empty(shape),
-        input.new_empty(shape, dtype=torch.int64),
-        kl,
-        input.new_empty((*shape, codebook.shape[-1]) if want_weights else (0,)),
-        kl.new_empty((backends.kernel(backend).stats_rows, kl.numel()) if want_stats else (0,)),
-    )
-
-
-def _gumbel_setup(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) -> None:
-    input, codebook, seed, temperature, *settings = inputs
-    _, indices, _, _, stats = output
-    ctx.save_for_backward(input, codebook, seed, temperature, indices, stats)
-    ctx.settings = settings
-    ctx.mark_non_differentiable(indices, stats)
-    ctx.set_materialize_grads(False)
-
-
-def _gumbel_gradient(ctx: Any, *gradients: Tensor | None) -> tuple[Tensor | None, ...]:
-    grad_quantized, _, grad_kl, grad_weights, _ = gradients
-    row_offset, is_logits, hard, want_weights, _, backend = ctx.settings
-    needs = tuple(ctx.needs_input_grad[i] for i in (0, 1, 3))
-    grad_input, grad_codebook, grad_temperature = _invoke(
-        "gumbel_backward",
-        *ctx.saved_tensors,
-        grad_quantized,
-        grad_kl,
-        grad_weights if want_weights else None,
-        row_offset,
-        is_logits,
-        hard,
-        *needs,
-        backend,
-    )
-    return (
-        grad_input if needs[0] else None,
-        grad_codebook if needs[1] else None,
-        None,
-        grad_temperature if needs[2] else None,
-        *(None,) * 6,
-    )
-
-
-def _gumbel_backward(
-    input: Tensor,
-    codebook: Tensor,
-    seed: Tensor,
-    temperature: Tensor,
-    indices: Tensor,
-    stats: Tensor,
-    grad_quantized: Tensor | None,
-    grad_kl: Tensor | None,
-    grad_weights: Tensor | None,
-    row_offset: int,
-    is_logits: bool,
-    hard: bool,
-    need_input: bool,
-    need_codebook: bool,
-    need_temperature: bool,
-    backend: str,
-) -> tuple[Tensor, Tensor, Tensor]:
+def _quantize_backward(input: Tensor, codebook: Tensor, *arguments: Any) -> tuple[Tensor, Tensor, Tensor]:
+    call, backend, (indices, stats, weights, *rest) = _split(arguments)
+    incoming, needs = Incoming(*rest[:3]), Needs(*rest[3:])
     kernel = backends.kernel(backend)
-    if stats.shape != (kernel.stats_rows, indices.numel()):
-        raise ValueError("stats must be those of a forward call with want_stats=True")
-    needs = (need_input, need_codebook, need_temperature)
-    grad_input, grad_codebook, grad_temperature = kernel.gumbel_backward(
-        *dense(input, codebook),
-        GumbelCall(is_logits, hard, grad_weights is not None, row_offset, seed, temperature),
-        _dense(indices),
-        _dense(stats),
-        dense_gradient(grad_quantized),
-        dense_gradient(grad_kl),
-        dense_gradient(grad_weights),
-        needs,
+    rows = _rows(input, codebook, call.is_logits)
+    if not any(call.needs) or stats.shape != (kernel.stats_rows(call), rows):
+        raise ValueError("stats must be those of a forward call that needs gradients")
+    kept = Kept(dense(indices), dense(stats), None if weights is None else dense(weights))
+    grad_input, grad_codebook, grad_temperature = kernel.backward(
+        *dense_pair(input, codebook), call, kept, dense_incoming(incoming), needs
     )
+    temperature = call.temperature
+    assert isinstance(temperature, Tensor)
     return (
         input.new_empty(0) if grad_input is None else grad_input,
         codebook.new_empty(0) if grad_codebook is None else grad_codebook.to(codebook.dtype),
@@ -288,37 +177,28 @@ def _gumbel_backward(
     )
 
 
-def _gumbel_backward_fake(
+def _quantize_backward_fake(
     input: Tensor, codebook: Tensor, seed: Tensor, temperature: Tensor, *rest: Any
 ) -> tuple[Tensor, Tensor, Tensor]:
-    *_, need_input, need_codebook, need_temperature, _ = rest
+    needs = Needs(*rest[-len(Needs._fields) :])
     return (
-        input.new_empty(input.shape if need_input else (0,)),
-        codebook.new_empty(codebook.shape if need_codebook else (0,)),
-        temperature.new_empty(() if need_temperature else (0,)),
+        input.new_empty(input.shape if needs.input else (0,)),
+        codebook.new_empty(codebook.shape if needs.codebook else (0,)),
+        temperature.new_empty(() if needs.temperature else (0,)),
     )
 
 
-def _nearest_forward(z: Tensor, codebook: Tensor, backend: str) -> tuple[Tensor, Tensor]:
-    return backends.kernel(backend).nearest_forward(*dense(z, codebook))
+_NEAREST = Call(estimator="nearest", wants=Wants(kl=False))
 
 
-def _nearest_forward_fake(z: Tensor, codebook: Tensor, backend: str) -> tuple[Tensor, Tensor]:
+def _nearest(z: Tensor, codebook: Tensor, backend: str) -> tuple[Tensor, ...]:
+    quantized, indices, _, _ = backends.kernel(backend).forward(*dense_pair(z, codebook), _NEAREST, None)
+    assert quantized is not None and indices is not None
+    return quantized, indices
+
+
+def _nearest_fake(z: Tensor, codebook: Tensor, backend: str) -> tuple[Tensor, Tensor]:
     return z.new_empty(z.shape), z.new_empty(z.shape, dtype=torch.int64)
-
-
-def _nearest_setup(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, Tensor]) -> None:
-    ctx.save_for_backward(inputs[0])
-    ctx.mark_non_differentiable(output[1])
-    ctx.set_materialize_grads(False)
-
-
-def _nearest_gradient(
-    ctx: Any, grad_quantized: Tensor | None, grad_indices: None
-) -> tuple[Tensor | None, None, None]:
-    if grad_quantized is None:
-        return None, None, None
-    return straight_through(grad_quantized, *ctx.saved_tensors), None, None
 
 
 def _noise(
@@ -345,6 +225,18 @@ def _noise_fake(
     return torch.empty((rows, codes), device=device, dtype=dtype)
 
 
+def _row_uniform(
+    seed: Tensor, rows: int, row_offset: int, device: torch.device, dtype: torch.dtype
+) -> Tensor:
+    return reference.row_uniform(seed, rows, row_offset=row_offset, device=device, dtype=dtype)
+
+
+def _row_uniform_fake(
+    seed: Tensor, rows: int, row_offset: int, device: torch.device, dtype: torch.dtype
+) -> Tensor:
+    return torch.empty(rows, device=device, dtype=dtype)
+
+
 def _draw_seed(place: Tensor) -> Tensor:
     return draw_seed_tensor(place.device)
 
@@ -354,24 +246,23 @@ def _draw_seed_fake(place: Tensor) -> Tensor:
 
 
 _define(
-    "gumbel_forward(Tensor input, Tensor codebook, Tensor seed, Tensor temperature, SymInt row_offset, "
-    "bool is_logits, bool hard, bool want_weights, bool want_stats, str backend) "
+    f"quantize(Tensor input, Tensor codebook, {_CALL_SCHEMA}, str backend) "
     "-> (Tensor quantized, Tensor indices, Tensor kl, Tensor weights, Tensor stats)",
-    _gumbel_forward,
-    _gumbel_forward_fake,
+    _quantize,
+    _quantize_fake,
 )
 _define(
-    "gumbel_backward(Tensor input, Tensor codebook, Tensor seed, Tensor temperature, Tensor indices, "
-    "Tensor stats, Tensor? grad_quantized, Tensor? grad_kl, Tensor? grad_weights, SymInt row_offset, "
-    "bool is_logits, bool hard, bool need_input, bool need_codebook, bool need_temperature, str backend) "
+    f"quantize_backward(Tensor input, Tensor codebook, {_CALL_SCHEMA}, str backend, Tensor indices, "
+    "Tensor stats, Tensor? weights, Tensor? grad_quantized, Tensor? grad_kl, Tensor? grad_weights, "
+    "bool of_input, bool of_codebook, bool of_temperature) "
     "-> (Tensor grad_input, Tensor grad_codebook, Tensor grad_temperature)",
-    _gumbel_backward,
-    _gumbel_backward_fake,
+    _quantize_backward,
+    _quantize_backward_fake,
 )
 _define(
-    "nearest_forward(Tensor z, Tensor codebook, str backend) -> (Tensor quantized, Tensor indices)",
-    _nearest_forward,
-    _nearest_forward_fake,
+    "nearest(Tensor z, Tensor codebook, str backend) -> (Tensor quantized, Tensor indices)",
+    _nearest,
+    _nearest_fake,
 )
 _define(
     "gumbel_noise(Tensor seed, SymInt rows, SymInt codes, SymInt row_offset, Device device, "
@@ -379,8 +270,9 @@ _define(
     _noise,
     _noise_fake,
 )
+_define(
+    "row_uniform(Tensor seed, SymInt rows, SymInt row_offset, Device device, ScalarType dtype) -> Tensor",
+    _row_uniform,
+    _row_uniform_fake,
+)
 _define("draw_seed(Tensor place) -> Tensor", _draw_seed, _draw_seed_fake, torch.Tag.nondeterministic_seeded)
-
-_differentiate("gumbel_forward", _gumbel_setup, _gumbel_gradient)
-_differentiate("gumbel_backward", _keep_nothing, _refuse)
-_differentiate("nearest_forward", _nearest_setup, _nearest_gradient)

@@ -1,9 +1,8 @@
-"""Autograd over the backends' forward/backward pairs, by two roads.
+"""Autograd over the backends' forward/backward pairs, by three roads.
 
 Eager tensors take a thin `torch.autograd.Function` that calls the backend directly. Everything that only
-looks like a tensor (torch.compile, FakeTensor, functorch, tracing) takes the operators registered under
-`torch.ops.fqvae_kernels`, into which seed and temperature go as 0-d tensors, so that a new value is neither a
-recompilation nor forgotten. A backend that is differentiable by itself is simply called.
+looks like a tensor takes the operators (`_traced`). What no kernel can do, the reference does, in plain
+PyTorch: forward-mode AD, torch.func.vmap, and derivatives of derivatives (`_derivatives`).
 """
 
 from __future__ import annotations
@@ -13,14 +12,20 @@ from typing import Any
 
 import torch
 from torch import _C, Tensor
+from torch.autograd import forward_ad
 
-from fqvae_kernels import _operators
-from fqvae_kernels._types import GumbelCall, GumbelQuantized, NearestQuantized
+from fqvae_kernels import _derivatives, _operators, _traced, reference
+from fqvae_kernels._call import Call, Incoming, Kept, Needs, Outputs, Wants
+from fqvae_kernels._draws import draw
+from fqvae_kernels._tensors import dense_incoming, dense_pair
+from fqvae_kernels._types import GumbelQuantized, NearestQuantized
 from fqvae_kernels.backends import Backend, KernelBackend, is_kernel
 
 # Of a tensor that has outlived a transform of torch.func, the one within; any other as it is.
 _living: Callable[[Tensor], Tensor] = _C._functorch.unwrap_if_dead
+_has_storage: Callable[[Tensor], bool] = _C._has_storage
 _PLAIN_TYPES = frozenset((Tensor, torch.nn.Parameter, int, float, type(None)))
+_NEAREST = Call(estimator="nearest", wants=Wants(kl=False))
 
 
 def is_traced(*arguments: object) -> bool:
@@ -36,38 +41,46 @@ def is_traced(*arguments: object) -> bool:
     )
 
 
-def gumbel(
-    backend: Backend, input: Tensor, codebook: Tensor, call: GumbelCall, traced: bool
-) -> GumbelQuantized:
-    """One Gumbel pass, differentiable in input, codebook and a temperature tensor. Arguments are checked."""
-    if not is_kernel(backend):
-        return GumbelQuantized(*backend.gumbel_forward(input, codebook, call, None))
+def quantize(backend: Backend, input: Tensor, codebook: Tensor, call: Call, traced: bool) -> GumbelQuantized:
+    """One pass of a sampling estimator, differentiable in input, codebook and a temperature tensor.
+
+    Arguments are checked. What the call does not want is None.
+    """
+    if not is_kernel(backend) or _beyond_kernels(traced, input, codebook, call.temperature):
+        if torch.compiler.is_compiling():  # a program that serves every value
+            call = call._replace(temperature=_operators.temperature_to_tensor(call.temperature, input.device))
+        outputs = reference.quantize(input, codebook, call, draw)
+        return GumbelQuantized(*outputs)  # type: ignore[arg-type]
     if traced:
-        return _operators.gumbel(backend, input, codebook, call)
+        outputs = _traced.quantize(backend.name, input, codebook, call)
+        return GumbelQuantized(*outputs)  # type: ignore[arg-type]
     temperature = _living(call.temperature) if isinstance(call.temperature, Tensor) else None
     if temperature is not None and temperature.device.type == "cpu":
         call = call._replace(temperature=temperature.item())
-    others = codebook.requires_grad or (temperature is not None and temperature.requires_grad)
-    if torch.is_grad_enabled() and (input.requires_grad or others):
-        if not others and not call.want_weights:
-            call = call._replace(only_input=True)
-        outputs = _apply_gumbel(_living(input), _living(codebook), temperature, backend, call)
+    needs = (
+        input.requires_grad,
+        codebook.requires_grad,
+        temperature is not None and temperature.requires_grad,
+    )
+    if True in needs and torch.is_grad_enabled():
+        call = Call(*call[:-1], Needs(*needs))  # in a third of the time of _replace
+        outputs = _apply_quantize(_living(input), _living(codebook), temperature, backend, call)
     else:
-        outputs = backend.gumbel_forward(*_operators.dense(input, codebook), call, None)
-    return GumbelQuantized(*outputs)
+        outputs = backend.forward(*dense_pair(input, codebook), call, None)
+    return GumbelQuantized(*outputs)  # type: ignore[arg-type]
 
 
 def nearest(backend: Backend, z: Tensor, codebook: Tensor, traced: bool) -> NearestQuantized:
     """Nearest codes, the gradient of quantized going straight to z and none to the codebook."""
-    if not is_kernel(backend):
-        return NearestQuantized(*backend.nearest_forward(z, codebook))
-    if traced:
-        return _operators.nearest(backend, z, codebook)
-    if torch.is_grad_enabled() and z.requires_grad:
+    if not is_kernel(backend) or _beyond_kernels(traced, z, codebook):
+        outputs = reference.quantize(z, codebook, _NEAREST)
+    elif traced:
+        return NearestQuantized(*_traced.nearest(backend.name, z, codebook))
+    elif torch.is_grad_enabled() and z.requires_grad:
         outputs = _Nearest.apply(z, codebook, backend)  # type: ignore[no-untyped-call]
     else:
-        outputs = backend.nearest_forward(*_operators.dense(z, codebook))
-    return NearestQuantized(*outputs)
+        outputs = backend.forward(*dense_pair(z, codebook), _NEAREST, None)
+    return NearestQuantized(*outputs[:2])  # type: ignore[arg-type]
 
 
 def noise(
@@ -81,13 +94,24 @@ def noise(
     traced: bool,
 ) -> Tensor:
     """Gumbel noise (rows, codes), without gradients."""
-    if traced and is_kernel(backend):
-        return _operators.gumbel_noise(backend, seed, rows, codes, row_offset, device, dtype)
+    if traced:
+        return _operators.gumbel_noise(backend.name, seed, rows, codes, row_offset, device, dtype)
     return backend.gumbel_noise(seed, rows, codes, row_offset, device, dtype)
 
 
-class _Gumbel(torch.autograd.Function):
-    """The Gumbel pass on plain tensors. Keeps input, codebook, indices and stats: nothing of size N x K."""
+def _beyond_kernels(traced: bool, *arguments: object) -> bool:
+    """Whether a derivative may be asked for that no kernel computes."""
+    if traced and _traced.beyond_kernels():
+        return True
+    if forward_ad._current_level < 0 or torch.compiler.is_compiling():
+        return False
+    return any(
+        isinstance(value, Tensor) and forward_ad.unpack_dual(value).tangent is not None for value in arguments
+    )
+
+
+class _Quantize(torch.autograd.Function):
+    """A pass on plain tensors. Keeps input, codebook, indices and stats, and soft weights that it gives."""
 
     @staticmethod
     def forward(
@@ -96,25 +120,28 @@ class _Gumbel(torch.autograd.Function):
         codebook: Tensor,
         temperature: Tensor | None,
         backend: KernelBackend,
-        call: GumbelCall,
+        call: Call,
     ) -> tuple[Tensor | None, ...]:
         ctx.set_materialize_grads(False)
-        codebook_dtype = codebook.dtype
-        temperature_like = None if temperature is None else (temperature.device, temperature.dtype)
-        input, codebook = _operators.dense(input, codebook)
+        if not call.wants.indices:
+            call = call._replace(wants=call.wants._replace(indices=True))
+        dense_input, dense_codebook = dense_pair(input, codebook)
         rows = input.numel() // codebook.shape[-1] if call.is_logits else input.numel()
-        stats = codebook.new_empty((backend.stats_rows, rows))
-        quantized, indices, kl, weights = backend.gumbel_forward(input, codebook, call, stats)
+        stats = dense_codebook.new_empty((backend.stats_rows(call), rows))
+        quantized, indices, kl, weights = backend.forward(dense_input, dense_codebook, call, stats)
+        kept_weights = None
+        if weights is not None and not call.gives_codes and weights.dtype == stats.dtype:
+            kept_weights = weights
         # Tensors that the kernels read on the device are saved like the others: PyTorch then notices if one
         # is changed in place before the backward pass, which would draw other noise.
+        ctx.is_dense = dense_input is input and dense_codebook is codebook
         device_seed = call.seed if isinstance(call.seed, Tensor) else None
-        device_temperature = call.temperature if isinstance(call.temperature, Tensor) else None
-        ctx.save_for_backward(input, codebook, indices, stats, device_seed, device_temperature)
+        ctx.save_for_backward(input, codebook, temperature, indices, stats, kept_weights, device_seed)
         if device_seed is not None:
             call = call._replace(seed=0)
-        if device_temperature is not None:
+        if isinstance(call.temperature, Tensor):
             call = call._replace(temperature=1.0)
-        ctx.kept = backend, call, codebook_dtype, temperature_like
+        ctx.pass_of = backend, call
         return quantized, indices, kl, weights
 
     @staticmethod
@@ -127,73 +154,113 @@ class _Gumbel(torch.autograd.Function):
     ) -> tuple[Tensor | None, ...]:
         if grad_quantized is None and grad_kl is None and grad_weights is None:
             return (None,) * 5
-        if not torch.is_grad_enabled():
-            return *_gradients(ctx, grad_quantized, grad_kl, grad_weights), None, None
-        # With create_graph. PyTorch's once_differentiable marks the gradients only where the incoming ones
-        # require grad; a gradient penalty would silently be a constant.
-        with torch.no_grad():
-            gradients = _gradients(ctx, grad_quantized, grad_kl, grad_weights)
-        outputs: tuple[Tensor | None, ...] = _Undifferentiable.apply(  # type: ignore[no-untyped-call]
-            *(None if gradient is None else gradient.requires_grad_() for gradient in gradients)
-        )
-        return *outputs, None, None
-
-
-def _gradients(
-    ctx: Any, grad_quantized: Tensor | None, grad_kl: Tensor | None, grad_weights: Tensor | None
-) -> tuple[Tensor | None, Tensor | None, Tensor | None]:
-    """The gradients of input, codebook and temperature, from what `_Gumbel.forward` has kept."""
-    input, codebook, indices, stats, device_seed, device_temperature = ctx.saved_tensors
-    backend, call, codebook_dtype, temperature_like = ctx.kept
-    if device_seed is not None:
-        call = call._replace(seed=device_seed)
-    if device_temperature is not None:
-        call = call._replace(temperature=device_temperature)
-    grad_input, grad_codebook, grad_temperature = backend.gumbel_backward(
-        input,
-        codebook,
-        call,
-        indices,
-        stats,
-        _operators.dense_gradient(grad_quantized),
-        _operators.dense_gradient(grad_kl),
-        _operators.dense_gradient(grad_weights),
-        ctx.needs_input_grad[:3],
-    )
-    if grad_codebook is not None and grad_codebook.dtype != codebook_dtype:
-        grad_codebook = grad_codebook.to(codebook_dtype)
-    if grad_temperature is not None:
-        grad_temperature = grad_temperature.to(*temperature_like)
-    return grad_input, grad_codebook, grad_temperature
+        input, codebook, temperature, indices, stats, weights, device_seed = ctx.saved_tensors
+        backend, call = ctx.pass_of
+        if device_seed is not None:
+            call = call._replace(seed=device_seed)
+        kept = Kept(indices, stats, weights)
+        asked = ctx.needs_input_grad[:3]
+        needs = call.needs if asked == call.needs else Needs(*asked)
+        incoming = Incoming(grad_quantized, grad_kl, grad_weights)
+        if (
+            (grad_quantized is not None and not _has_storage(grad_quantized))
+            or (grad_kl is not None and not _has_storage(grad_kl))
+            or (grad_weights is not None and not _has_storage(grad_weights))
+        ):  # they come batched, from is_grads_batched or torch.func.vmap
+            found = _derivatives.gradients(input, codebook, temperature, call, incoming, needs)
+        elif torch.is_grad_enabled():  # with create_graph
+            found = _Gradients.apply(  # type: ignore[no-untyped-call]
+                input, codebook, temperature, *incoming, backend, call, kept, needs
+            )
+        else:
+            found = _gradients(
+                input, codebook, temperature, backend, call, kept, incoming, needs, ctx.is_dense
+            )
+        return *found, None, None
 
 
 # What Function.apply calls after looking for transforms of torch.func, which are excluded here, and for
-# tensors that have outlived one. To look takes it 3 us; `gumbel` does the second in less than one.
-_apply_gumbel: Callable[..., tuple[Tensor, Tensor, Tensor, Tensor | None]] = super(
-    torch.autograd.Function, _Gumbel
-).apply
+# tensors that have outlived one. To look takes it 3 us; `quantize` does the second in less than one.
+_apply_quantize: Callable[..., Outputs] = super(torch.autograd.Function, _Quantize).apply
 
 
-class _Undifferentiable(torch.autograd.Function):
-    """Tensors as they are, with a gradient that says what is wrong."""
+def _gradients(
+    input: Tensor,
+    codebook: Tensor,
+    temperature: Tensor | None,
+    backend: KernelBackend,
+    call: Call,
+    kept: Kept,
+    incoming: Incoming,
+    needs: Needs,
+    is_dense: bool = False,
+) -> tuple[Tensor | None, Tensor | None, Tensor | None]:
+    """The gradients of input, codebook and temperature by the kernel, each in its own dtype.
+
+    is_dense: input and codebook are as a backend takes them.
+    """
+    if temperature is not None and temperature.device.type != "cpu":
+        call = call._replace(temperature=temperature)
+    dense_input, dense_codebook = (input, codebook) if is_dense else dense_pair(input, codebook)
+    grad_input, grad_codebook, grad_temperature = backend.backward(
+        dense_input, dense_codebook, call, kept, dense_incoming(incoming), needs
+    )
+    if grad_codebook is not None and grad_codebook.dtype != codebook.dtype:
+        grad_codebook = grad_codebook.to(codebook.dtype)
+    if grad_temperature is not None and temperature is not None:
+        grad_temperature = grad_temperature.to(temperature.device, temperature.dtype)
+    return grad_input, grad_codebook, grad_temperature
+
+
+class _Gradients(torch.autograd.Function):
+    """The gradients of a pass as a function that can be differentiated: by the reference."""
 
     @staticmethod
-    def forward(ctx: Any, *tensors: Tensor | None) -> tuple[Tensor | None, ...]:
-        return tuple(None if tensor is None else tensor.clone() for tensor in tensors)
+    def forward(
+        ctx: Any,
+        input: Tensor,
+        codebook: Tensor,
+        temperature: Tensor | None,
+        grad_quantized: Tensor | None,
+        grad_kl: Tensor | None,
+        grad_weights: Tensor | None,
+        backend: KernelBackend,
+        call: Call,
+        kept: Kept,
+        needs: Needs,
+    ) -> tuple[Tensor | None, Tensor | None, Tensor | None]:
+        ctx.set_materialize_grads(False)
+        ctx.save_for_backward(input, codebook, temperature, grad_quantized, grad_kl, grad_weights)
+        ctx.pass_of = call, needs
+        incoming = Incoming(grad_quantized, grad_kl, grad_weights)
+        return _gradients(input, codebook, temperature, backend, call, kept, incoming, needs)
 
     @staticmethod
-    def backward(ctx: Any, *gradients: Tensor | None) -> None:
-        raise RuntimeError(_operators.NO_SECOND_DERIVATIVE)
+    def backward(ctx: Any, *upstream: Tensor | None) -> tuple[Tensor | None, ...]:
+        if all(gradient is None for gradient in upstream):
+            return (None,) * 10
+        input, codebook, temperature, *incoming = ctx.saved_tensors
+        call, needs = ctx.pass_of
+        products = _derivatives.second(
+            input,
+            codebook,
+            temperature,
+            call,
+            Incoming(*incoming),
+            needs,
+            upstream,
+        )
+        return *products, None, None, None, None
 
 
 class _Nearest(torch.autograd.Function):
     """The nearest code on plain tensors."""
 
     @staticmethod
-    def forward(ctx: Any, z: Tensor, codebook: Tensor, backend: KernelBackend) -> tuple[Tensor, Tensor]:
+    def forward(ctx: Any, z: Tensor, codebook: Tensor, backend: KernelBackend) -> tuple[Tensor | None, ...]:
         ctx.set_materialize_grads(False)
-        ctx.save_for_backward(z)
-        return backend.nearest_forward(*_operators.dense(z, codebook))
+        ctx.save_for_backward(z, codebook)
+        return backend.forward(*dense_pair(z, codebook), _NEAREST, None)[:2]
 
     @staticmethod
     def backward(
@@ -201,5 +268,4 @@ class _Nearest(torch.autograd.Function):
     ) -> tuple[Tensor | None, None, None]:
         if grad_quantized is None:
             return None, None, None
-        (z,) = ctx.saved_tensors
-        return _operators.straight_through(grad_quantized, z), None, None
+        return _traced.straight_through(grad_quantized, *ctx.saved_tensors), None, None

@@ -10,10 +10,16 @@ import torch
 from torch import Tensor
 
 from fqvae_kernels import _arguments, _operators, autograd, backends
+from fqvae_kernels._call import Call, Wants
 from fqvae_kernels._seeds import draw_seed
-from fqvae_kernels._types import GumbelCall, GumbelQuantized, NearestQuantized
+from fqvae_kernels._tensors import compute_dtype
+from fqvae_kernels._types import GumbelQuantized, NearestQuantized
 
 __all__ = ["gumbel_noise", "gumbel_quantize", "gumbel_quantize_logits", "nearest_quantize"]
+
+
+# The first fields of a `Call`, as a user gave them: a seed of None is to be drawn.
+_Given = tuple[str, bool, bool, float | Tensor, int | Tensor | None, int, Wants]
 
 
 def gumbel_quantize(
@@ -25,50 +31,63 @@ def gumbel_quantize(
     seed: int | Tensor | None = None,
     row_offset: int = 0,
     return_weights: bool = False,
+    return_kl: bool = True,
+    estimator: str = "gumbel",
     backend: str | None = None,
 ) -> GumbelQuantized:
-    """Sample a code for every scalar of z by Gumbel-Softmax over its squared distances to the codes.
+    """Sample a code for every scalar of z from its squared distances to the codes.
 
     With logits l[n,k] = -(z[n] - m[k])**2 and Gumbel noise g[n,k] (see `gumbel_noise`), row n of z in C
-    order:
+    order, the estimator "gumbel" gives:
 
         weights   w[n,:] = softmax((l[n,:] + g[n,:]) / temperature)
         indices   argmax_k l[n,k] + g[n,k], lowest k on a tie
         quantized sum_k w[n,k] m[k]
         kl        sum_k q ln(q K) with the posterior q[n,:] = softmax(l[n,:]): KL(q || uniform) in nats
 
+    "straight_through" and "reinmax" draw the index from q by one uniform number a row, return the code at the
+    index and one-hot weights, and differ in the gradient of the logits (docs/estimators.md): straight_through
+    takes that of softmax(l / temperature), reinmax is exact to second order (Liu et al., NeurIPS 2023).
+
     z, codebook and a temperature tensor get gradients through quantized, kl and weights. Nothing of size N x
-    K is allocated unless weights are asked for (the "reference" backend excepted). Method: arXiv 2409.14851;
-    Jang et al. and Maddison et al., ICLR 2017.
+    K is allocated unless weights are asked for. Derivatives of derivatives, forward-mode AD and
+    torch.func.vmap take plain PyTorch with the same samples: right, but slow, and N x K in memory; so does
+    the backend "reference". Method: arXiv 2409.14851; Jang et al. and Maddison et al., ICLR 2017.
 
     Args:
         z: float16, bfloat16, float32 or float64, any shape.
-        codebook: (K,), one codebook for all scalars; or (L, K), one per latent, with z of shape (..., L). Any
-            floating dtype: it is cast to the compute dtype, its gradient comes back in its own.
-        temperature: float, or a 0-d floating-point tensor on z's device or the CPU; finite and greater than
-            0. Under torch.compile a tensor may change at every call without recompiling.
-        hard: straight-through. quantized is exactly the code at the index (rounded to z's dtype), weights are
-            one-hot; the scores' gradient is the soft one, as in
-            `torch.nn.functional.gumbel_softmax(hard=True)`.
+        codebook: (K,), one codebook for all scalars; or (L, K), one per latent, with z of shape (..., L); K
+            at most 2**24. Any floating dtype: it is cast to the compute dtype, its gradient comes back in its
+            own.
+        temperature: float, or a 0-d floating-point tensor on z's device or the CPU; greater than 0, finite,
+            and so is its reciprocal in the compute dtype. Under torch.compile a tensor may change at every
+            call without recompiling. reinmax takes its gradient at a constant temperature: that is 0.
+        hard: of "gumbel": straight-through. quantized is exactly the code at the index (rounded to z's
+            dtype), weights are one-hot; the scores' gradient is the soft one, as in
+            `torch.nn.functional.gumbel_softmax(hard=True)`. The other estimators always return a code.
         seed: int in [0, 2**64), a 0-d int64 tensor of those 64 bits, or None: drawn from PyTorch's default
             CPU generator, so `torch.manual_seed` fixes the samples on every device.
-        row_offset: row i of z draws the noise of row row_offset + i, so that shards of a batch sample
-            together what the whole batch would have.
-        return_weights: return w as well.
+        row_offset: row i of z draws for row row_offset + i, so that shards of a batch sample together what
+            the whole batch would have.
+        return_weights: return the weights as well.
+        return_kl: False: kl is None, and the work for it is saved.
+        estimator: "gumbel", "straight_through" or "reinmax".
         backend: one of "cuda", "triton", "cpu", "reference", or None: the best one for z's device.
 
     Returns:
         GumbelQuantized(quantized, indices, kl, weights): z's shape and dtype; z's shape, int64; z's shape,
-        compute dtype; (*z.shape, K) in z's dtype, or None. A row whose z is NaN or infinite has NaN in
-        quantized, kl and weights, an index in [0, K), and no gradient.
+        compute dtype, or None; (*z.shape, K) in z's dtype, or None. A row whose z is NaN or infinite, and
+        every row of a codebook that holds a NaN or infinite code, has NaN in quantized, kl and weights, an
+        index in [0, K), and no gradient.
 
     Raises:
         TypeError: an argument of the wrong type or dtype.
         ValueError: a shape, device or value that does not fit.
-        RuntimeError: a backend that cannot serve here; a second derivative.
+        RuntimeError: a backend that cannot serve here; torch.jit.trace without a seed.
     """
     _arguments.check_scalars(z, codebook)
-    return _gumbel(z, codebook, False, temperature, hard, seed, row_offset, return_weights, backend)
+    wants = _arguments.check_wants(return_weights, return_kl)
+    return _sample(z, codebook, (estimator, False, hard, temperature, seed, row_offset, wants), backend)
 
 
 def gumbel_quantize_logits(
@@ -80,6 +99,8 @@ def gumbel_quantize_logits(
     seed: int | Tensor | None = None,
     row_offset: int = 0,
     return_weights: bool = False,
+    return_kl: bool = True,
+    estimator: str = "gumbel",
     backend: str | None = None,
 ) -> GumbelQuantized:
     """Sample a code for every row of logits that an encoder gives: the quantizer of a discrete VAE.
@@ -90,18 +111,21 @@ def gumbel_quantize_logits(
     Args:
         logits: (..., K), or (..., L, K) with a codebook per latent; float16, bfloat16, float32 or float64.
         codebook: (K,) or (L, K).
-        temperature, hard, seed, row_offset, return_weights, backend: as for `gumbel_quantize`.
+        temperature, hard, seed, row_offset, return_weights, return_kl, estimator, backend: as for
+            `gumbel_quantize`.
 
     Returns:
         GumbelQuantized(quantized, indices, kl, weights): logits.shape[:-1] in logits' dtype; the same shape,
-        int64; the same shape, compute dtype; logits.shape in logits' dtype, or None. A row that holds NaN or
-        +inf, or nothing but -inf, has NaN in quantized, kl and weights, an index in [0, K), and no gradient.
+        int64; the same shape, compute dtype, or None; logits.shape in logits' dtype, or None. A row that
+        holds NaN or +inf, or nothing but -inf, and every row of a codebook that holds a NaN or infinite code,
+        has NaN in quantized, kl and weights, an index in [0, K), and no gradient.
 
     Raises:
         TypeError, ValueError, RuntimeError: as `gumbel_quantize`.
     """
     _arguments.check_logits(logits, codebook)
-    return _gumbel(logits, codebook, True, temperature, hard, seed, row_offset, return_weights, backend)
+    wants = _arguments.check_wants(return_weights, return_kl)
+    return _sample(logits, codebook, (estimator, True, hard, temperature, seed, row_offset, wants), backend)
 
 
 def nearest_quantize(z: Tensor, codebook: Tensor, *, backend: str | None = None) -> NearestQuantized:
@@ -118,7 +142,8 @@ def nearest_quantize(z: Tensor, codebook: Tensor, *, backend: str | None = None)
 
     Returns:
         NearestQuantized(quantized, indices): z's shape and dtype, exactly a code's value (rounded to z's
-        dtype); z's shape, int64. NaN or infinite z gives NaN, an index in [0, K), and no gradient.
+        dtype); z's shape, int64. NaN or infinite z, and any z where a code of its codebook is NaN or
+        infinite, gives NaN, an index in [0, K), and no gradient.
 
     Raises:
         TypeError, ValueError, RuntimeError: as `gumbel_quantize`.
@@ -126,6 +151,18 @@ def nearest_quantize(z: Tensor, codebook: Tensor, *, backend: str | None = None)
     _arguments.check_scalars(z, codebook)
     chosen = backends.choose(backend, z.device)
     return autograd.nearest(chosen, z, codebook, autograd.is_traced(z, codebook))
+
+
+def posterior_kl(z: Tensor, codebook: Tensor, *, backend: str | None = None) -> Tensor:
+    """KL(posterior || uniform) of each scalar, as `gumbel_quantize` gives it, in a pass of its own.
+
+    No sample enters it. It is differentiable in z and codebook. Arguments and errors: `gumbel_quantize`.
+    """
+    _arguments.check_scalars(z, codebook)
+    given: _Given = ("straight_through", False, False, 1.0, 0, 0, Wants(quantized=False, indices=False))
+    kl = _sample(z, codebook, given, backend).kl
+    assert kl is not None
+    return kl
 
 
 def gumbel_noise(
@@ -136,6 +173,7 @@ def gumbel_noise(
     row_offset: int = 0,
     device: torch.device | str | None = None,
     dtype: torch.dtype = torch.float32,
+    backend: str | None = None,
 ) -> Tensor:
     """The standard Gumbel noise that the quantizers add to row row_offset + i and code k: the same on every
     device.
@@ -145,51 +183,49 @@ def gumbel_noise(
 
     Args:
         seed: int in [0, 2**64) or a 0-d int64 tensor.
-        rows, codes: at least 0 and at least 1.
+        rows: at least 0.
+        codes: from 1 to 2**24.
         row_offset: number of the first row, at least 0.
         device: PyTorch's default device if None.
         dtype: torch.float32 or torch.float64.
+        backend: as for `gumbel_quantize`.
 
     Returns:
         (rows, codes), within 2e-6 * max(1, |g|) of the exact value in float32.
 
     Raises:
         TypeError, ValueError: an argument of the wrong type, dtype or value.
+        RuntimeError: a backend that cannot serve here.
     """
-    # An empty tensor knows the default device, in a form that torch.compile understands, and a GPU's number.
-    target = torch.empty(0, device=device).device
     rows = _arguments.check_count("rows", rows, 0)
-    codes = _arguments.check_count("codes", codes, 1)
+    codes = _arguments.check_count("codes", codes, 1, _arguments.MOST_CODES)
     row_offset = _arguments.check_count("row_offset", row_offset, 0)
+    target = _arguments.check_device(device)
     if dtype not in (torch.float32, torch.float64):
         raise TypeError(f"dtype must be torch.float32 or torch.float64, but was {dtype}")
     traced = autograd.is_traced(seed)
     checked_seed = _arguments.check_seed(seed, target, read=not traced)
-    chosen = backends.choose(None, target)
+    chosen = backends.choose(backend, target)
     return autograd.noise(chosen, checked_seed, rows, codes, row_offset, target, dtype, traced)
 
 
-def _gumbel(
-    input: Tensor,
-    codebook: Tensor,
-    is_logits: bool,
-    temperature: float | Tensor,
-    hard: bool,
-    seed: int | Tensor | None,
-    row_offset: int,
-    return_weights: bool,
-    backend: str | None,
-) -> GumbelQuantized:
-    """Check what the two Gumbel functions have in common, and run the backend."""
+def _sample(input: Tensor, codebook: Tensor, given: _Given, backend: str | None) -> GumbelQuantized:
+    """Check what the sampling functions have in common, make the call of it, and run the backend."""
+    estimator, is_logits, hard, temperature, seed, row_offset, wants = given
+    _arguments.check_estimator(estimator)
     _arguments.check_flag("hard", hard)
-    _arguments.check_flag("return_weights", return_weights)
     row_offset = _arguments.check_count("row_offset", row_offset, 0)
     chosen = backends.choose(backend, input.device)
     traced = autograd.is_traced(input, codebook, temperature, seed)
-    temperature = _arguments.check_temperature(temperature, input.device, read=not traced)
+    temperature = _arguments.check_temperature(
+        temperature, input.device, compute_dtype(input), read=not traced
+    )
     if seed is not None:
         seed = _arguments.check_seed(seed, input.device, read=not traced)
+    elif traced:
+        _arguments.check_seed_may_be_drawn()
+        seed = _operators.draw_seed(input.device)
     else:
-        seed = _operators.draw_seed(input.device) if traced else draw_seed(input)
-    call = GumbelCall(is_logits, hard, return_weights, row_offset, seed, temperature)
-    return autograd.gumbel(chosen, input, codebook, call, traced)
+        seed = draw_seed(input)
+    call = Call(estimator, is_logits, hard, temperature, seed, row_offset, wants)
+    return autograd.quantize(chosen, input, codebook, call, traced)

@@ -1,19 +1,21 @@
 """The quantizers in plain PyTorch: what the other backends are checked against, and the last fallback.
 
-Nothing here is fast. Gradients are PyTorch's own, so (N, K) tensors live from forward to backward. Inside it
-is float64 for float64 input, float32 for every other dtype, which is also why autocast changes nothing. The
-functions expect checked arguments: `fqvae_kernels.functional` is the public face.
+Nothing here is fast. Gradients are PyTorch's own, to every order and in both modes, so (N, K) tensors live
+from forward to backward. Inside it is float64 for float64 input, float32 for every other dtype, which is also
+why autocast changes nothing. The functions expect checked arguments: `fqvae_kernels.functional` is the public
+face.
 """
 
 from __future__ import annotations
 
 import math
+from typing import Protocol
 
 import torch
 from torch import Tensor
 
-from fqvae_kernels._seeds import place_of_numbers, seed_to_tensor
-from fqvae_kernels._types import GumbelQuantized, NearestQuantized
+from fqvae_kernels._call import Call, Outputs
+from fqvae_kernels._seeds import seed_to_tensor
 
 _CPU = torch.device("cpu")
 _WORD = 0xFFFFFFFF
@@ -21,69 +23,55 @@ _PHILOX_MULTIPLIERS = (0xD2511F53, 0xCD9E8D57)
 _PHILOX_KEY_STEPS = (0x9E3779B9, 0xBB67AE85)
 _PHILOX_ROUNDS = 10
 
-# Stands for a logit of minus infinity. exp(-1e18 / temperature) is 0 for every sane temperature, and 0 *
-# -1e18 is 0 where 0 * -inf would be NaN.
+# Stands for a logit of minus infinity: 0 * -1e18 is 0 where 0 * -inf would be NaN.
 _LOWEST_LOGIT = -1e18
+# The exponential of this is 0: what an exponent may be at least, and that of a masked code.
+_LOWEST_EXPONENT = -1e4
 
 
-def gumbel_quantize(
-    z: Tensor,
-    codebook: Tensor,
-    *,
-    seed: int | Tensor,
-    temperature: float | Tensor = 1.0,
-    hard: bool = False,
-    row_offset: int = 0,
-    return_weights: bool = False,
-) -> GumbelQuantized:
-    """Sample one code for each scalar of z; see `fqvae_kernels.gumbel_quantize`.
+class Draw(Protocol):
+    """How a pass draws: the Gumbel noise (*rows, codes), or one uniform number a row (*rows,)."""
 
-    z: any shape. codebook: (K,), or (L, K) with z of shape (..., L).
+    def __call__(self, call: Call, input: Tensor, codebook: Tensor) -> Tensor:
+        """codebook: in the compute dtype, which is that of the result."""
+
+
+def draw(call: Call, input: Tensor, codebook: Tensor) -> Tensor:
+    """The draws of a pass over plain tensors."""
+    shape = input.shape[:-1] if call.is_logits else input.shape
+    codes, dtype, device = codebook.shape[-1], codebook.dtype, input.device
+    if call.estimator == "gumbel":
+        noise = gumbel_noise(
+            call.seed, shape.numel(), codes, row_offset=call.row_offset, device=device, dtype=dtype
+        )
+        return noise.reshape(*shape, codes)
+    uniform = row_uniform(call.seed, shape.numel(), row_offset=call.row_offset, device=device, dtype=dtype)
+    return uniform.reshape(shape)
+
+
+def quantize(input: Tensor, codebook: Tensor, call: Call, draw: Draw = draw) -> Outputs:
+    """One pass of any estimator; see `fqvae_kernels.gumbel_quantize` and `nearest_quantize`.
+
+    input: z of any shape, or logits (..., K). codebook: (K,); or (L, K) with z (..., L) or logits (..., L,
+    K).
     """
-    codebook = codebook.to(_compute_dtype(z))
-    usable = z.isfinite()
-    logits = _distance_logits(_zero_unless(usable, z).to(codebook.dtype), codebook)
-    return _sample(logits, codebook, usable, z.dtype, seed, temperature, hard, row_offset, return_weights)
-
-
-def gumbel_quantize_logits(
-    logits: Tensor,
-    codebook: Tensor,
-    *,
-    seed: int | Tensor,
-    temperature: float | Tensor = 1.0,
-    hard: bool = False,
-    row_offset: int = 0,
-    return_weights: bool = False,
-) -> GumbelQuantized:
-    """Sample one code for each row of logits; see `fqvae_kernels.gumbel_quantize_logits`.
-
-    logits: (..., K). codebook: (K,), or (L, K) with logits of shape (..., L, K).
-    """
-    codebook = codebook.to(_compute_dtype(logits))
-    # The largest logit is finite unless the row holds NaN or +inf, or nothing but -inf.
-    usable = logits.detach().amax(-1).isfinite()
-    shifted = _zero_unless(usable.unsqueeze(-1), logits).to(codebook.dtype)
-    # Subtracting a constant from a row changes nothing that follows, so the constant needs no gradient.
-    shifted = shifted - shifted.detach().amax(-1, keepdim=True)
-    shifted = shifted.clamp(min=_LOWEST_LOGIT)
-    return _sample(
-        shifted, codebook, usable, logits.dtype, seed, temperature, hard, row_offset, return_weights
-    )
-
-
-def nearest_quantize(z: Tensor, codebook: Tensor) -> NearestQuantized:
-    """Replace each scalar of z by its nearest code, the gradient going straight through to z.
-
-    z: any shape. codebook: (K,), or (L, K) with z of shape (..., L); it gets no gradient.
-    """
-    codebook = codebook.detach().to(_compute_dtype(z))
-    usable = z.isfinite()
-    finite_z = _zero_unless(usable, z)
-    indices = _nearest_index(finite_z.detach().to(codebook.dtype), codebook)
-    # The difference is exactly 0, so the value is exactly the code's.
-    quantized = _take(codebook, indices).to(z.dtype) + (finite_z - finite_z.detach())
-    return NearestQuantized(torch.where(usable, quantized, math.nan), indices)
+    codebook = codebook.to(torch.float64 if input.dtype == torch.float64 else torch.float32)
+    finite_book = codebook.detach().isfinite().all(-1)  # () or (L,)
+    codebook = torch.where(finite_book.unsqueeze(-1), codebook, 0)
+    if call.is_logits:
+        # The largest logit is finite unless the row holds NaN or +inf, or nothing but -inf.
+        usable = input.detach().amax(-1).isfinite() & finite_book
+        logits = _zero_unless(usable.unsqueeze(-1), input).to(codebook.dtype)
+        # Subtracting a constant from a row changes nothing that follows, so the constant needs no gradient.
+        logits = (logits - logits.detach().amax(-1, keepdim=True)).clamp(min=_LOWEST_LOGIT)
+        masked = (input == -math.inf) & usable.unsqueeze(-1)
+        return _sample(logits, masked, codebook, usable, call, input.dtype, draw(call, input, codebook))
+    usable = input.detach().isfinite() & finite_book
+    z = _zero_unless(usable, input)
+    if call.estimator == "nearest":
+        return _nearest(z, codebook, usable, call)
+    logits = _distance_logits(z.to(codebook.dtype), codebook)
+    return _sample(logits, None, codebook, usable, call, input.dtype, draw(call, input, codebook))
 
 
 def gumbel_noise(
@@ -100,24 +88,24 @@ def gumbel_noise(
     Both logarithms are taken in float64: a compiler's fast float32 logarithm near u = 1 would decide other
     winners.
     """
-    if torch.compiler.is_compiling():
-        # This function again, as one opaque operator: Inductor spends minutes on ten rounds of Philox in one
-        # kernel.
-        noise: Tensor = torch.ops.fqvae_kernels.gumbel_noise(
-            seed_to_tensor(seed, place_of_numbers(device)),
-            rows,
-            codes,
-            row_offset,
-            device,
-            dtype,
-            "reference",
-        )
-        return noise
     words = philox_words(seed, rows, codes, row_offset=row_offset, device=device)
-    # Metal has no float64.
-    precise = torch.float32 if words.device.type == "mps" else torch.float64
-    uniform = ((words >> 9).to(precise) + 0.5) * 2.0**-23
-    return (-torch.log(-torch.log(uniform))).to(dtype)
+    return (-torch.log(-torch.log(_uniform(words)))).to(dtype)
+
+
+def row_uniform(
+    seed: int | Tensor,
+    rows: int,
+    *,
+    row_offset: int = 0,
+    device: torch.device = _CPU,
+    dtype: torch.dtype = torch.float32,
+) -> Tensor:
+    """One number a row, uniform on (0, 1) and exact in float32, shape (rows,): what an index is drawn by.
+
+    u = ((word >> 9) + 1/2) / 2**23, where word is output 0 of Philox with counter (0, 1, n low, n high).
+    """
+    words = _philox(seed, torch.zeros(1, 1, dtype=torch.int64, device=device), 1, rows, row_offset, device)
+    return _uniform(words[:, 0, 0]).to(dtype)
 
 
 def philox_words(
@@ -128,12 +116,19 @@ def philox_words(
     Key: the seed, low word first. Counter of row n = row_offset + i and code k: (k div 4, 0, n low, n high);
     the word is number k mod 4 of the four that come out.
     """
+    blocks = torch.arange((codes + 3) // 4, dtype=torch.int64, device=device).unsqueeze(0)
+    words = _philox(seed, blocks, 0, rows, row_offset, device)
+    return words.flatten(1)[:, :codes]
+
+
+def _philox(
+    seed: int | Tensor, c0: Tensor, second: int, rows: int, row_offset: int, device: torch.device
+) -> Tensor:
+    """The four outputs of each row and block, (rows, blocks, 4), for counters (c0, second, n low, n high)."""
     seed = seed_to_tensor(seed, device).to(device)
     keys = (seed & _WORD, (seed >> 32) & _WORD)
     row = (torch.arange(rows, dtype=torch.int64, device=device) + row_offset).unsqueeze(1)
-    blocks = (codes + 3) // 4
-    c0 = torch.arange(blocks, dtype=torch.int64, device=device).unsqueeze(0)
-    c1, c2, c3 = torch.zeros_like(row), row & _WORD, (row >> 32) & _WORD
+    c1, c2, c3 = torch.full_like(row, second), row & _WORD, (row >> 32) & _WORD
     for round_number in range(_PHILOX_ROUNDS):
         k0, k1 = (
             (key + round_number * step) & _WORD for key, step in zip(keys, _PHILOX_KEY_STEPS, strict=True)
@@ -141,8 +136,13 @@ def philox_words(
         high0, low0 = _multiply_words(c0, _PHILOX_MULTIPLIERS[0])
         high1, low1 = _multiply_words(c2, _PHILOX_MULTIPLIERS[1])
         c0, c1, c2, c3 = high1 ^ c1 ^ k0, low1, high0 ^ c3 ^ k1, low0
-    words = torch.stack(torch.broadcast_tensors(c0, c1, c2, c3), dim=-1)
-    return words.reshape(rows, 4 * blocks)[:, :codes]
+    return torch.stack(torch.broadcast_tensors(c0, c1, c2, c3), dim=-1)
+
+
+def _uniform(words: Tensor) -> Tensor:
+    # Metal has no float64.
+    precise = torch.float32 if words.device.type == "mps" else torch.float64
+    return ((words >> 9).to(precise) + 0.5) * 2.0**-23
 
 
 def _multiply_words(word: Tensor, multiplier: int) -> tuple[Tensor, Tensor]:
@@ -179,45 +179,100 @@ def _nearest_index(z: Tensor, codebook: Tensor) -> Tensor:
 
 def _sample(
     logits: Tensor,
+    masked: Tensor | None,
     codebook: Tensor,
     usable: Tensor,
+    call: Call,
     dtype: torch.dtype,
-    seed: int | Tensor,
-    temperature: float | Tensor,
-    hard: bool,
-    row_offset: int,
-    return_weights: bool,
-) -> GumbelQuantized:
-    """Gumbel-Softmax over finite logits (..., K) whose largest is about 0; unusable rows become NaN."""
-    codes = logits.shape[-1]
-    log_posterior = logits.log_softmax(-1)
-    kl = (log_posterior.exp() * (log_posterior + math.log(codes))).sum(-1)
-    # Rounding can leave it just below 0. Subtracting a constant, unlike a clamp, keeps the gradient.
-    kl = kl - kl.detach().clamp(max=0)
+    drawn: Tensor,
+) -> Outputs:
+    """A sampling estimator over finite logits (..., K) whose largest is about 0; unusable rows become NaN.
 
-    noise = gumbel_noise(
-        seed, usable.numel(), codes, row_offset=row_offset, device=logits.device, dtype=logits.dtype
-    )
-    scores = logits + noise.reshape(logits.shape)
-    indices = scores.argmax(-1)
+    masked: the codes that weigh nothing, or None.
+    """
+    # Beyond the largest number of the dtype a temperature changes nothing more.
+    temperature = call.temperature
     if isinstance(temperature, Tensor):
-        temperature = temperature.to(scores.device, scores.dtype)
-    weights = (scores / temperature).softmax(-1)
-    if hard:
-        # Straight-through: the value is the one-hot's, and what carries the soft gradient is exactly 0. The
-        # codebook's own gradient is the one-hot's too, so the soft sum sees it as a constant.
-        soft = (weights * codebook.detach()).sum(-1)
-        quantized = _take(codebook, indices) + (soft - soft.detach())
-        one_hot = indices.unsqueeze(-1) == torch.arange(codes, device=indices.device)
-        weights = one_hot.to(weights.dtype) + (weights - weights.detach())
+        temperature = temperature.to(logits.device, logits.dtype).clamp(max=torch.finfo(logits.dtype).max)
     else:
-        quantized = (weights * codebook).sum(-1)
-    return GumbelQuantized(
-        torch.where(usable, quantized, math.nan).to(dtype),
-        indices,
-        torch.where(usable, kl, math.nan),
-        torch.where(usable.unsqueeze(-1), weights, math.nan).to(dtype) if return_weights else None,
-    )
+        temperature = min(temperature, torch.finfo(logits.dtype).max)
+    log_posterior = logits.log_softmax(-1)
+    if call.estimator == "gumbel":
+        scores = logits + drawn
+        indices = scores.argmax(-1)
+        soft = _softmax(scores, temperature, masked)
+    else:
+        indices = _draw_index(log_posterior.detach().exp(), drawn)
+        soft = _softmax(logits, temperature, masked)
+        if call.estimator == "reinmax":
+            soft = _reinmax(soft.detach(), indices, logits, log_posterior) + 0 * temperature
+    # Codes are seen from the one that the largest logit belongs to: what is the same for all of them then
+    # sends no rounding error to a far z. An eighth of every difference is finite.
+    near = _take(codebook.detach(), logits.detach().argmax(-1))
+    offset = codebook / 8 - near.unsqueeze(-1) / 8
+    if call.gives_codes:
+        # The value is the one-hot's, and what carries the soft gradient is exactly 0. The codebook's own
+        # gradient is the one-hot's too, so the soft sum sees it as a constant.
+        quantized = _take(codebook, indices) + 8 * ((soft - soft.detach()) * offset.detach()).sum(-1)
+    else:
+        quantized = near + 8 * (soft * offset).sum(-1)
+    kl = weights = None
+    if call.wants.kl:
+        kl = (log_posterior.exp() * (log_posterior + math.log(logits.shape[-1]))).sum(-1)
+        # Rounding can leave it just below 0. Subtracting a constant, unlike a clamp, keeps the gradient.
+        kl = torch.where(usable, kl - kl.detach().clamp(max=0), math.nan)
+    if call.wants.weights:
+        weights = soft
+        if call.gives_codes:
+            weights = _one_hot(indices, logits.shape[-1], soft.dtype) + (soft - soft.detach())
+        weights = torch.where(usable.unsqueeze(-1), weights, math.nan).to(dtype)
+    return torch.where(usable, quantized, math.nan).to(dtype), indices, kl, weights
+
+
+def _draw_index(posterior: Tensor, uniform: Tensor) -> Tensor:
+    """The smallest k with posterior[0] + ... + posterior[k] > uniform: no code of posterior 0 is drawn."""
+    precise = posterior.dtype if posterior.device.type == "mps" else torch.float64
+    cumulated = posterior.to(precise).cumsum(-1)
+    below = cumulated <= uniform.unsqueeze(-1).to(precise) * cumulated[..., -1:]
+    return below.sum(-1)
+
+
+def _softmax(scores: Tensor, temperature: float | Tensor, masked: Tensor | None) -> Tensor:
+    """softmax(scores / temperature) at every legal temperature, and 0 where masked."""
+    below = scores - scores.detach().amax(-1, keepdim=True)
+    if isinstance(temperature, Tensor):
+        # The ratio is 1. Through it the temperature gets a gradient that a tiny one does not overflow.
+        ratio = temperature.detach() / temperature
+        temperature = temperature.detach()
+        below = torch.maximum(below, _LOWEST_EXPONENT * temperature)
+        exponents = below / temperature * ratio
+    else:
+        below = below.clamp(min=max(_LOWEST_EXPONENT * temperature, -torch.finfo(below.dtype).max))
+        exponents = below / temperature
+    return (exponents if masked is None else exponents.masked_fill(masked, _LOWEST_EXPONENT)).softmax(-1)
+
+
+def _reinmax(soft: Tensor, indices: Tensor, logits: Tensor, log_posterior: Tensor) -> Tensor:
+    """Weights (..., K) whose derivative is ReinMax's (Liu et al., NeurIPS 2023, eq. 8).
+
+    pi is half way from the soft weights to the one-hot, and enters the derivative as a constant: the
+    temperature, which has a part in pi alone, gets a gradient of 0.
+    """
+    middle = (soft + _one_hot(indices, logits.shape[-1], soft.dtype)) / 2
+    return 2 * (middle.log() + (logits - logits.detach())).softmax(-1) - 0.5 * log_posterior.exp()
+
+
+def _one_hot(indices: Tensor, codes: int, dtype: torch.dtype) -> Tensor:
+    return (indices.unsqueeze(-1) == torch.arange(codes, device=indices.device)).to(dtype)
+
+
+def _nearest(z: Tensor, codebook: Tensor, usable: Tensor, call: Call) -> Outputs:
+    """The nearest code of each z, which is 0 where it is not usable; the gradient goes straight to z."""
+    codebook = codebook.detach()
+    indices = _nearest_index(z.detach().to(codebook.dtype), codebook)
+    # The difference is exactly 0, so the value is exactly the code's.
+    quantized = _take(codebook, indices).to(z.dtype) + (z - z.detach())
+    return torch.where(usable, quantized, math.nan), indices, None, None
 
 
 def _take(codebook: Tensor, indices: Tensor) -> Tensor:
@@ -229,7 +284,3 @@ def _take(codebook: Tensor, indices: Tensor) -> Tensor:
 def _zero_unless(usable: Tensor, values: Tensor) -> Tensor:
     """values with 0 where they cannot be used: no NaN then enters the arithmetic, forward or backward."""
     return torch.where(usable, values, 0)
-
-
-def _compute_dtype(values: Tensor) -> torch.dtype:
-    return torch.float64 if values.dtype == torch.float64 else torch.float32

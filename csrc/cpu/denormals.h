@@ -1,5 +1,6 @@
-// While it lives, denormal numbers count as zero on this thread: they would cost a factor of ten, and no
-// result needs them.
+// While a FlushDenormals lives, this thread treats denormal numbers as zero. No result needs them, and some
+// processors compute with them ten times as slowly. Only x86 and 64-bit ARM are known to it; on others it
+// does nothing.
 #pragma once
 
 #include <cstdint>
@@ -30,6 +31,9 @@ class FlushDenormals {
 
   private:
     uint64_t state_;
+#else
+  public:
+    FlushDenormals() {}
 #endif
     FlushDenormals(const FlushDenormals &) = delete;
     FlushDenormals &operator=(const FlushDenormals &) = delete;

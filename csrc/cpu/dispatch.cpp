@@ -36,27 +36,28 @@ constexpr InstructionSet kInstructionSets[] = {
     {"device", [] { return true; }, device_kernels},
 };
 
-const InstructionSet &find(const std::string &name) {
+// `what` names the instruction set for the error.
+const InstructionSet &find(const std::string &name, const char *what = "instruction set") {
     for (const auto &set : kInstructionSets)
         if (name == set.name && set.available())
             return set;
     std::string known;
     for (const auto &each : instruction_sets())
         known += (known.empty() ? "" : ", ") + each;
-    throw std::invalid_argument("instruction set must be one that this build and processor have (" + known +
-                                "), got '" + name + "'");
+    throw std::invalid_argument(std::string(what) + " must be one that this build and processor have (" +
+                                known + "), got '" + name + "'");
 }
 
 const InstructionSet *&current() {
     static const InstructionSet *set = [] {
-        const char *forced = std::getenv("FQVAE_CPU_ISA");
-        return &find(forced && *forced ? std::string(forced) : instruction_sets().front());
+        const char *variable = "FQVAE_CPU_ISA", *forced = std::getenv(variable);
+        return forced && *forced ? &find(forced, variable) : &find(instruction_sets().front());
     }();
     return set;
 }
 
 Kernels kernels_for(bool is_double) { return is_double ? portable_double_kernels() : current()->kernels(); }
-Kernels kernels_for(const Problem &problem) { return kernels_for(problem.dtype == DType::kFloat64); }
+Kernels kernels_for(const Call &call) { return kernels_for(call.dtype == DType::kFloat64); }
 
 // One worker's memory.
 class ScratchStorage {
@@ -88,7 +89,7 @@ std::vector<std::unique_ptr<ScratchStorage>> scratch_for(const Kernels &kernels,
     return all;
 }
 
-// Chunks of positions: their size depends on the problem alone, never on the number of threads. `most` limits
+// Chunks of positions: their size depends on the call alone, never on the number of threads. `most` limits
 // their number.
 struct Chunks {
     int64_t positions, size, count;
@@ -106,68 +107,70 @@ struct Chunks {
 };
 constexpr int64_t kNoLimit = std::numeric_limits<int64_t>::max() / 2;
 
-template <class Real> void backward(const Problem &problem, const BackwardArguments &args,
-                                    void *grad_codebook, double *grad_temperature, int threads) {
-    const Kernels kernels = kernels_for(problem);
-    PlanStorage<Real> storage(problem);
-    storage.tabulate_posterior(kernels, problem.codes);
-    const size_t all_codes = static_cast<size_t>(problem.codebooks) * static_cast<size_t>(problem.codes);
+template <class Real> void backward_rows(const Call &call, const BackwardArguments &args, int threads) {
+    const Kernels kernels = kernels_for(call);
+    // ReinMax sums under the posterior in any case.
+    PlanStorage<Real> storage(call, args.incoming.kl && call.estimator != Estimator::kReinMax);
+    storage.tabulate_posterior(kernels, call.codes);
+    const size_t all_codes = static_cast<size_t>(call.codebooks) * static_cast<size_t>(call.codes);
     // Each chunk leaves a partial gradient of the codebook, which costs a microsecond or more: at most 256 of
     // them, few if the codebook is large, more than 16 only of some 100 microseconds each, and none for less
     // than four groups of rows.
-    const int64_t positions = problem.rows / problem.codebooks;
+    const int64_t positions = call.rows / call.codebooks;
     const int64_t enough = std::max<int64_t>(16, positions * static_cast<int64_t>(all_codes) / 131072);
     const int64_t most =
         std::min({std::clamp<int64_t>(static_cast<int64_t>((size_t(4) << 20) / all_codes), 8, 256), enough,
                   (positions + 63) / 64});
-    const Chunks chunks(positions, problem.codebooks * problem.codes, std::max<int64_t>(most, 1));
+    const Chunks chunks(positions, call.codebooks * call.codes, std::max<int64_t>(most, 1));
     const int workers = chunks.workers(threads);
     const Codebook &book = storage.plan.codebooks[0];
-    const size_t node_weights = book.posterior ? 2 * static_cast<size_t>(book.posterior_nodes) : 0;
+    // What nobody wants gets no memory.
+    const size_t gradients = args.grad_codebook ? all_codes : 0;
+    const size_t lane_sums = static_cast<size_t>(call.codes) * static_cast<size_t>(kernels.width);
+    const size_t node_weights =
+        gradients && book.posterior ? 2 * static_cast<size_t>(book.posterior_nodes) : 0;
     auto scratch =
-        scratch_for(kernels, workers, problem.codes,
-                    sizeof(Real) * static_cast<size_t>(problem.codes) * static_cast<size_t>(kernels.width),
-                    sizeof(Real) * node_weights);
-    const size_t part = all_codes + node_weights + 1;
+        scratch_for(kernels, workers, call.codes, sizeof(Real) * lane_sums, sizeof(Real) * node_weights);
+    const size_t part = gradients + node_weights + 1;
     std::vector<double> parts(part * static_cast<size_t>(chunks.count));
     parallel_for(chunks.count, workers, [&](int64_t i, int worker) {
-        double *codebook = parts.data() + static_cast<size_t>(i) * part;
-        kernels.backward(
-            problem, storage.plan, args, chunks[i], scratch[static_cast<size_t>(worker)]->get(),
-            {codebook, node_weights ? codebook + all_codes : nullptr, codebook + all_codes + node_weights});
+        double *sums = parts.data() + static_cast<size_t>(i) * part;
+        kernels.backward(call, storage.plan, args, chunks[i], scratch[static_cast<size_t>(worker)]->get(),
+                         {gradients ? sums : nullptr, node_weights ? sums + gradients : nullptr,
+                          sums + gradients + node_weights});
     });
     std::vector<double> sums(part); // in the order of the chunks, whoever computed them
     for (size_t i = 0; i < static_cast<size_t>(chunks.count); ++i)
         for (size_t k = 0; k < part; ++k)
             sums[k] += parts[i * part + k];
     if (node_weights)
-        kernels.posterior_gradient(book, problem.codes, sums.data() + all_codes, scratch[0]->get(),
-                                   sums.data());
-    if (grad_codebook)
-        std::transform(sums.begin(), sums.begin() + static_cast<std::ptrdiff_t>(all_codes),
-                       static_cast<Real *>(grad_codebook), [](double x) { return static_cast<Real>(x); });
-    if (grad_temperature)
-        *grad_temperature = sums[part - 1];
+        kernels.posterior_gradient(book, call.codes, sums.data() + gradients, scratch[0]->get(), sums.data());
+    std::transform(sums.begin(), sums.begin() + static_cast<std::ptrdiff_t>(gradients),
+                   static_cast<Real *>(args.grad_codebook), [](double x) { return static_cast<Real>(x); });
+    if (args.grad_temperature)
+        *args.grad_temperature = sums[part - 1];
 }
 
-template <class Real> void forward(const Problem &problem, const ForwardOutputs &out, int threads) {
-    const Kernels kernels = kernels_for(problem);
-    PlanStorage<Real> storage(problem);
-    storage.tabulate_posterior(kernels, problem.codes);
-    const Chunks chunks(problem.rows / problem.codebooks, problem.codebooks * problem.codes, kNoLimit);
+template <class Real> void forward_rows(const Call &call, const Outputs &out, int threads) {
+    const Kernels kernels = kernels_for(call);
+    PlanStorage<Real> storage(call, out.kl);
+    storage.tabulate_posterior(kernels, call.codes);
+    const Chunks chunks(call.rows / call.codebooks,
+                        call.codebooks * call.codes / (call.estimator == Estimator::kGumbel ? 1 : 4),
+                        kNoLimit);
     const int workers = chunks.workers(threads);
-    auto scratch = scratch_for(kernels, workers, problem.codes);
+    auto scratch = scratch_for(kernels, workers, call.codes);
     parallel_for(chunks.count, workers, [&](int64_t i, int worker) {
-        kernels.forward(problem, storage.plan, out, chunks[i], scratch[static_cast<size_t>(worker)]->get());
+        kernels.forward(call, storage.plan, out, chunks[i], scratch[static_cast<size_t>(worker)]->get());
     });
 }
 
-template <class Real> void nearest(const Problem &problem, const NearestOutputs &out, int threads) {
-    const Kernels kernels = kernels_for(problem);
-    const PlanStorage<Real> storage(problem);
-    const Chunks chunks(problem.rows / problem.codebooks, problem.codebooks * problem.codes / 4, kNoLimit);
+template <class Real> void nearest_rows(const Call &call, const Outputs &out, int threads) {
+    const Kernels kernels = kernels_for(call);
+    const PlanStorage<Real> storage(call, false);
+    const Chunks chunks(call.rows / call.codebooks, call.codebooks * call.codes / 4, kNoLimit);
     parallel_for(chunks.count, chunks.workers(threads),
-                 [&](int64_t i, int) { kernels.nearest(problem, storage.plan, out, chunks[i]); });
+                 [&](int64_t i, int) { kernels.nearest(call, storage.plan, out, chunks[i]); });
 }
 
 } // namespace
@@ -184,22 +187,17 @@ std::string instruction_set() { return current()->name; }
 
 void use_instruction_set(const std::string &name) { current() = &find(name); }
 
-void gumbel_forward(const Problem &problem, const ForwardOutputs &out, int threads) {
-    problem.dtype == DType::kFloat64 ? forward<double>(problem, out, threads)
-                                     : forward<float>(problem, out, threads);
+void forward(const Call &call, const Outputs &out, int threads) {
+    const bool is_double = call.dtype == DType::kFloat64;
+    if (call.estimator == Estimator::kNearest)
+        is_double ? nearest_rows<double>(call, out, threads) : nearest_rows<float>(call, out, threads);
+    else
+        is_double ? forward_rows<double>(call, out, threads) : forward_rows<float>(call, out, threads);
 }
 
-void gumbel_backward(const Problem &problem, BackwardArguments args, void *grad_codebook,
-                     double *grad_temperature, int threads) {
-    args.temperature = grad_temperature != nullptr;
-    problem.dtype == DType::kFloat64
-        ? backward<double>(problem, args, grad_codebook, grad_temperature, threads)
-        : backward<float>(problem, args, grad_codebook, grad_temperature, threads);
-}
-
-void nearest_forward(const Problem &problem, const NearestOutputs &out, int threads) {
-    problem.dtype == DType::kFloat64 ? nearest<double>(problem, out, threads)
-                                     : nearest<float>(problem, out, threads);
+void backward(const Call &call, const BackwardArguments &args, int threads) {
+    call.dtype == DType::kFloat64 ? backward_rows<double>(call, args, threads)
+                                  : backward_rows<float>(call, args, threads);
 }
 
 void gumbel_noise(uint64_t seed, uint64_t first_row, int64_t rows, int codes, bool is_double, void *out,

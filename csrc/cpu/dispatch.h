@@ -5,7 +5,7 @@
 #include <string>
 #include <vector>
 
-#include "problem.h"
+#include "kernel_table.h"
 
 namespace fqvae {
 
@@ -13,11 +13,8 @@ std::vector<std::string> instruction_sets();       // compiled in and supported 
 std::string instruction_set();                     // the one in use
 void use_instruction_set(const std::string &name); // throws std::invalid_argument if it cannot run here
 
-void gumbel_forward(const Problem &problem, const ForwardOutputs &out, int threads);
-// grad_codebook: (codebooks, codes) in the compute type, or null; grad_temperature: one double, or null.
-void gumbel_backward(const Problem &problem, BackwardArguments args, void *grad_codebook,
-                     double *grad_temperature, int threads);
-void nearest_forward(const Problem &problem, const NearestOutputs &out, int threads);
+void forward(const Call &call, const Outputs &out, int threads);
+void backward(const Call &call, const BackwardArguments &args, int threads);
 void gumbel_noise(uint64_t seed, uint64_t first_row, int64_t rows, int codes, bool is_double, void *out,
                   int threads);
 void gumbel_from_words(const uint32_t *words, int64_t count, bool is_double, void *out);

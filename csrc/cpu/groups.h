@@ -6,6 +6,7 @@
 #include <type_traits>
 
 #include "../row/backward.h"
+#include "../row/largest.h"
 #include "../row/nearest.h"
 #include "../row/reference.h"
 #include "memory.h"
@@ -51,72 +52,69 @@ void mask_tile(typename L::Real *tile, int count, typename L::M usable, typename
         L::store(tile + k * L::width, L::select(usable, L::load(tile + k * L::width), L::set(otherwise)));
 }
 
-// The largest of each row's given logits and its code; a row with NaN, +inf or nothing but -inf is not
-// usable.
-template <class L> struct LargestLogit {
-    typename L::F logit, code;
-    typename L::M usable;
-};
-
-template <class L>
-LargestLogit<L> largest_logit(const Problem &problem, const typename L::Real *codes, const Rows &rows,
-                              Tile<L> &tile) {
-    const auto infinity = L::set(static_cast<typename L::Real>(__builtin_inf()));
-    LargestLogit<L> found{L::set(0) - infinity, L::set(codes[0]), L::less(L::set(0), infinity)};
-    for (int first = 0; first < problem.codes; first += L::tile_codes) {
-        const int count = std::min(problem.codes - first, L::tile_codes);
-        Memory<L>::load_tile(problem.input, problem.dtype, rows, problem.codes, first, count, tile.given);
-        for (int k = 0; k < count; ++k) {
-            const auto x = L::load(tile.given + k * L::width);
-            found.usable = found.usable & L::less(x, infinity);
-            found.code = L::select(L::less(found.logit, x), L::set(codes[first + k]), found.code);
-            found.logit = L::max(x, found.logit);
-        }
+template <class L> LargestLogit<L> largest_logit(const Call &call, const Rows &rows, Tile<L> &tile) {
+    LargestLogit<L> found;
+    for (int first = 0; first < call.codes; first += L::tile_codes) {
+        const int count = std::min(call.codes - first, L::tile_codes);
+        Memory<L>::load_tile(call.input, call.dtype, rows, call.codes, first, count, tile.given);
+        for (int k = 0; k < count; ++k)
+            found.add(L::load(tile.given + k * L::width), static_cast<uint32_t>(first + k));
     }
-    found.usable = found.usable & L::less(L::set(0) - infinity, found.logit);
-    found.logit = L::select(found.usable, found.logit, L::set(0));
+    found.finish();
     return found;
 }
 
 // Chooses the scorer of a group and calls run(scorer, reference, load_tile). Rows that are not usable are
-// scored as if their z or all their logits were 0, so that everything stays finite.
+// computed as if their z or all their logits were 0, so that everything stays finite. No row of a codebook
+// that is not finite is usable; plan.h has put zeros in place of its codes.
 template <class L, class Run>
-FQVAE_INLINE void with_scorer(const Problem &problem, const Plan &plan, const Codebook &codebook,
-                              const Rows &rows, Tile<L> &tile, Run run) {
+FQVAE_INLINE void with_scorer(const Call &call, const Plan &plan, const Codebook &codebook, const Rows &rows,
+                              Tile<L> &tile, Run run) {
     using Real = typename L::Real;
     const auto zero = L::set(0), two = L::set(2);
     const auto no_tile = [](int, int) {};
     const auto *given = static_cast<const Real *>(codebook.given);
+    const typename L::M finite_codes = L::less(zero, L::set(codebook.finite ? 1 : 0));
 
-    if (problem.is_logits) {
-        const auto largest = largest_logit<L>(problem, given, rows, tile);
-        const LogitScorer<L> scorer{given, largest.logit, largest.code, tile.given};
-        run(scorer, Reference<L>{largest.code, largest.usable, zero}, [&](int first, int count) {
-            Memory<L>::load_tile(problem.input, problem.dtype, rows, problem.codes, first, count, tile.given);
+    if (call.is_logits) {
+        auto largest = largest_logit<L>(call, rows, tile);
+        largest.usable = largest.usable & finite_codes;
+        largest.logit = L::select(largest.usable, largest.logit, zero);
+        // Between codes that lie so far apart that their distance overflows, 0 is the reference.
+        const bool close = std::isfinite(static_cast<Real>(codebook.highest - codebook.lowest));
+        const auto code = close ? L::gather(given, largest.index) : zero;
+        const bool one_tile = call.codes <= L::tile_codes; // which largest_logit has loaded
+        const LogitScorer<L> scorer{given, largest.logit, code, tile.given};
+        run(scorer, Reference<L>{code, largest.usable, zero}, [&](int first, int count) {
+            if (!one_tile)
+                Memory<L>::load_tile(call.input, call.dtype, rows, call.codes, first, count, tile.given);
             mask_tile<L>(tile.given, count, largest.usable, 0);
         });
         return;
     }
 
-    const Finite<L> finite(Memory<L>::load(problem.input, problem.dtype, rows));
+    Finite<L> finite(Memory<L>::load(call.input, call.dtype, rows));
+    finite.usable = finite.usable & finite_codes;
     const auto lowest = static_cast<Real>(codebook.lowest), highest = static_cast<Real>(codebook.highest);
-    if (codebook.bounds.bounded) {
-        const auto *codes = static_cast<const Real *>(codebook.scaled);
-        const BoundedPlace<L> place(finite.z, codebook.bounds_in<Real>(), lowest, highest);
-        const Reference<L> row{place.point, finite.usable, place.x};
-        if (!L::any(place.outside))
-            run(BoundedScorer<L, true>{codes, place.reference, zero}, row, no_tile);
-        else
-            run(BoundedScorer<L, false>{codes, place.reference, place.excess * two}, row, no_tile);
-    } else {
-        NearestCode<L> nearest(given[0]);
-        nearest_row<L>(CodeRange::all<L>(problem.codes), given, L::numbers(plan.numbers),
-                       clamp<L>(finite.z, L::set(lowest), L::set(highest)), nearest);
-        const auto far = L::set(static_cast<Real>(kFarExactExcess));
-        const auto excess = clamp<L>(finite.z - nearest.code, zero - far, far);
-        run(ExactScorer<L>{given, nearest.code, excess * two},
-            Reference<L>{nearest.code, finite.usable, zero}, no_tile);
+    if constexpr (sizeof(Real) == 4) { // plan.h chooses this scorer for no other
+        if (codebook.bounds.bounded) {
+            const auto *codes = static_cast<const Real *>(codebook.scaled);
+            const BoundedPlace<L> place(finite.z, codebook.bounds_in<Real>(), lowest, highest);
+            const Reference<L> reference{place.point, finite.usable, place.x};
+            if (!L::any(place.outside))
+                return run(BoundedScorer<L, true>{codes, place.reference, zero}, reference, no_tile);
+            const BoundedScorer<L, false> far{codes, place.reference, place.excess * two};
+            if constexpr (L::small_tiles) // as CUDA does, where shared memory holds the scaled codes alone
+                return run(far, reference, no_tile);
+            else
+                return run(FarScorer<L>{far, given, place.point, place.outside}, reference, no_tile);
+        }
     }
+    NearestCode<L> nearest(given[0]);
+    nearest_row<L>(CodeRange::all<L>(call.codes), given, L::numbers(plan.numbers),
+                   clamp<L>(finite.z, L::set(lowest), L::set(highest)), nearest);
+    run(ExactScorer<L>{given, nearest.code, exact_excess<L>(finite.z, nearest.code) * two},
+        Reference<L>{nearest.code, finite.usable, zero}, no_tile);
 }
 
 } // namespace

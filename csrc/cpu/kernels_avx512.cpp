@@ -1,7 +1,9 @@
 // Compiled with -mavx512f -mavx512bw -mavx512dq -mavx512vl -mavx512vbmi2 -mfma.
 // GCC 12 takes the deliberately undefined operands inside its own intrinsics for mistakes.
 #pragma GCC diagnostic ignored "-Wuninitialized"
+#if !defined(__clang__)
 #pragma GCC diagnostic ignored "-Wmaybe-uninitialized"
+#endif
 
 #include "kernels.h"
 #include "lanes_avx512.h"

@@ -1,6 +1,6 @@
 #define FQVAE_LANES 4
 
-#include "../cuda/lanes.h"
+#include "../row/device_lanes.h"
 #include "../row/scalar_lanes.h"
 #include "kernels.h"
 #include "lanes_vector.h"

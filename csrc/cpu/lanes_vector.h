@@ -23,6 +23,9 @@ struct VectorLanes : TilesInMemory {
     using Real = float;
     static constexpr int width = FQVAE_LANES;
     static constexpr int halves = 2; // rows 0, 2, 4 ... and rows 1, 3, 5 ...
+    // The half whose row lies in the low 32 bits of a 64-bit lane: that is the first of the two U lanes there
+    // on little-endian processors, and the second on big-endian ones.
+    static constexpr int kLowHalf = __BYTE_ORDER__ == __ORDER_LITTLE_ENDIAN__ ? 0 : 1;
 
     FQVAE_INLINE static F set(Real x) { return x - F{}; }
     FQVAE_INLINE static F load(const Real *p) { return copy<F>(p); }
@@ -77,9 +80,11 @@ struct VectorLanes : TilesInMemory {
     FQVAE_INLINE static Wide xor_word(Wide a, uint32_t b) { return (Wide)((U)a ^ b); }
     FQVAE_INLINE static Wide xor3(Wide a, Wide b, U c) { return a ^ b ^ (Wide)c; }
     FQVAE_INLINE static U xor3_words(U a, U b, U c) { return a ^ b ^ c; }
-    FQVAE_INLINE static U merge_low(const Wide *x) { return (U)((x[0] & 0xffffffffull) | (x[1] << 32)); }
+    FQVAE_INLINE static U merge_low(const Wide *x) {
+        return (U)((x[kLowHalf] & 0xffffffffull) | (x[1 - kLowHalf] << 32));
+    }
     FQVAE_INLINE static U merge_high(const Wide *x) {
-        return (U)((x[0] >> 32) | (x[1] & 0xffffffff00000000ull));
+        return (U)((x[kLowHalf] >> 32) | (x[1 - kLowHalf] & 0xffffffff00000000ull));
     }
 
     FQVAE_INLINE static U truncate(F x) { return (U) __builtin_convertvector(x, M); }
@@ -95,6 +100,58 @@ struct VectorLanes : TilesInMemory {
             p[4 * i] = a[i], p[4 * i + 1] = b[i], p[4 * i + 2] = c[i], p[4 * i + 3] = d[i];
     }
     FQVAE_INLINE static constexpr int transposed_row(int i) { return i; }
+    FQVAE_INLINE static void gather4(const Real *p, U pair, F (&four)[4]) {
+        for (int j = 0; j < 4; ++j)
+            for (int i = 0; i < width; ++i)
+                four[j][i] = p[2 * pair[i] + static_cast<uint32_t>(j)];
+    }
+    // Of a matrix whose rows begin `stride` apart: four columns of `width` rows to lanes of rows, and back.
+#if defined(__AVX2__) && FQVAE_LANES == 8
+    static constexpr bool loads_columns = true;
+    FQVAE_INLINE static void load_columns(const Real *rows, int64_t stride, F (&columns)[4]) {
+        FQVAE_UNROLL
+        for (int i = 0; i < 4; ++i) { // a half of a register holds one row
+            const auto low = _mm256_castps128_ps256(_mm_loadu_ps(rows + i * stride));
+            columns[i] = (F)_mm256_insertf128_ps(low, _mm_loadu_ps(rows + (i + 4) * stride), 1);
+        }
+        transpose_halves(columns);
+    }
+    FQVAE_INLINE static void store_columns(Real *rows, int64_t stride, F (&columns)[4]) {
+        transpose_halves(columns);
+        FQVAE_UNROLL
+        for (int i = 0; i < 4; ++i) {
+            _mm_storeu_ps(rows + i * stride, _mm256_castps256_ps128((__m256)columns[i]));
+            _mm_storeu_ps(rows + (i + 4) * stride, _mm256_extractf128_ps((__m256)columns[i], 1));
+        }
+    }
+    // The 4 x 4 numbers in each half of four registers, transposed.
+    FQVAE_INLINE static void transpose_halves(F (&x)[4]) {
+        const auto low = _mm256_castps_pd(_mm256_unpacklo_ps((__m256)x[0], (__m256)x[1])),
+                   high = _mm256_castps_pd(_mm256_unpackhi_ps((__m256)x[0], (__m256)x[1]));
+        const auto next_low = _mm256_castps_pd(_mm256_unpacklo_ps((__m256)x[2], (__m256)x[3])),
+                   next_high = _mm256_castps_pd(_mm256_unpackhi_ps((__m256)x[2], (__m256)x[3]));
+        x[0] = (F)_mm256_unpacklo_pd(low, next_low);
+        x[1] = (F)_mm256_unpackhi_pd(low, next_low);
+        x[2] = (F)_mm256_unpacklo_pd(high, next_high);
+        x[3] = (F)_mm256_unpackhi_pd(high, next_high);
+    }
+#elif defined(__SSE2__) && FQVAE_LANES == 4
+    static constexpr bool loads_columns = true;
+    FQVAE_INLINE static void load_columns(const Real *rows, int64_t stride, F (&columns)[4]) {
+        __m128 a = _mm_loadu_ps(rows), b = _mm_loadu_ps(rows + stride);
+        __m128 c = _mm_loadu_ps(rows + 2 * stride), d = _mm_loadu_ps(rows + 3 * stride);
+        _MM_TRANSPOSE4_PS(a, b, c, d);
+        columns[0] = (F)a, columns[1] = (F)b, columns[2] = (F)c, columns[3] = (F)d;
+    }
+    FQVAE_INLINE static void store_columns(Real *rows, int64_t stride, F (&columns)[4]) {
+        F transposed[4];
+        load_columns((const Real *)columns, 4, transposed);
+        for (int i = 0; i < 4; ++i)
+            store(rows + i * stride, transposed[i]);
+    }
+#else
+    static constexpr bool loads_columns = false;
+#endif
     // (word >> 9 | bits of 1.0f) as a float in [1, 2), less the largest float below 1: (word >> 9) 2^-23 +
     // 2^-24, exact.
     FQVAE_INLINE static F uniform(U word) { return (F)((word >> 9) | 0x3f800000u) - 0x1.fffffep-1f; }

@@ -6,7 +6,7 @@
 #include <cstdint>
 #include <cstring>
 
-#include "problem.h"
+#include "kernel_table.h"
 
 namespace fqvae {
 namespace {
@@ -89,6 +89,17 @@ struct Rows {
     int count;
 };
 
+// The lanes with a row, of those in `usable`.
+template <class L> typename L::M usable_rows(const Rows &rows, typename L::M usable) {
+    if (rows.count == L::width)
+        return usable;
+    typename L::Real there[L::width] = {};
+    for (int i = 0; i < rows.count; ++i)
+        there[i] = 1;
+    const typename L::M with_row = L::less(L::set(0), L::load(there));
+    return usable & with_row;
+}
+
 template <class L> class Memory {
     using Real = typename L::Real;
     using F = typename L::F;
@@ -126,13 +137,34 @@ template <class L> class Memory {
     // Columns first ... first+count-1 of a (rows, columns) matrix, to tile[k * width + lane] and back.
     static void load_tile(const void *base, DType dtype, const Rows &rows, int64_t columns, int first,
                           int count, Real *tile) {
+        int done = 0;
+        if constexpr (L::loads_columns) {
+            if (rows.count == L::width && is_real(dtype)) {
+                const Real *from = static_cast<const Real *>(base) + rows.first * columns + first;
+                const int64_t next = L::width * rows.stride * columns; // where the next group's rows begin
+                for (; done + 4 <= count; done += 4) {
+                    F four[4];
+                    if (done % 16 == 0) { // so short are the pieces that no processor sees what will come
+                        FQVAE_UNROLL
+                        for (int i = 0; i < L::width; ++i)
+                            prefetch(from + done, next + i * rows.stride * columns);
+                    }
+                    L::load_columns(from + done, rows.stride * columns, four);
+                    FQVAE_UNROLL
+                    for (int i = 0; i < 4; ++i)
+                        L::store(tile + (done + i) * L::width, four[i]);
+                }
+            }
+        }
+        if (done == count)
+            return;
         if (rows.count < L::width)
             memset(tile, 0, sizeof(Real) * static_cast<size_t>(count) * L::width);
         with_storage<Real>(dtype, [&](auto *type) {
             for (int i = 0; i < rows.count; ++i) {
                 auto *from = static_cast<decltype(type)>(const_cast<void *>(base)) +
                              (rows.first + i * rows.stride) * columns + first;
-                for (int k = 0; k < count; ++k)
+                for (int k = done; k < count; ++k)
                     tile[k * L::width + i] = widen(from[k]);
             }
         });
@@ -140,30 +172,50 @@ template <class L> class Memory {
 
     static void store_tile(void *base, DType dtype, const Rows &rows, int64_t columns, int first, int count,
                            const Real *tile) {
+        int done = 0;
+        if constexpr (L::loads_columns) {
+            if (rows.count == L::width && is_real(dtype)) {
+                Real *to = static_cast<Real *>(base) + rows.first * columns + first;
+                for (; done + 4 <= count; done += 4) {
+                    F four[4];
+                    FQVAE_UNROLL
+                    for (int i = 0; i < 4; ++i)
+                        four[i] = L::load(tile + (done + i) * L::width);
+                    L::store_columns(to + done, rows.stride * columns, four);
+                }
+            }
+        }
+        if (done == count)
+            return;
         with_storage<Real>(dtype, [&](auto *type) {
             for (int i = 0; i < rows.count; ++i) {
                 auto *to =
                     static_cast<decltype(type)>(base) + (rows.first + i * rows.stride) * columns + first;
-                for (int k = 0; k < count; ++k)
+                for (int k = done; k < count; ++k)
                     narrow(tile[k * L::width + i], to + k);
             }
         });
     }
 
-    // Ones at each row's index, zeros elsewhere, or NaN in rows that are not usable.
+    // A one at each row's index, zeros elsewhere; `no_value` in rows that are not usable.
     static void store_one_hot(void *base, DType dtype, const Rows &rows, int64_t columns,
-                              const int64_t *indices, const bool *usable) {
+                              const uint32_t *indices, const bool *usable, Real no_value) {
         with_storage<Real>(dtype, [&](auto *type) {
             for (int i = 0; i < rows.count; ++i) {
-                auto row = rows.first + i * rows.stride;
-                auto *to = static_cast<decltype(type)>(base) + row * columns;
-                const Real elsewhere = usable[i] ? 0 : static_cast<Real>(__builtin_nan(""));
+                auto *to = static_cast<decltype(type)>(base) + (rows.first + i * rows.stride) * columns;
+                const Real elsewhere = usable[i] ? 0 : no_value;
                 for (int64_t k = 0; k < columns; ++k)
                     narrow(elsewhere, to + k);
                 if (usable[i])
-                    narrow(Real(1), to + indices[row]);
+                    narrow(Real(1), to + indices[i]);
             }
         });
+    }
+
+    // An address beyond the end does no harm, but no pointer may be formed to it.
+    FQVAE_INLINE static void prefetch(const Real *p, int64_t distance) {
+        __builtin_prefetch(reinterpret_cast<const void *>(reinterpret_cast<uintptr_t>(p) +
+                                                          static_cast<uintptr_t>(distance) * sizeof(Real)));
     }
 
     static bool is_real(DType dtype) {

@@ -1,15 +1,21 @@
 // PyTorch brings its own OpenMP runtime (libgomp) and makes its symbols global. Linking another one would set
 // two teams of threads against each other on the same cores, so the runtime's entry point is looked up in the
 // process instead.
+//
+// A forked process inherits the runtime's records of its parent's threads, but not the threads: a team would
+// wait for them for ever. So it starts threads of its own for each call, without the runtime.
 #include "parallel.h"
 
 #include <atomic>
+#include <cstdio>
+#include <cstring>
 #include <system_error>
 #include <thread>
 #include <vector>
 
 #if !defined(_WIN32)
 #include <dlfcn.h>
+#include <pthread.h>
 #endif
 
 namespace fqvae {
@@ -17,10 +23,35 @@ namespace {
 
 using GompParallel = void (*)(void (*)(void *), void *, unsigned, unsigned);
 
+// Whether this process was forked and has executed no program since: bit 0x40, PF_FORKNOEXEC, of the ninth
+// number in Linux's /proc/self/stat. The second is the program's name in brackets, which may hold anything.
+bool forked_without_exec() {
+    unsigned flags = 0;
+#if defined(__linux__)
+    if (std::FILE *file = std::fopen("/proc/self/stat", "r")) {
+        char text[512];
+        text[std::fread(text, 1, sizeof text - 1, file)] = 0;
+        std::fclose(file);
+        if (const char *name_end = std::strrchr(text, ')'))
+            std::sscanf(name_end + 1, " %*c %*d %*d %*d %*d %*d %u", &flags);
+    }
+#endif
+    return (flags & 0x40u) != 0;
+}
+
+// Whether the OpenMP runtime may have records of threads that live in another process.
+std::atomic<bool> forked{forked_without_exec()};
+#if !defined(_WIN32)
+[[maybe_unused]] const int watch =
+    pthread_atfork(nullptr, nullptr, [] { forked.store(true, std::memory_order_relaxed); });
+#endif
+
 GompParallel gomp_parallel() {
 #if defined(_WIN32)
     return nullptr;
 #else
+    if (forked.load(std::memory_order_relaxed))
+        return nullptr;
     // PyTorch may be imported after this library, so a failure is not remembered.
     static std::atomic<GompParallel> found{nullptr};
     GompParallel entry = found.load(std::memory_order_relaxed);

@@ -11,26 +11,31 @@
 
 #include "../row/bounds.h"
 #include "../row/posterior.h"
-#include "problem.h"
+#include "kernel_table.h"
 
 namespace fqvae {
+
+template <class Real> bool all_finite(const Real *codes, size_t count) {
+    return std::all_of(codes, codes + count, [](Real code) { return std::isfinite(code); });
+}
 
 // Prepares one codebook. If the bounded scorer serves it, its gaps are narrow, and `rows` are many enough to
 // pay for it, then its posterior is worth tabulating, from some way below the lowest code to as far above the
 // highest. The interpolation's error is below 2e-7 (KL) and 1e-6 (gradients).
+//
+// zeros: as many as there are codes, which stand for a codebook that is not finite; or null if all are.
 template <class Real>
-Codebook plan_codebook(const Real *codes, int count, double temperature, int64_t rows, Real *scaled) {
+Codebook plan_codebook(const Real *codes, int count, double temperature, int64_t rows, Real *scaled,
+                       const Real *zeros) {
     constexpr int64_t rows_per_node = 16;
     Codebook book{};
-    book.given = codes;
+    book.finite = all_finite(codes, static_cast<size_t>(count));
+    book.given = codes = book.finite ? codes : zeros;
     const auto [low, high] = std::minmax_element(codes, codes + count);
     book.lowest = *low;
     book.highest = *high;
-    bool finite = true;
-    for (int k = 0; k < count; ++k)
-        finite = finite && std::isfinite(codes[k]);
     const double bucket = (book.highest - book.lowest) / kBuckets;
-    if (sizeof(Real) == 8 || !finite || !(bucket > 0))
+    if (sizeof(Real) == 8 || !(bucket > 0))
         return book;
 
     uint64_t occupied = 0;
@@ -55,16 +60,19 @@ Codebook plan_codebook(const Real *codes, int count, double temperature, int64_t
 // Owns what a Plan points to.
 template <class Real> class PlanStorage {
   public:
-    explicit PlanStorage(const Problem &problem)
-        : numbers_(static_cast<size_t>(problem.codes)), codebooks_(static_cast<size_t>(problem.codebooks)) {
+    // with_kl: the KL or its gradient is wanted, and may be worth a table.
+    PlanStorage(const Call &call, bool with_kl)
+        : numbers_(static_cast<size_t>(call.codes) + 1), codebooks_(static_cast<size_t>(call.codebooks)) {
         for (size_t k = 0; k < numbers_.size(); ++k)
             numbers_[k] = static_cast<uint32_t>(k);
-        const auto *codes = static_cast<const Real *>(problem.codebook);
-        scaled_.resize(sizeof(Real) == 8 ? 0 : numbers_.size() * codebooks_.size());
+        const auto *codes = static_cast<const Real *>(call.codebook);
+        const auto count = static_cast<size_t>(call.codes);
+        scaled_.resize(sizeof(Real) == 8 ? 0 : count * codebooks_.size());
+        zeros_.resize(all_finite(codes, count * codebooks_.size()) ? 0 : count);
         for (size_t j = 0; j < codebooks_.size(); ++j)
-            codebooks_[j] = plan_codebook(codes + j * numbers_.size(), problem.codes, problem.temperature,
-                                          problem.is_logits ? 0 : problem.rows / problem.codebooks,
-                                          scaled_.data() + (scaled_.empty() ? 0 : j * numbers_.size()));
+            codebooks_[j] = plan_codebook(codes + j * count, call.codes, call.temperature,
+                                          call.is_logits || !with_kl ? 0 : call.rows / call.codebooks,
+                                          scaled_.data() + (scaled_.empty() ? 0 : j * count), zeros_.data());
         plan = {codebooks_.data(), numbers_.data()};
     }
 
@@ -85,7 +93,7 @@ template <class Real> class PlanStorage {
   private:
     std::vector<uint32_t> numbers_;
     std::vector<Codebook> codebooks_;
-    std::vector<Real> scaled_, posterior_;
+    std::vector<Real> scaled_, zeros_, posterior_;
 };
 
 } // namespace fqvae

@@ -10,7 +10,7 @@
 #include <cstring>
 
 #include "../row/posterior.h"
-#include "problem.h"
+#include "kernel_table.h"
 
 namespace fqvae {
 namespace {
@@ -25,7 +25,8 @@ template <class L> class PosteriorTable {
   public:
     using Place = TablePlace<L>;
 
-    // The table holds three columns of a number for each node: f, f' step, f'' step^2.
+    // The table holds two pairs of numbers for each node: f and f' step, and behind all of these f' step and
+    // f'' step^2.
     explicit PosteriorTable(const Codebook &codebook)
         : codes_(static_cast<const Real *>(codebook.scaled)), table_(static_cast<Real *>(codebook.posterior)),
           nodes_(codebook.posterior_nodes), first_(static_cast<Real>(codebook.posterior_first)) {}
@@ -39,9 +40,10 @@ template <class L> class PosteriorTable {
             L::store(slope, q.slope);
             L::store(curvature, q.curvature);
             for (int j = 0; j < width && i + j < nodes_; ++j) {
-                table_[i + j] = value[j];
-                table_[nodes_ + i + j] = slope[j] * step;
-                table_[2 * nodes_ + i + j] = curvature[j] * step * step;
+                Real *first = table_ + 2 * (i + j), *second = first + 2 * nodes_;
+                first[0] = value[j];
+                first[1] = second[0] = slope[j] * step;
+                second[1] = curvature[j] * step * step;
             }
         }
     }
@@ -89,10 +91,10 @@ template <class L> class PosteriorTable {
     }
 
   private:
-    F interpolate(const Place &place, int column) const {
-        const Real *value = table_ + column * nodes_, *slope = value + nodes_;
-        return Hermite<L>(place.at)(L::gather(value, place.node), L::gather(slope, place.node),
-                                    L::gather(value + 1, place.node), L::gather(slope + 1, place.node));
+    F interpolate(const Place &place, int pair) const {
+        F four[4]; // value and slope at the node below and at the node above
+        L::gather4(table_ + pair * 2 * nodes_, place.node, four);
+        return Hermite<L>(place.at)(four[0], four[1], four[2], four[3]);
     }
 
     F nodes_from(int i) const {

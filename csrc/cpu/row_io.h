@@ -13,103 +13,113 @@ template <class L> struct RowIO {
     static constexpr int width = L::width;
     static constexpr DType kReal = sizeof(Real) == 8 ? DType::kFloat64 : DType::kFloat32;
 
+    // true: what a call doesn't want saves time by programs of their own. One row at a time is for tests and
+    // for float64, where a program that serves all saves time to compile.
+    static constexpr bool kManyPrograms = width > 1;
+
     static F real(double x) { return L::set(static_cast<Real>(x)); }
 
-    static CallConstants<L> constants(const Problem &problem, const Plan &plan, const Codebook &codebook) {
-        return {L::numbers(plan.numbers), static_cast<Real>(__builtin_log2(problem.codes)),
-                static_cast<Real>(1 / problem.temperature), static_cast<Real>(codebook.bounds.shift),
+    static CallConstants<L> constants(const Call &call, const Plan &plan, const Codebook &codebook) {
+        return {L::numbers(plan.numbers), static_cast<Real>(call.log2_codes),
+                inverse_of_temperature<Real>(call.temperature), static_cast<Real>(codebook.bounds.shift),
                 static_cast<Real>(codebook.bounds.shift_below)};
     }
 
-    // kl_bits: sum of q log2 q. with_posterior: will load_sums want log2_partition and mean_logit?
+    // Whether the backward pass takes the forward pass's weights. Of the temperature's gradient it wants
+    // more.
+    static bool keeps_weights(const Call &call, const BackwardArguments &args) {
+        return args.kept.weights && !gives_codes(call) && !args.grad_temperature &&
+               Memory<L>::is_real(call.dtype);
+    }
+
+    // Whether quantized is a code, and weights are one-hot.
+    static bool gives_codes(const Call &call) { return call.hard || call.estimator != Estimator::kGumbel; }
+
+    // All of a row but soft weights and stats. kl_bits: sum of q log2 q.
     template <class Scorer>
-    static void store_row(const Problem &problem, const Codebook &codebook, const ForwardOutputs &out,
-                          const Rows &rows, const Reference<L> &z, const Scorer &, const RowSums<L> &sums,
-                          bool with_posterior, F kl_bits) {
-        const F nan = real(__builtin_nan(""));
-        store_indices(out.indices, rows, sums.index);
-        if (problem.hard)
-            store_codes(problem, codebook, out.quantized, out.indices, rows, z.usable);
-        else
-            Memory<L>::store(
-                out.quantized, problem.dtype, rows,
-                L::select(z.usable, L::fma(sums.mean_offset, real(1 / Scorer::kOffsetScale), z.point), nan));
-        const F kl = L::fma(kl_bits, real(kLn2), real(__builtin_log(problem.codes)));
-        Memory<L>::store(out.kl, kReal, rows, L::select(z.usable, L::max(kl, L::set(0)), nan));
-        if (out.weights && problem.hard) {
+    static void store_row(const Call &call, const Codebook &codebook, const Outputs &out, const Rows &rows,
+                          const Reference<L> &reference, const RowStats<L> &stats, F kl_bits) {
+        const auto *codes = static_cast<const Real *>(codebook.given);
+        const auto row = finish_row<L, Scorer>(reference, stats, kl_bits, static_cast<Real>(call.ln_codes),
+                                               gives_codes(call),
+                                               [&](typename L::U index) { return L::gather(codes, index); });
+        if (out.indices)
+            store_indices(out.indices, rows, stats.index);
+        if (out.quantized)
+            Memory<L>::store(out.quantized, call.dtype, rows, row.quantized);
+        if (out.kl)
+            Memory<L>::store(out.kl, kReal, rows, row.kl);
+        if (out.weights && gives_codes(call)) {
+            uint32_t indices[width];
             bool usable[width];
+            L::store_word(indices, stats.index);
             for (int i = 0; i < width; ++i)
-                usable[i] = L::get(z.usable, i);
-            Memory<L>::store_one_hot(out.weights, problem.dtype, rows, problem.codes, out.indices, usable);
-        }
-        if (out.sums) {
-            const auto keep = [&](int s, F x) {
-                Memory<L>::store(static_cast<Real *>(out.sums) + s * problem.rows, kReal, rows, x);
-            };
-            keep(0, sums.mean_offset);
-            keep(1, sums.log2_total);
-            // What is not needed is not written: memory that nobody writes to is never mapped.
-            if (!Scorer::kBounded)
-                keep(2, sums.shift);
-            if (with_posterior) {
-                keep(3, sums.log2_partition);
-                keep(4, sums.mean_logit);
-            }
+                usable[i] = L::get(reference.usable, i);
+            Memory<L>::store_one_hot(out.weights, call.dtype, rows, call.codes, indices, usable,
+                                     no_value<Real>());
         }
     }
 
-    // with_posterior: will the KL's gradient be taken from them? But not that of the rows in `tabulated`.
+    // with_posterior: load_stats will want the posterior's.
     template <class Scorer>
-    static RowSums<L> load_sums(const BackwardArguments &args, const Problem &problem, const Rows &rows,
-                                const CallConstants<L> &call, const Scorer &, bool with_posterior,
-                                M tabulated) {
-        const auto kept = [&](int s, Real elsewhere = 0) {
-            return Memory<L>::load(static_cast<const Real *>(args.sums) + s * problem.rows, kReal, rows,
-                                   elsewhere);
-        };
-        RowSums<L> sums{};
-        sums.mean_offset = kept(0);
-        // Lanes without a row get weights of 0, at any temperature.
-        sums.log2_total = kept(1, static_cast<Real>(-kLowestLogit));
-        sums.shift = Scorer::kBounded ? L::set(call.shift - call.shift_below)
-                                      : kept(2, static_cast<Real>(-0x1p20)); // below any cost
-        if (with_posterior) {
-            sums.log2_partition = L::select(tabulated, L::set(0), kept(3));
-            sums.mean_logit = L::select(tabulated, L::set(0), kept(4));
-        }
-        return sums;
+    static void store_stats(const Call &call, const Outputs &out, const Rows &rows, const RowStats<L> &stats,
+                            bool with_posterior) {
+        if (out.stats)
+            fqvae::store_stats(stats, !Scorer::kBounded, with_posterior, [&](Stat stat, F x) {
+                Memory<L>::store(static_cast<Real *>(out.stats) + stat * call.rows, kReal, rows, x);
+            });
     }
 
-    // What flows into the rows; nothing flows into those that are not usable.
-    static RowUpstream<L> load_upstream(const BackwardArguments &args, const Problem &problem,
-                                        const Rows &rows, M usable) {
-        const F zero = L::set(0);
-        RowUpstream<L> up;
-        up.quantized = L::select(usable, Memory<L>::load(args.grad_quantized, problem.dtype, rows), zero);
-        up.direct = problem.hard ? zero : up.quantized;
-        up.kl = L::select(usable, Memory<L>::load(args.grad_kl, kReal, rows), zero);
-        up.reference = zero;
-        up.weights = args.grad_weights != nullptr;
-        if (up.weights) {
+    // with_posterior: the KL's gradient will be taken from them, but not that of the rows in `tabulated`.
+    template <class Scorer>
+    static RowStats<L> load_stats(const Call &call, const BackwardArguments &args, const Rows &rows,
+                                  const CallConstants<L> &constants, bool with_posterior, M tabulated,
+                                  M usable) {
+        const auto load = [&](Stat stat, Real otherwise) {
+            const bool posterior = stat == kLog2Partition || stat == kMeanLogit;
+            if (posterior && !args.incoming.kl) // the forward pass may have left none
+                return L::set(0);
+            const F x = Memory<L>::load(static_cast<const Real *>(args.kept.stats) + stat * call.rows, kReal,
+                                        rows, otherwise);
+            return posterior ? L::select(tabulated, L::set(0), x) : x;
+        };
+        auto stats = fqvae::load_stats<L>(!Scorer::kBounded, with_posterior, load);
+        if (Scorer::kBounded)
+            stats.shift = L::set(constants.shift - constants.shift_below);
+        else // of the largest codes it may have overflowed
+            stats.mean_offset = L::select(usable, stats.mean_offset, L::set(0));
+        return stats;
+    }
+
+    static RowIncoming<L> load_incoming(const Call &call, const BackwardArguments &args, const Rows &rows,
+                                        M usable) {
+        const Incoming &incoming = args.incoming;
+        F chosen_weight = L::set(0);
+        if (incoming.weights) {
             Real lanes[width] = {};
-            with_storage<Real>(problem.dtype, [&](auto *type) {
-                const auto *v = static_cast<decltype(type)>(const_cast<void *>(args.grad_weights));
+            with_storage<Real>(call.dtype, [&](auto *type) {
+                const auto *v = static_cast<decltype(type)>(const_cast<void *>(incoming.weights));
                 for (int i = 0; i < rows.count; ++i) {
                     const int64_t row = rows.first + i * rows.stride;
-                    lanes[i] = widen(v[row * problem.codes + args.indices[row]]);
+                    lanes[i] = widen(v[row * call.codes + args.kept.indices[row]]);
                 }
             });
-            up.reference = L::select(usable, L::load(lanes), zero);
+            chosen_weight = L::load(lanes);
         }
-        return up;
+        return {Memory<L>::load(incoming.quantized, call.dtype, rows),
+                Memory<L>::load(incoming.kl, kReal, rows),
+                chosen_weight,
+                incoming.weights != nullptr,
+                usable,
+                gives_codes(call)};
     }
 
-    // The direct term of straight-through rows: all of it to the chosen code.
-    static void add_one_hot(const BackwardArguments &args, const Rows &rows, F quantized, Real *code_sums) {
+    // Adds each row's x to the code at its index: the direct term, where quantized is a code.
+    static void add_at_indices(const int64_t *indices, const Rows &rows, F x, Real *code_sums) {
         Real lanes[width];
-        L::store(lanes, quantized);
+        L::store(lanes, x);
         for (int i = 0; i < rows.count; ++i)
-            code_sums[args.indices[rows.first + i * rows.stride] * width + i] += lanes[i];
+            code_sums[indices[rows.first + i * rows.stride] * width + i] += lanes[i];
     }
 
     static void store_indices(int64_t *indices, const Rows &rows, typename L::U index) {
@@ -121,19 +131,11 @@ template <class L> struct RowIO {
             indices[rows.first + i * rows.stride] = lanes[i];
     }
 
-    // The codes at the rows' indices, exactly as they came.
-    static void store_codes(const Problem &problem, const Codebook &codebook, void *quantized,
-                            const int64_t *indices, const Rows &rows, M usable) {
-        const auto *codes = static_cast<const Real *>(codebook.given);
-        with_storage<Real>(problem.dtype, [&](auto *type) {
-            auto *to = static_cast<decltype(type)>(quantized);
-            for (int i = 0; i < rows.count; ++i) {
-                const int64_t row = rows.first + i * rows.stride;
-                narrow(L::get(usable, i) ? codes[indices[row]] : static_cast<Real>(__builtin_nan("")),
-                       to + row);
-            }
-        });
-    }
+    // Where nobody wants the codebook's gradient.
+    struct NoCodebookSums {
+        FQVAE_INLINE void add(int, int, F) const {}
+        FQVAE_INLINE void add(int, int, F, F) const {}
+    };
 
     // The sums of a codebook's gradient, lane by lane.
     struct CodebookSums {

@@ -3,10 +3,12 @@
 #pragma once
 
 #include "../row/backward.h"
+#include "../row/device_lanes.h"
+#include "../row/drawn.h"
+#include "../row/largest.h"
 #include "../row/nearest.h"
 #include "../row/posterior.h"
 #include "../row/reference.h"
-#include "lanes.h"
 #include "values.h"
 
 namespace fqvae {
@@ -24,7 +26,7 @@ __device__ __forceinline__ double rounded_product(double a, double b) { return _
 
 template <class Real> struct RowOfThread {
     int64_t row; // of the call; for a thread without one, some other row
-    bool there;  // has the thread a row?
+    bool there;  // true: the thread has a row
     int lane;    // of the threads that share it
 };
 
@@ -38,21 +40,22 @@ template <class Real, bool Resident = false> class Block {
   public:
     using L = DeviceLanes<Real>;
 
-    __device__ __forceinline__ Block(const Call &call, unsigned char *memory)
-        : call_(call), latent_(blockIdx.y), keys_(keys_in_registers(seed(call))),
+    __device__ __forceinline__ Block(const Call &call, const Launch &launch, unsigned char *memory)
+        : call_(call), launch_(launch), codebook_(blockIdx.y), keys_(keys_in_registers(seed(call))),
           code_keys_(reinterpret_cast<PhiloxCode *>(memory)),
-          codes_(reinterpret_cast<Real *>(memory + sizeof(PhiloxCode) * (call.staged / 4))),
-          given_(static_cast<const Real *>(call.codebook) + latent_ * call.codes) {
-        const int64_t before = (call.row_begin % call.codebooks + call.codebooks - latent_) % call.codebooks;
-        first_row_ = call.row_begin + (before == 0 ? 0 : call.codebooks - before);
-        positions_ = first_row_ < call.row_end ? (call.row_end - first_row_ - 1) / call.codebooks + 1 : 0;
-        n_high_ = static_cast<uint32_t>((call.row_offset + static_cast<uint64_t>(call.row_begin)) >> 32);
+          codes_(reinterpret_cast<Real *>(memory + sizeof(PhiloxCode) * (launch.staged / 4))),
+          given_(static_cast<const Real *>(call.codebook) + codebook_ * call.codes) {
+        const int64_t before =
+            (launch.row_begin % call.codebooks + call.codebooks - codebook_) % call.codebooks;
+        first_row_ = launch.row_begin + (before == 0 ? 0 : call.codebooks - before);
+        positions_ = first_row_ < launch.row_end ? (launch.row_end - first_row_ - 1) / call.codebooks + 1 : 0;
+        n_high_ = static_cast<uint32_t>((call.row_offset + static_cast<uint64_t>(launch.row_begin)) >> 32);
         const Real temperature = call.temperature_at
                                      ? load_scalar<Real>(call.temperature_at, call.temperature_dtype)
                                      : static_cast<Real>(call.temperature);
         constants.numbers = 0;
         constants.log2_codes = static_cast<Real>(call.log2_codes);
-        constants.inverse_temperature = static_cast<Real>(1) / temperature;
+        constants.inverse_temperature = inverse_of_temperature<Real>(temperature);
         constants.shift = constants.shift_below = 0;
         temperature_ = temperature;
     }
@@ -71,16 +74,17 @@ template <class Real, bool Resident = false> class Block {
         return call.seed_at ? static_cast<uint64_t>(*call.seed_at) : call.seed;
     }
 
-    // Finds the ends of the codebook, and with `with_bounds` whether the bounded scorer serves it and a table
-    // of its posterior. All threads of the block take part.
+    // Finds the ends of the codebook, whether it is spoilt, and with `with_bounds` whether the bounded scorer
+    // serves it and a table of its posterior. All threads of the block take part.
     __device__ __forceinline__ void survey(bool with_bounds) {
         __shared__ Real ends[2][kWarps];
-        __shared__ unsigned occupied[2], not_finite;
-        Real low = static_cast<Real>(INFINITY), high = -low;
+        __shared__ unsigned occupied[2];
+        const Real infinity = static_cast<Real>(INFINITY);
+        Real low = infinity, high = -infinity;
 #pragma unroll 1
         for (int k = threadIdx.x; k < call_.codes; k += kThreads) {
             const Real code = given_[k];
-            low = code < low ? code : low;
+            low = !(code < infinity) ? -infinity : code < low ? code : low; // of NaN and +inf, too
             high = code > high ? code : high;
         }
         for (int distance = 16; distance > 0; distance /= 2) {
@@ -92,7 +96,7 @@ template <class Real, bool Resident = false> class Block {
             ends[1][threadIdx.x / 32] = high;
         }
         if (threadIdx.x == 0)
-            occupied[0] = occupied[1] = not_finite = 0;
+            occupied[0] = occupied[1] = 0;
         __syncthreads();
         lowest = ends[0][0];
         highest = ends[1][0];
@@ -100,23 +104,23 @@ template <class Real, bool Resident = false> class Block {
             lowest = fmin(lowest, ends[0][i]);
             highest = fmax(highest, ends[1][i]);
         }
+        spoilt = lowest == -infinity;
+        if (spoilt)
+            lowest = highest = 0;
         if (!with_bounds || sizeof(Real) == 8)
             return;
         const Real bucket = (highest - lowest) / kBuckets;
 #pragma unroll 1
         for (int k = threadIdx.x; k < call_.codes; k += kThreads) {
-            const Real code = given_[k];
-            if (!isfinite(code)) {
-                atomicOr(&not_finite, 1u);
-            } else if (bucket > 0 && highest - lowest <= static_cast<Real>(kWidestRange)) {
-                const int i = bucket_of(code, lowest, bucket);
+            if (bucket > 0 && highest - lowest <= static_cast<Real>(kWidestRange)) {
+                const int i = bucket_of(given_[k], lowest, bucket);
                 atomicOr(&occupied[i / 32], 1u << i % 32);
             }
         }
         __syncthreads();
         const Real gap = largest_gap(static_cast<uint64_t>(occupied[1]) << 32 | occupied[0], bucket);
         bounds = bounds_of(lowest, highest, gap, constants.log2_codes, temperature_);
-        bounds.bounded = bounds.bounded && bucket > 0 && not_finite == 0;
+        bounds.bounded = bounds.bounded && bucket > 0;
         if (bounds.bounded) {
             constants.shift = bounds.shift;
             constants.shift_below = bounds.shift_below;
@@ -126,21 +130,34 @@ template <class Real, bool Resident = false> class Block {
         }
     }
 
-    // Does shared memory hold the whole codebook?
-    __device__ __forceinline__ bool resident() const { return Resident || call_.codes <= call_.staged; }
+    // A given code as the scorer wants it.
+    __device__ __forceinline__ Real as_staged(Real code) const {
+        return bounds.bounded ? bounds.scaled(code) : code;
+    }
+
+    // Finds out whether the codebook is spoilt, and nothing else. All threads of the block take part.
+    __device__ __forceinline__ void survey_for_logits() {
+        bool mine = false;
+#pragma unroll 1
+        for (int k = threadIdx.x; k < call_.codes; k += kThreads)
+            mine = mine || !isfinite(given_[k]);
+        spoilt = __syncthreads_or(mine);
+    }
+
+    // True: shared memory holds the whole codebook.
+    __device__ __forceinline__ bool resident() const { return Resident || call_.codes <= launch_.staged; }
 
     // Brings codes `first` ... into shared memory, as the scorer wants them, with the code blocks' side of
     // Philox; they are padded to a multiple of `multiple`. Barriers are the caller's.
     __device__ __forceinline__ void stage(int first, int multiple = 4) {
-        const bool scaled = bounds.bounded;
         // Codes that complete the last tiles: they never win, and their weight is 0.
-        const Real padding = scaled ? static_cast<Real>(kPadding) : call_.is_logits ? 0 : INFINITY;
-        const int count = min(call_.staged, call_.codes - first),
+        const Real padding = bounds.bounded ? static_cast<Real>(kPadding) : call_.is_logits ? 0 : INFINITY;
+        const int count = min(launch_.staged, call_.codes - first),
                   whole = (count + multiple - 1) / multiple * multiple;
 #pragma unroll 1
         for (int k = threadIdx.x; k < whole; k += kThreads) {
-            const Real code = k < count ? given_[first + k] : padding;
-            codes_[k] = scaled && k < count ? bounds.scaled(code) : code;
+            const Real code = k < count ? given(first + k) : padding;
+            codes_[k] = k < count ? as_staged(code) : code;
         }
 #pragma unroll 1
         for (int b = threadIdx.x; b < whole / 4; b += kThreads)
@@ -153,14 +170,14 @@ template <class Real, bool Resident = false> class Block {
     // that only resident codebooks take.
     template <bool Whole = false, class Body, class After = Nothing>
     __device__ __forceinline__ void each_stage(int lane, Body body, After after = {}) {
-        const int step = 4 * call_.lanes;
+        const int step = 4 * launch_.lanes;
         if constexpr (Whole) {
             constants.numbers = 0;
             body(0, CodeRange{4 * lane, call_.codes, step});
         } else {
             const bool whole = resident();
-            for (int first = 0; first < call_.codes; first += call_.staged) {
-                const int count = min(call_.staged, call_.codes - first);
+            for (int first = 0; first < call_.codes; first += launch_.staged) {
+                const int count = min(launch_.staged, call_.codes - first);
                 if (!whole) {
                     stage(first);
                     __syncthreads();
@@ -178,33 +195,53 @@ template <class Real, bool Resident = false> class Block {
     // body(row): all rows of this block, kThreads / lanes at a time, so that every thread of the block goes
     // through body equally often.
     template <class Body> __device__ __forceinline__ void each_row(Body body) const {
-        const int at_once = kThreads / call_.lanes;
+        const int at_once = kThreads / launch_.lanes;
         for (int64_t chunk = blockIdx.x; chunk * at_once < positions_; chunk += gridDim.x) {
-            const int64_t position = chunk * at_once + threadIdx.x / call_.lanes;
+            const int64_t position = chunk * at_once + threadIdx.x / launch_.lanes;
             const bool there = position < positions_;
             body(RowOfThread<Real>{first_row_ + (there ? position : 0) * call_.codebooks, there,
-                                   static_cast<int>(threadIdx.x) % call_.lanes});
+                                   static_cast<int>(threadIdx.x) % launch_.lanes});
         }
     }
 
     __device__ __forceinline__ PhiloxRow<L> philox_row(int64_t row) const {
         return PhiloxRow<L>(static_cast<uint32_t>(call_.row_offset + static_cast<uint64_t>(row)), 0, keys_);
     }
-    __device__ __forceinline__ Real given(int64_t k) const { return given_[k]; }
+    // The one uniform number of a row (drawn.h).
+    __device__ __forceinline__ Real row_uniform(int64_t row) const {
+        const auto number = static_cast<uint32_t>(call_.row_offset + static_cast<uint64_t>(row));
+        return fqvae::row_uniform(PhiloxRow<L>(number, 1, keys_, 1), PhiloxCode(0, n_high_, keys_), keys_);
+    }
+    template <class Scorer>
+    __device__ __forceinline__ RowContext<L, Scorer> context(const Scorer &scorer, const PhiloxRow<L> &philox,
+                                                             Tile<L> &tile) const {
+        return {constants, scorer, philox, code_keys_, keys_, tile};
+    }
+    // Four numbers of a row of (rows, codes) from code k on; see values.h.
+    __device__ __forceinline__ void load_four(const void *p, int64_t row, int k, Real beyond,
+                                              Real *out) const {
+        fqvae::load_four(p, call_, launch_.vectors, row, k, beyond, out);
+    }
+    __device__ __forceinline__ void store_four(void *p, int64_t row, int k, const Real *from) const {
+        fqvae::store_four(p, call_, launch_.vectors, row, k, from);
+    }
+    __device__ __forceinline__ int lanes() const { return launch_.lanes; } // threads that share a row
+    // Of a spoilt codebook all codes count as 0: its rows are computed too, but nothing comes of it.
+    __device__ __forceinline__ Real given(int64_t k) const { return spoilt ? 0 : given_[k]; }
     __device__ __forceinline__ const Real *codes() const { return codes_; }
-    __device__ __forceinline__ Real *behind_codes() const { return codes_ + call_.staged; } // shared memory
-    __device__ __forceinline__ const PhiloxCode *code_keys() const { return code_keys_; }
-    __device__ __forceinline__ const PhiloxKeys &keys() const { return keys_; }
-    __device__ __forceinline__ int64_t latent() const { return latent_; }
+    __device__ __forceinline__ Real *behind_codes() const { return codes_ + launch_.staged; } // shared memory
+    __device__ __forceinline__ int64_t codebook() const { return codebook_; }
 
     CallConstants<L> constants;
     Bounds<Real> bounds{};
     TableExtent<Real> table{}; // no nodes: the codebook has no table
     Real lowest, highest;
+    bool spoilt; // a code is NaN or infinite: no row is usable
 
   private:
     const Call &call_;
-    const int64_t latent_;
+    const Launch &launch_;
+    const int64_t codebook_;
     const PhiloxKeys keys_;
     PhiloxCode *const code_keys_;
     Real *const codes_;

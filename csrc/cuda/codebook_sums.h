@@ -9,17 +9,21 @@ namespace fqvae {
 
 template <class Real> class CodebookSums {
   public:
-    // rows: that the block works on at a time, a power of 2. Tiles lie so far apart that the threads of a
-    // warp, which share rows or not, meet different banks.
-    __device__ __forceinline__ CodebookSums(Real *sums, int lanes)
-        : sums_(sums), rows_(kThreads / lanes), tile_(4 * rows_ + (lanes > 1 ? 32 / lanes : 0)),
-          mine_(sums + threadIdx.x / lanes) {}
+    // wanted: else nothing is added up. rows: that the block works on at a time, a power of 2. Tiles lie so
+    // far apart that the threads of a warp, which share rows or not, meet different banks.
+    __device__ __forceinline__ CodebookSums(Real *sums, int lanes, bool wanted)
+        : wanted_(wanted), sums_(sums), rows_(kThreads / lanes),
+          tile_(4 * rows_ + (lanes > 1 ? 32 / lanes : 0)), mine_(sums + threadIdx.x / lanes) {}
 
     __device__ __forceinline__ void add(int first, int k, Real x) const {
+        if (!wanted_)
+            return;
         Real &sum = mine_[block_of(first) * tile_ + k * rows_];
         sum += x;
     }
     __device__ __forceinline__ void add(int first, int k, Real a, Real b) const {
+        if (!wanted_)
+            return;
         Real &sum = mine_[block_of(first) * tile_ + k * rows_];
         sum = fma(a, b, sum);
     }
@@ -69,9 +73,10 @@ template <class Real> class CodebookSums {
     }
 
   private:
-    // May four neighbouring sums be read and written together?
+    // True: four neighbouring sums are read and written together.
     __device__ __forceinline__ bool in_fours() const { return sizeof(Real) == 4 && tile_ % 4 == 0; }
 
+    bool wanted_;
     Real *sums_;
     int rows_, tile_;
     Real *mine_;

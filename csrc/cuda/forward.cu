@@ -1,4 +1,5 @@
 // The forward pass: a row to a thread, or to several that share its codes.
+#include "outputs.h"
 #include "posterior.h"
 #include "scorers.h"
 
@@ -63,46 +64,23 @@ __device__ __forceinline__ void merge(ForwardSums<L, WithPosterior, Scorer, With
     }
 }
 
-template <class Real, bool Resident>
-__device__ __forceinline__ void store_row(const ForwardArguments &args, const Block<Real, Resident> &block,
-                                          const RowOfThread<Real> &row,
-                                          const Reference<DeviceLanes<Real>> &reference, Real offset_scale,
-                                          const RowSums<DeviceLanes<Real>> &sums, bool keeps_sums) {
-    const Call &call = args.call;
-    const Real nan = static_cast<Real>(NAN);
-    const Real soft = fma(sums.mean_offset, 1 / offset_scale, reference.point);
-    const Real quantized = call.hard ? block.given(sums.index) : soft;
-    store_value(args.quantized, call.dtype, row.row, reference.usable ? quantized : nan);
-    args.indices[row.row] = sums.index;
-    const Real kl_bits = sums.mean_logit - sums.log2_partition;
-    const Real kl = (kl_bits + block.constants.log2_codes) * static_cast<Real>(kLn2);
-    static_cast<Real *>(args.kl)[row.row] = reference.usable ? fmax(kl, static_cast<Real>(0)) : nan;
-    if (keeps_sums && args.sums) {
-        Real *kept = static_cast<Real *>(args.sums) + row.row;
-        kept[0] = sums.mean_offset;
-        kept[call.rows] = sums.log2_total;
-        kept[2 * call.rows] = sums.shift;
-        kept[3 * call.rows] = sums.log2_partition;
-        kept[4 * call.rows] = sums.mean_logit;
-    }
-}
-
 // What the backward pass is given of a row.
-enum class Kept {
-    kSums,
-    kSumsByTable, // rows that are their own reference point find their posterior in the table
-    kSlopes       // nothing but z wants a gradient
+enum class Keeps {
+    kStats,
+    kStatsByTable, // rows that are their own reference find their posterior in the table
+    kSlopes        // nothing but z wants a gradient
 };
 
 template <class Real>
 __device__ __forceinline__ void store_slopes(const ForwardArguments &args, int64_t row, bool usable,
                                              const Slopes<DeviceLanes<Real>> &slopes) {
-    Real *kept = static_cast<Real *>(args.sums) + row;
-    kept[0] = usable ? slopes.quantized : static_cast<Real>(NAN);
+    Real *kept = static_cast<Real *>(args.out.stats) + row;
+    kept[0] = value_or_nan<DeviceLanes<Real>>(usable, slopes.quantized);
     kept[args.call.rows] = slopes.kl;
 }
 
-template <Kept kept, class Real, bool Resident, class Scorer, class LoadTile>
+// WithKl: else nobody wants it, and the stats of the posterior are 0.
+template <Keeps keeps, bool WithKl, class Real, bool Resident, class Scorer, class LoadTile>
 __device__ __forceinline__ void forward_row(const ForwardArguments &args, Block<Real, Resident> &block,
                                             const RowOfThread<Real> &row, Scorer scorer,
                                             const Reference<DeviceLanes<Real>> &reference,
@@ -110,11 +88,11 @@ __device__ __forceinline__ void forward_row(const ForwardArguments &args, Block<
     using L = DeviceLanes<Real>;
     const Call &call = args.call;
     const PhiloxRow<L> philox = block.philox_row(row.row);
-    constexpr bool tabulated = kept == Kept::kSumsByTable && Scorer::kInside;
-    constexpr bool with_slopes = kept == Kept::kSlopes;
-    ForwardSums<L, !tabulated, Scorer, with_slopes> partial;
+    constexpr bool tabulated = keeps == Keeps::kStatsByTable && Scorer::kInside;
+    constexpr bool with_slopes = keeps == Keeps::kSlopes;
+    ForwardSums<L, WithKl && !tabulated, Scorer, with_slopes> partial;
     const auto add = [&](int stage, auto range) {
-        partial.add(range, block.constants, scorer, philox, block.code_keys(), block.keys(), tile,
+        partial.add(range, block.context(scorer, philox, tile),
                     [&](int first, int) { load_tile(stage + first); });
     };
     if constexpr (tabulated) { // for many rows, so that a thread has one by itself
@@ -122,69 +100,89 @@ __device__ __forceinline__ void forward_row(const ForwardArguments &args, Block<
         add(0, PairsOfTiles<L>{call.codes});
     } else {
         block.template each_stage<Scorer::kInside>(row.lane, add);
-        merge(partial, call.lanes, block.constants.inverse_temperature);
+        merge(partial, block.lanes(), block.constants.inverse_temperature);
     }
-    RowSums<L> sums = partial.finish(block.constants);
+    RowStats<L> stats = partial.finish(block.constants);
     if constexpr (tabulated) {
-        const auto *nodes = static_cast<const TableNode *>(args.table) + block.latent() * kMostTableNodes;
+        const auto *nodes = static_cast<const TableNode *>(args.table) + block.codebook() * kMostTableNodes;
         const TabulatedPosterior<Real> posterior(block, nodes, reference.x);
-        sums.log2_partition = posterior.log2_partition;
-        sums.mean_logit = posterior.kl_bits + posterior.log2_partition;
+        stats.log2_partition = posterior.log2_partition;
+        stats.mean_logit = posterior.kl_bits + posterior.log2_partition;
     }
-    const Real scale = static_cast<Real>(Scorer::kOffsetScale);
     if (row.there && row.lane == 0) {
-        store_row(args, block, row, reference, scale, sums, !with_slopes);
+        store_row<Scorer>(args, block, row.row, reference, stats, stats.mean_logit - stats.log2_partition,
+                          call.hard);
+        if constexpr (!with_slopes)
+            if (args.out.stats)
+                store_stats(stats, true, true, [&](Stat stat, Real x) {
+                    static_cast<Real *>(args.out.stats)[stat * call.rows + row.row] = x;
+                });
         if constexpr (with_slopes)
             store_slopes<Real>(args, row.row, reference.usable,
-                               partial.slopes.finish(partial.total, partial.partition, sums.mean_logit,
-                                                     block.constants.inverse_temperature, scale));
+                               partial.slopes.finish(partial.total, partial.partition, stats.mean_logit,
+                                                     block.constants.inverse_temperature,
+                                                     static_cast<Real>(Scorer::kOffsetScale)));
     }
     if constexpr (Scorer::kInside || with_slopes) // rows whose weights are wanted take other ways
         return;
-    if (!args.weights)
+    if (!args.out.weights)
         return;
     block.template each_stage<Scorer::kInside>(row.lane, [&](int stage, CodeRange range) {
         weights_row<L>(
-            range, block.constants, scorer, sums, block.resident() && range.one_tile(), philox,
-            block.code_keys(), block.keys(), tile, [&](int first, int) { load_tile(stage + first); },
+            range, block.context(scorer, philox, tile), stats, block.resident() && range.one_tile(),
+            [&](int first, int) { load_tile(stage + first); },
             [&](int first, int) {
                 Real weights[4];
 #pragma unroll
                 for (int j = 0; j < 4; ++j) {
                     const int k = stage + first + j;
-                    weights[j] = !reference.usable                   ? static_cast<Real>(NAN)
-                                 : !call.hard                        ? tile.noise[j]
-                                 : k == static_cast<int>(sums.index) ? 1
-                                                                     : 0;
+                    const Real one_hot = k == static_cast<int>(stats.index) ? 1 : 0;
+                    weights[j] = value_or_nan<L>(reference.usable, call.hard ? one_hot : tile.noise[j]);
                 }
                 if (row.there)
-                    store_four(args.weights, call, row.row, stage + first, weights);
+                    block.store_four(args.out.weights, row.row, stage + first, weights);
             });
     });
 }
 
-template <class Real, Kept kept>
+// run(WithKl), for all threads alike. The kernels of a table serve calls that want the KL, those of the
+// slopes take the sums of the posterior anyway, and in double a second program would cost registers.
+template <class Real, Keeps keeps, class Run>
+__device__ __forceinline__ void with_forward_program(const ForwardArguments &args, Run run) {
+    if constexpr (keeps == Keeps::kStats && sizeof(Real) == 4) {
+        if (!args.out.kl) {
+            run(std::false_type{});
+            return;
+        }
+    }
+    run(std::true_type{});
+}
+
+template <class Real, Keeps keeps>
 __device__ __forceinline__ void forward_scalars(const ForwardArguments &args) {
     extern __shared__ __align__(16) unsigned char memory[];
-    constexpr bool by_table = kept == Kept::kSumsByTable;
-    Block<Real, by_table> block(args.call, memory);
+    constexpr bool by_table = keeps == Keeps::kStatsByTable;
+    Block<Real, by_table> block(args.call, args.launch, memory);
     block.survey(true);
     Tile<DeviceLanes<Real>> tile;
     if (block.resident()) {
         block.stage(0, by_table ? 8 : 4);
         __syncthreads();
     }
-    const bool may_be_inside = !args.weights && (!by_table || block.table.nodes > 0);
+    const bool may_be_inside = !args.out.weights && (!by_table || block.table.nodes > 0);
     block.each_row([&](const RowOfThread<Real> &row) {
         with_scalar_scorer(block, args.call, row, may_be_inside, [&](auto scorer, const auto &reference) {
-            forward_row<kept>(args, block, row, scorer, reference, tile, [](int) {});
+            with_forward_program<Real, keeps>(args, [&](auto kl) {
+                forward_row<keeps, kl>(args, block, row, scorer, reference, tile, [](int) {});
+            });
         });
     });
 }
 
 template <class Real> __device__ __forceinline__ void forward_logits(const ForwardArguments &args) {
     extern __shared__ __align__(16) unsigned char memory[];
-    Block<Real> block(args.call, memory);
+    Block<Real> block(args.call, args.launch, memory);
+    block.survey_for_logits();
     Tile<DeviceLanes<Real>> tile;
     if (block.resident()) {
         block.stage(0);
@@ -192,8 +190,10 @@ template <class Real> __device__ __forceinline__ void forward_logits(const Forwa
     }
     block.each_row([&](const RowOfThread<Real> &row) {
         with_logit_scorer(block, args.call, row, tile, [&](auto scorer, const auto &reference) {
-            forward_row<Kept::kSums>(args, block, row, scorer, reference, tile, [&](int k) {
-                load_logits(args.call, row.row, k, reference.usable, tile.given);
+            with_forward_program<Real, Keeps::kStats>(args, [&](auto kl) {
+                forward_row<Keeps::kStats, kl>(args, block, row, scorer, reference, tile, [&](int k) {
+                    load_logits(block, args.call, row.row, k, reference.usable, tile.given);
+                });
             });
         });
     });
@@ -207,11 +207,11 @@ template <class Real> __device__ __forceinline__ void forward_logits(const Forwa
         __VA_ARGS__(args);                                                                                   \
     }
 
-FQVAE_FORWARD(forward_z_float, float, forward_scalars<float, Kept::kSums>)
-FQVAE_FORWARD(forward_z_double, double, forward_scalars<double, Kept::kSums>)
-FQVAE_FORWARD(forward_z_table_float, float, forward_scalars<float, Kept::kSumsByTable>)
-FQVAE_FORWARD(forward_z_slopes_float, float, forward_scalars<float, Kept::kSlopes>)
-FQVAE_FORWARD(forward_z_slopes_double, double, forward_scalars<double, Kept::kSlopes>)
+FQVAE_FORWARD(forward_z_float, float, forward_scalars<float, Keeps::kStats>)
+FQVAE_FORWARD(forward_z_double, double, forward_scalars<double, Keeps::kStats>)
+FQVAE_FORWARD(forward_z_table_float, float, forward_scalars<float, Keeps::kStatsByTable>)
+FQVAE_FORWARD(forward_z_slopes_float, float, forward_scalars<float, Keeps::kSlopes>)
+FQVAE_FORWARD(forward_z_slopes_double, double, forward_scalars<double, Keeps::kSlopes>)
 FQVAE_FORWARD(forward_logits_float, float, forward_logits<float>)
 FQVAE_FORWARD(forward_logits_double, double, forward_logits<double>)
 

@@ -10,7 +10,7 @@
 #include <string>
 #include <string_view>
 
-#include "../row/forward.h"
+#include "../row/stats.h"
 #include "arguments.h"
 #include "on_device.h"
 
@@ -31,6 +31,14 @@ void backward_z_general_float(BackwardArguments);
 void backward_z_general_double(BackwardArguments);
 void backward_logits_general_float(BackwardArguments);
 void backward_logits_general_double(BackwardArguments);
+void forward_drawn_z_float(ForwardArguments);
+void forward_drawn_z_double(ForwardArguments);
+void forward_drawn_logits_float(ForwardArguments);
+void forward_drawn_logits_double(ForwardArguments);
+void backward_drawn_z_float(BackwardArguments);
+void backward_drawn_z_double(BackwardArguments);
+void backward_drawn_logits_float(BackwardArguments);
+void backward_drawn_logits_double(BackwardArguments);
 void backward_slopes_float(SlopesArguments);
 void backward_slopes_double(SlopesArguments);
 void posterior_float(PosteriorArguments);
@@ -66,6 +74,14 @@ const Kernel kKernels[] = {
     kernel("backward_z_general_double", backward_z_general_double),
     kernel("backward_logits_general_float", backward_logits_general_float),
     kernel("backward_logits_general_double", backward_logits_general_double),
+    kernel("forward_drawn_z_float", forward_drawn_z_float),
+    kernel("forward_drawn_z_double", forward_drawn_z_double),
+    kernel("forward_drawn_logits_float", forward_drawn_logits_float),
+    kernel("forward_drawn_logits_double", forward_drawn_logits_double),
+    kernel("backward_drawn_z_float", backward_drawn_z_float),
+    kernel("backward_drawn_z_double", backward_drawn_z_double),
+    kernel("backward_drawn_logits_float", backward_drawn_logits_float),
+    kernel("backward_drawn_logits_double", backward_drawn_logits_double),
     kernel("backward_slopes_float", backward_slopes_float),
     kernel("backward_slopes_double", backward_slopes_double),
     kernel("posterior_float", posterior_float),
@@ -94,7 +110,7 @@ struct CudaRuntime {
     }
     static void try_make_current(int device) noexcept { cudaSetDevice(device); }
     static bool has_context(int device) {
-        // Only the driver knows, and without one nobody comes here; number and CUdevice are the same.
+        // Only the driver knows. A launch needs one, so it is there. A device's number is its CUdevice.
         using GetState = int (*)(int device, unsigned *flags, int *active);
         static const auto get_state = reinterpret_cast<GetState>(
             dlsym(dlopen("libcuda.so.1", RTLD_LAZY | RTLD_LOCAL), "cuDevicePrimaryCtxGetState"));
@@ -135,7 +151,7 @@ void launch(size_t number, unsigned blocks_x, unsigned blocks_y, size_t shared, 
 PYBIND11_MODULE(_cuda, m) {
     m.doc() =
         "The compiled CUDA kernels of fqvae_kernels; backends/cuda.py is the face that belongs to them.";
-    m.attr("ROW_SUMS") = kRowSums;
+    m.attr("STATS") = static_cast<int>(kStats);
     m.attr("ARCHITECTURES") = FQVAE_CUDA_ARCHITECTURES;
     m.attr("CUDA_VERSION") = CUDART_VERSION;
     py::tuple kernels(std::size(kKernels));

@@ -7,7 +7,7 @@ namespace {
 template <class Real> __device__ __forceinline__ void nearest_block(const NearestArguments &args) {
     extern __shared__ __align__(16) unsigned char memory[];
     const Call &call = args.call;
-    Block<Real> block(call, memory);
+    Block<Real> block(call, args.launch, memory);
     block.survey(false);
     if (block.resident()) {
         block.stage(0);
@@ -15,11 +15,14 @@ template <class Real> __device__ __forceinline__ void nearest_block(const Neares
     }
     block.each_row([&](const RowOfThread<Real> &row) {
         const Finite<DeviceLanes<Real>> finite(load_value<Real>(call.input, call.dtype, row.row));
-        const auto nearest = nearest_code(block, call, row.lane, finite.z);
+        const auto nearest = nearest_code(block, row.lane, finite.z);
         if (row.there && row.lane == 0) {
-            const Real code = finite.usable ? nearest.code : static_cast<Real>(NAN);
-            store_value(args.quantized, call.dtype, row.row, code);
-            args.indices[row.row] = nearest.index;
+            const bool usable = finite.usable && !block.spoilt;
+            if (args.quantized)
+                store_value(args.quantized, call.dtype, row.row,
+                            value_or_nan<DeviceLanes<Real>>(usable, nearest.code));
+            if (args.indices)
+                args.indices[row.row] = nearest.index;
         }
     });
 }
@@ -49,15 +52,18 @@ __device__ __forceinline__ float noise_of_word(uint32_t word) {
     return gumbel_of_log2<L>(L::Log2()(L::uniform(word)));
 }
 
+// Left to itself, nvcc gives these kernels registers that they can do without.
+constexpr int kNearestFloatAtOnce = 8, kNearestDoubleAtOnce = 7;
+
 } // namespace
 
 extern "C" {
 
-__global__ void __launch_bounds__(kThreads, kBlocksAtOnce<float>)
+__global__ void __launch_bounds__(kThreads, kNearestFloatAtOnce)
     nearest_float(const __grid_constant__ NearestArguments args) {
     nearest_block<float>(args);
 }
-__global__ void __launch_bounds__(kThreads, kBlocksAtOnce<double>)
+__global__ void __launch_bounds__(kThreads, kNearestDoubleAtOnce)
     nearest_double(const __grid_constant__ NearestArguments args) {
     nearest_block<double>(args);
 }

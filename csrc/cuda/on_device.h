@@ -1,5 +1,5 @@
-// Makes a device the current one for a while. It is a template over the calls of the CUDA runtime that it
-// needs, so that a test without a GPU can count them.
+// Makes a device current for a scope, then restores the previous one. It is a template over the calls of the
+// CUDA runtime that it needs, so that a test without a GPU can count them.
 #pragma once
 
 namespace fqvae {

@@ -17,7 +17,7 @@ struct CodesOfLane {
 extern "C" __global__ void __launch_bounds__(kThreads)
     posterior_float(const __grid_constant__ PosteriorArguments args) {
     extern __shared__ __align__(16) unsigned char memory[];
-    Block<float> block(args.call, memory);
+    Block<float> block(args.call, args.launch, memory);
     block.survey(true);
     if (block.table.nodes == 0) // for all threads alike
         return;
@@ -26,7 +26,7 @@ extern "C" __global__ void __launch_bounds__(kThreads)
     using L = DeviceLanes<float>;
     const int warp = static_cast<int>(threadIdx.x) / 32, lane = static_cast<int>(threadIdx.x) % 32;
     const int warps = static_cast<int>(gridDim.x) * kWarps;
-    TableNode *nodes = static_cast<TableNode *>(args.table) + block.latent() * kMostTableNodes;
+    TableNode *nodes = static_cast<TableNode *>(args.table) + block.codebook() * kMostTableNodes;
     for (int i = static_cast<int>(blockIdx.x) * kWarps + warp; i < block.table.nodes; i += warps) {
         constexpr float step = static_cast<float>(kPosteriorStep);
         const float x = block.table.first + static_cast<float>(i) * step;

@@ -38,7 +38,7 @@ extern "C" __global__ void __launch_bounds__(kThreads) reduce(const __grid_const
         return;
     for (int i = 1; i < kWarps; ++i)
         sum += sums[i][column];
-    if (job.dtype == kFloat64)
+    if (job.dtype == DType::kFloat64)
         static_cast<double *>(job.out)[at] = sum;
     else
         static_cast<float *>(job.out)[at] = static_cast<float>(sum);

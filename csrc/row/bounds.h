@@ -1,5 +1,5 @@
-// Whether a codebook is one for the bounded scorer (score.h), and what that scorer then needs to know of it:
-// decided from the codebook and the temperature alone.
+// Whether the bounded scorer (score.h) serves a codebook, and what it then needs to know of it. The codebook
+// and the temperature alone decide.
 #pragma once
 
 #include "score.h"
@@ -30,7 +30,7 @@ constexpr double kWidestRange = 16, kWidestGap = 4; // that the bounded scorer s
 
 template <class Real> struct Bounds {
     bool bounded;
-    Real reach; // how far beyond its ends z is its own reference point, in scaled units
+    Real reach; // how far beyond its ends z is its own reference, in scaled units
     Real shift, shift_below;
     Real centre;
 
@@ -50,10 +50,10 @@ FQVAE_INLINE Bounds<Real> bounds_of(Real lowest, Real highest, Real gap, Real lo
     // Offsets, and so their rounding, stay of the codebook's size.
     bounds.reach = range < two ? range : two;
     const Real far_gap = static_cast<Real>(kLog2E / 4) * gap * gap, far_end = bounds.reach * bounds.reach;
-    const Real lowest_score = static_cast<Real>(kLowestNoise) - (far_gap > far_end ? far_gap : far_end);
+    const Real highest_cost = (far_gap > far_end ? far_gap : far_end) - static_cast<Real>(kLowestNoise);
     bounds.bounded = range > 0 && range <= static_cast<Real>(kWidestRange) &&
                      gap <= static_cast<Real>(kWidestGap) &&
-                     (static_cast<Real>(kHighestNoise) - lowest_score) / temperature <= top + 100;
+                     (static_cast<Real>(kHighestNoise) + highest_cost) / temperature <= top + 100;
     bounds.shift = top - static_cast<Real>(kHighestNoise) / temperature;
     bounds.shift_below = static_cast<Real>(static_cast<int>(bounds.shift));
     bounds.centre = (lowest + highest) / two;

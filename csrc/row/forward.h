@@ -1,39 +1,15 @@
 // Forward: one group of rows, a row to a lane, against all codes.
-//
-// Arguments that a loop reads are passed by value: behind a reference, the compiler would have to read them
-// again after each store to the tile.
 #pragma once
 
+#include "context.h"
 #include "slopes.h"
+#include "stats.h"
 
 namespace fqvae {
 
-// What every row of a call shares.
-template <class L> struct CallConstants {
-    using Real = typename L::Real;
-    typename L::Numbers numbers;
-    Real log2_codes; // log2 K
-    Real inverse_temperature;
-    Real shift;       // of bounded scorers; see RowSums
-    Real shift_below; // a whole number near it, which RowSums leaves out of shift and log2_total alike: they
-                      // stay small
-};
-
-// What the forward pass finds out about a row. All but the index is for the backward pass.
-template <class L> struct RowSums {
-    typename L::F mean_offset; // sum of w d: the soft quantized value, seen from the reference point
-    // log2 w = shift - cost / temperature - log2_total of bounded scorers; of others, where shift is the
-    // lowest cost, (shift - cost) / temperature - log2_total.
-    typename L::F shift, log2_total;
-    typename L::F log2_partition; // log2 q = logit - log2_partition
-    typename L::F mean_logit;     // sum of q logit
-    typename L::U index;          // the code of the lowest cost
-};
-constexpr int kRowSums = 5; // numbers a row that are kept
-
-// The sums over a row's codes, tile by tile. WithPosterior: take partition and weighted_logit too; else they
-// stay 0, and someone else knows the KL (posterior.h). WithSlopes: take those of slopes.h, for which
-// `weighted` is then left at 0.
+// The sums over a row's codes, tile by tile. WithPosterior: partition and weighted_logit are taken too;
+// else they stay 0, and the KL comes from a table (posterior.h). WithSlopes: the sums of slopes.h are taken,
+// and `weighted` stays 0.
 template <class L, bool WithPosterior, class Scorer, bool WithSlopes = false> struct ForwardSums {
     static_assert(!WithSlopes || (WithPosterior && L::small_tiles));
     using F = typename L::F;
@@ -49,9 +25,7 @@ template <class L, bool WithPosterior, class Scorer, bool WithSlopes = false> st
 
     // Sums of neighbouring tiles come first: that keeps the rounding of a large codebook's sums down.
     template <class Range, class LoadTile>
-    FQVAE_INLINE void add(Range range, CallConstants<L> call, Scorer scorer, const PhiloxRow<L> &row,
-                          const PhiloxCode *code_keys, const PhiloxKeys &keys, Tile<L> &tile,
-                          LoadTile load_tile) {
+    FQVAE_INLINE void add(Range range, RowContext<L, Scorer> row, LoadTile load_tile) {
         constexpr int together = 64;
         for (int begin = range.begin; begin < range.end; begin += together * range.step) {
             ForwardSums part = *this;
@@ -60,47 +34,47 @@ template <class L, bool WithPosterior, class Scorer, bool WithSlopes = false> st
             const bool last = range.end - begin <= together * range.step;
             const int end = last ? range.end : begin + together * range.step;
             const auto add_tile = [&](int first) FQVAE_LAMBDA {
-                part.add_tile(first, range.template count<L>(first), call, scorer, row, code_keys, keys, tile,
-                              load_tile);
+                part.add_tile(first, range.template count<L>(first), row, load_tile);
             };
             for (int first = begin; first < end; first += Range::tiles * range.step) {
                 FQVAE_UNROLL
                 for (int i = 0; i < Range::tiles; ++i)
                     add_tile(first + i * range.step);
             }
-            part.continue_from(*this, call);
+            part.continue_from(*this, row.constants);
             *this = part;
         }
     }
 
-    FQVAE_INLINE RowSums<L> finish(const CallConstants<L> &call) const {
-        const F zero = L::set(0), below = Scorer::kBounded ? L::set(call.shift_below) : zero;
-        const F shift = Scorer::kBounded ? L::set(call.shift - call.shift_below) : lowest;
-        RowSums<L> sums{WithSlopes ? slopes.mean_offset(total) : weighted / total,
-                        shift,
-                        L::log2(total, below),
-                        zero,
-                        zero,
-                        index};
+    FQVAE_INLINE RowStats<L> finish(const CallConstants<L> &constants) const {
+        const F zero = L::set(0), below = Scorer::kBounded ? L::set(constants.shift_below) : zero;
+        const F shift = Scorer::kBounded ? L::set(constants.shift - constants.shift_below) : lowest;
+        RowStats<L> stats{WithSlopes ? slopes.mean_offset(total) : weighted / total,
+                          shift,
+                          L::log2(total, below),
+                          zero,
+                          zero,
+                          index};
         if constexpr (WithPosterior) {
-            sums.log2_partition = L::log2(partition, zero);
-            sums.mean_logit = weighted_logit / partition;
+            stats.log2_partition = L::log2(partition, zero);
+            stats.mean_logit = weighted_logit / partition;
         }
-        return sums;
+        return stats;
     }
 
   private:
     // What the sums so far are to be multiplied by when the lowest cost has fallen.
-    FQVAE_INLINE F since(const F &before, const CallConstants<L> &call) const {
-        return Scorer::kBounded ? L::set(1) : L::exp2((lowest - before) * L::set(call.inverse_temperature));
+    FQVAE_INLINE F since(const F &before, const CallConstants<L> &constants) const {
+        return Scorer::kBounded ? L::set(1)
+                                : L::exp2((lowest - before) * L::set(constants.inverse_temperature));
     }
 
     // Adds the sums up to the codes that these are for.
-    FQVAE_INLINE void continue_from(const ForwardSums &before, const CallConstants<L> &call) {
-        const F factor = since(before.lowest, call);
+    FQVAE_INLINE void continue_from(const ForwardSums &before, const CallConstants<L> &constants) {
+        const F factor = since(before.lowest, constants);
         if constexpr (WithSlopes) {
             SlopeSums<L> others = before.slopes;
-            others.move(factor, slopes.centre, before.total * factor, L::set(call.inverse_temperature));
+            others.move(factor, slopes.centre, before.total * factor, L::set(constants.inverse_temperature));
             slopes.add(others);
         }
         total = L::fma(before.total, factor, total);
@@ -110,34 +84,35 @@ template <class L, bool WithPosterior, class Scorer, bool WithSlopes = false> st
     }
 
     template <class LoadTile>
-    FQVAE_INLINE void add_tile(int first, int count, CallConstants<L> call, Scorer scorer,
-                               const PhiloxRow<L> &row, const PhiloxCode *code_keys, const PhiloxKeys &keys,
-                               Tile<L> &tile, LoadTile load_tile) {
+    FQVAE_INLINE void add_tile(int first, int count, RowContext<L, Scorer> row, LoadTile load_tile) {
         constexpr int width = L::width;
-        const F zero = L::set(0), inverse_temperature = L::set(call.inverse_temperature);
-        const F per_cost = zero - inverse_temperature, shift = L::set(call.shift), before = lowest;
+        const auto constants = row.constants;
+        const auto scorer = row.scorer;
+        Tile<L> &tile = row.tile;
+        const F zero = L::set(0), inverse_temperature = L::set(constants.inverse_temperature);
+        const F per_cost = zero - inverse_temperature, shift = L::set(constants.shift), before = lowest;
         load_tile(first, count);
-        draw_noise<L>(row, code_keys + block_of(first), keys, count, tile.noise);
+        row.draw(first, count);
 
         F lowest_here = lowest, centre = slopes.centre;
         auto index_here = index;
         const typename L::AddLog2 add_log2;
-        for_codes<4>(count, [&](int k) FQVAE_LAMBDA {
+        for_noise<L>(count, tile.noise, add_log2, [&](int k, const auto &log2_u) FQVAE_LAMBDA {
             const F d = scorer.offset(first + k);
-            const F cost = scorer.cost(k, d, L::load(tile.noise + k * width), add_log2);
+            const F cost = scorer.cost(k, d, log2_u, add_log2);
             L::store(tile.offset + k * width, d);
             L::store(tile.noise + k * width, cost);
             if constexpr (WithPosterior)
                 L::store(tile.logit + k * width, scorer.logit(k, d));
             const auto lower = L::less(cost, lowest_here);
-            index_here = L::select(lower, L::set_word(L::number(call.numbers, first + k)), index_here);
+            index_here = L::select(lower, L::set_word(L::number(constants.numbers, first + k)), index_here);
             if constexpr (WithSlopes)
                 centre = L::select(lower, d, centre);
             lowest_here = L::min(cost, lowest_here);
         });
         lowest = lowest_here;
         index = index_here;
-        const F factor = since(before, call);
+        const F factor = since(before, constants);
         if constexpr (!Scorer::kBounded) {
             total = total * factor;
             weighted = weighted * factor;
@@ -179,33 +154,32 @@ template <class L, bool WithPosterior, class Scorer, bool WithSlopes = false> st
     }
 };
 
-// Soft weights, once the sums are known, handed to store_tile(first, count) in tile.noise. scored: does the
-// only tile still hold its costs? Else tiles are scored again.
+// Soft weights, once the stats are known, handed to store_tile(first, count) in tile.noise. has_costs: the
+// only tile still holds its costs; else they are computed again.
 template <class L, class Scorer, class LoadTile, class StoreTile>
-FQVAE_INLINE void weights_row(CodeRange range, CallConstants<L> call, Scorer scorer, RowSums<L> sums,
-                              bool scored, const PhiloxRow<L> &row, const PhiloxCode *code_keys,
-                              const PhiloxKeys &keys, Tile<L> &tile, LoadTile load_tile,
-                              StoreTile store_tile) {
+FQVAE_INLINE void weights_row(CodeRange range, RowContext<L, Scorer> row, RowStats<L> stats, bool has_costs,
+                              LoadTile load_tile, StoreTile store_tile) {
     using F = typename L::F;
     constexpr int width = L::width;
-    const F inverse_temperature = L::set(call.inverse_temperature),
+    const auto scorer = row.scorer;
+    Tile<L> &tile = row.tile;
+    const F inverse_temperature = L::set(row.constants.inverse_temperature),
             per_cost = L::set(0) - inverse_temperature;
     for (int first = range.begin; first < range.end; first += range.step) {
         const int count = range.template count<L>(first);
-        if (!scored) {
+        if (!has_costs) {
             load_tile(first, count);
-            draw_noise<L>(row, code_keys + block_of(first), keys, count, tile.noise);
+            row.draw(first, count);
             const typename L::AddLog2 add_log2;
-            for_codes<4>(count, [&](int k) FQVAE_LAMBDA {
-                const F log2_u = L::load(tile.noise + k * width);
+            for_noise<L>(count, tile.noise, add_log2, [&](int k, const auto &log2_u) FQVAE_LAMBDA {
                 L::store(tile.noise + k * width, scorer.cost(k, scorer.offset(first + k), log2_u, add_log2));
             });
         }
         for_codes<4>(count, [&](int k) FQVAE_LAMBDA {
             const F cost = L::load(tile.noise + k * width);
-            const F scaled = Scorer::kBounded ? L::fma(cost, per_cost, sums.shift)
-                                              : (sums.shift - cost) * inverse_temperature;
-            L::store(tile.noise + k * width, L::min(L::exp2(scaled - sums.log2_total), L::set(1)));
+            const F scaled = Scorer::kBounded ? L::fma(cost, per_cost, stats.shift)
+                                              : (stats.shift - cost) * inverse_temperature;
+            L::store(tile.noise + k * width, L::min(L::exp2(scaled - stats.log2_total), L::set(1)));
         });
         store_tile(first, count);
     }

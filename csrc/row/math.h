@@ -19,6 +19,12 @@ template <class L> struct PolynomialFunctions {
     };
     struct Exp2 { // for x <= 127, exactly 1 at 0 and 0 below -126
         FQVAE_INLINE typename L::F operator()(typename L::F x) const { return L::exp2(x); }
+        template <int Count>
+        FQVAE_INLINE void together(const typename L::F (&x)[Count], typename L::F (&y)[Count]) const {
+            FQVAE_UNROLL
+            for (int i = 0; i < Count; ++i)
+                y[i] = (*this)(x[i]);
+        }
     };
 };
 

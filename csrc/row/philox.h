@@ -56,12 +56,13 @@ template <class L> struct PhiloxRow {
     typename L::Wide into_c0[L::halves], into_c2[L::halves], next_c2[L::halves];
 
     // Row numbers n, n + stride, n + 2 stride ... (low words): lane i of half h is for the row in lane halves
-    // * i + h.
-    FQVAE_INLINE PhiloxRow(uint32_t n, uint32_t stride, const PhiloxKeys &keys) {
+    // * i + h. second_word: of the counter, which is (b, second_word, n low, n high).
+    FQVAE_INLINE PhiloxRow(uint32_t n, uint32_t stride, const PhiloxKeys &keys, uint32_t second_word = 0) {
         FQVAE_UNROLL
         for (int h = 0; h < L::halves; ++h) {
             auto first = L::multiply(L::row_numbers(n, stride, h), L::set_word(kPhiloxM1));
-            auto second = L::multiply(L::xor_word(L::high(first), keys.k0[0]), L::set_word(kPhiloxM0));
+            auto second =
+                L::multiply(L::xor_word(L::high(first), keys.k0[0] ^ second_word), L::set_word(kPhiloxM0));
             into_c0[h] = first;
             into_c2[h] = L::high(second);
             next_c2[h] = L::xor_word(second, keys.k1[2]);

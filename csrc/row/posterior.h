@@ -52,7 +52,8 @@ template <class L> struct TablePlace {
                 step = L::set(static_cast<Real>(kPosteriorStep));
         const F zero = L::set(0), first = L::set(table_first), last = L::set(static_cast<Real>(nodes - 1));
         const F position = (x - first) * steps;
-        inside = L::less(zero, position) & L::less(position, last);
+        const typename L::M above = L::less(zero, position), below = L::less(position, last);
+        inside = above & below;
         node = L::truncate(L::select(inside, position, zero));
         at = L::select(inside, (x - L::fma(L::to_real(node), step, first)) * steps, zero);
     }

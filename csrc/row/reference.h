@@ -1,4 +1,4 @@
-// The reference point of a row (score.h), from which its codes are seen.
+// The reference of a row (score.h): the point from which its codes are seen.
 #pragma once
 
 #include <cmath>
@@ -23,12 +23,10 @@ template <class L> struct Finite {
     }
 };
 
-// Where the row stands: its reference point in the codebook's own units; z, centred and scaled, for bounded
-// scorers; whether the row can be used at all.
 template <class L> struct Reference {
-    typename L::F point;
-    typename L::M usable;
-    typename L::F x;
+    typename L::F point;  // in the codebook's own units
+    typename L::M usable; // true: the row's z, or its logits, give a result
+    typename L::F x;      // of bounded scorers: z, centred and scaled
 };
 
 // How a row stands to a codebook that the bounded scorer serves, in scaled units.
@@ -52,5 +50,11 @@ template <class L> struct BoundedPlace {
         point = L::select(outside, clamp<L>(z, L::set(lowest), L::set(highest)), z);
     }
 };
+
+// The excess of a z whose reference is its nearest code.
+template <class L> FQVAE_INLINE typename L::F exact_excess(typename L::F z, typename L::F nearest) {
+    const auto far = L::set(static_cast<typename L::Real>(kFarExactExcess));
+    return clamp<L>(z - nearest, L::set(0) - far, far);
+}
 
 } // namespace fqvae

@@ -1,6 +1,6 @@
 // A lane type is the vocabulary in which a row's program is written: `width` rows side by side, one row to a
 // lane. This one has a single lane. With `double` it serves float64 tensors; with `float` it is the
-// arithmetic of a GPU thread, which the tests run as the instruction set "scalar".
+// instruction set "scalar", which the tests run. A GPU thread's lanes derive from it (device_lanes.h).
 //
 // Every lane type offers: Real, F (lanes of Real), U (lanes of uint32), M (lanes of true/false), Wide (lanes
 // of uint64, `halves` registers of which hold one U), and the functions below. Arithmetic is written with + -
@@ -64,6 +64,11 @@ template <class R, class Tiles = TilesInMemory> struct ScalarLanes : Tiles {
         p[0] = a, p[1] = b, p[2] = c, p[3] = d;
     }
     FQVAE_INLINE static constexpr int transposed_row(int) { return 0; }
+    FQVAE_INLINE static void gather4(const Real *p, U pair, F (&four)[4]) { // of pairs: this one and the next
+        for (int j = 0; j < 4; ++j)
+            four[j] = p[2 * pair + static_cast<U>(j)];
+    }
+    static constexpr bool loads_columns = false; // true: has load_columns and store_columns
     FQVAE_INLINE static F uniform(U word) {
         return (static_cast<Real>(word >> 9) + static_cast<Real>(0.5)) * static_cast<Real>(0x1p-23);
     }

@@ -1,4 +1,4 @@
-// Costs: how far a code is from being the winner of a row, seen from a reference point close to z.
+// Costs: how far a code is from being the winner of a row, seen from a reference close to z.
 //
 // The logit is -(z - m)^2, but only differences of logits matter, and for far z or wide codebooks they drown
 // in the squares. With a reference r near z, excess e = z - r and offset d = m - r,
@@ -20,11 +20,20 @@ constexpr double kLog2E = 1.4426950408889634;       // log2 e
 constexpr double kLn2 = 0.6931471805599453;         // ln 2
 constexpr double kLengthScale = 1.2011224087864498; // sqrt(log2 e)
 constexpr double kFar = 0x1p100,
-                 kLowestLogit = -0x1p80; // what is further away counts as this far: weight exactly 0
-// So far at most from its reference point does a z count, of the bounded and of the other scorer; and what
-// completes the last tile of a padded codebook lies further, on either side of any z.
-constexpr double kFarExcess = 0x1p48, kPadding = 0x1p50;
-constexpr double kFarExactExcess = 0x1p98;
+                 kLowestLogit = -0x1p90; // what is further away counts as this far: weight exactly 0
+// An excess beyond this is clamped: of the bounded scorer, and of the exact one.
+constexpr double kFarExcess = 0x1p48, kFarExactExcess = 0x1p98;
+// The code that completes the last tile of a padded codebook. It lies beyond every z, so it never wins.
+constexpr double kPadding = 0x1p50;
+
+// 1 / temperature, within limits: at the lower one the lowest logit still weighs exactly 0, and at the upper
+// one all the weight already lies on the winner, and gradients stay finite. A denormal temperature, which may
+// count as zero, gets the upper one.
+template <class Real> FQVAE_INLINE Real inverse_of_temperature(double temperature) {
+    constexpr double least = 0x1p-80, most = sizeof(Real) == 8 ? 0x1p500 : 0x1p100;
+    const double inverse = 1 / temperature;
+    return static_cast<Real>(inverse < least ? least : inverse < most ? inverse : most);
+}
 
 // What the stages hand on, code by code, a group of rows each: small enough to stay in the first-level cache,
 // or in registers. In memory the arrays begin at the same place of a 4096-byte page, as the codebook's sums
@@ -40,6 +49,10 @@ template <class L> struct Tile {
     typename L::Real grad_weights[kSize]; // v of the backward pass, transposed
 };
 
+// How many codes a loop of a program takes at a time: few where it is one of many that are seldom used, which
+// then compile sooner. Tiles in registers are taken whole.
+template <class L, bool Often> FQVAE_INLINE constexpr int unrolled() { return Often || L::padded ? 4 : 1; }
+
 // Calls body(k) for k = 0 ... count-1, `Unroll` at a time so that independent codes overlap.
 template <int Unroll, class Body> FQVAE_INLINE void for_codes(int count, Body body) {
     int k = 0;
@@ -52,7 +65,36 @@ template <int Unroll, class Body> FQVAE_INLINE void for_codes(int count, Body bo
         body(k);
 }
 
-// Codebooks without wide gaps, temperatures that are not small (see cpu/plan.h): r is z itself within reach
+// Calls body(k, log2_u) for k = 0 ... count-1: `noise` holds log2 u, and add_log2 takes what log2_u is.
+// Often: see `unrolled`.
+template <class L, bool Often = true, class Body>
+FQVAE_INLINE void for_noise(int count, const typename L::Real *noise, const typename L::AddLog2 &add_log2,
+                            Body body) {
+    using F = typename L::F;
+    constexpr int width = L::width;
+    int k = 0;
+    if constexpr (Often && L::in_step > 1) {
+        constexpr int step = L::in_step;
+        for (; k + step <= count; k += step) {
+            F log2_u[step];
+            typename L::AddLog2::Operand operands[step];
+            FQVAE_UNROLL
+            for (int j = 0; j < step; ++j)
+                log2_u[j] = L::load(noise + (k + j) * width);
+            add_log2.template in_step<step>(log2_u, operands);
+            FQVAE_UNROLL
+            for (int j = 0; j < step; ++j)
+                body(k + j, operands[j]);
+        }
+        for (; k < count; ++k)
+            body(k, L::load(noise + k * width));
+    } else {
+        for_codes<unrolled<L, Often>()>(count,
+                                        [&](int k) FQVAE_LAMBDA { body(k, L::load(noise + k * width)); });
+    }
+}
+
+// Codebooks without wide gaps, temperatures that are not small (see bounds.h): r is z itself within reach
 // of the codebook (Inside: e = 0), else the end of the codebook that is next to z. Costs are bounded: a
 // constant shift replaces a running minimum.
 template <class L, bool Inside> struct BoundedScorer {
@@ -64,14 +106,38 @@ template <class L, bool Inside> struct BoundedScorer {
     F reference, twice_excess;
 
     FQVAE_INLINE F excess() const { return twice_excess * L::set(static_cast<typename L::Real>(0.5)); }
-    FQVAE_INLINE F offset(int k) const { return L::set(codes[k]) - reference; }
-    FQVAE_INLINE F cost(int, F d, F log2_u, const AddLog2 &add_log2) const {
+    FQVAE_INLINE F offset(int k) const { return offset_of(L::set(codes[k])); }
+    FQVAE_INLINE F offset_of(F code) const { return code - reference; } // code: of `codes`
+    FQVAE_INLINE F offset_at(const typename L::U &index) const { return offset_of(L::gather(codes, index)); }
+    template <class Operand>
+    FQVAE_INLINE F cost(int, F d, const Operand &log2_u, const AddLog2 &add_log2) const {
         return add_log2(d, along(d), log2_u);
     }
     FQVAE_INLINE F logit(int, F d) const { return L::set(0) - d * along(d); }
 
   private:
     FQVAE_INLINE F along(F d) const { return Inside ? d : d - twice_excess; }
+};
+
+// The same for a group of rows of which some are beyond reach. A far z multiplies the rounding of an offset
+// by its excess; the offsets of these rows are therefore differences of the codes as given, exact where codes
+// are close.
+template <class L> struct FarScorer : BoundedScorer<L, false> {
+    using F = typename L::F;
+    using Base = BoundedScorer<L, false>;
+    const typename L::Real *given;
+    F end; // of the codebook, that is next to z, as given
+    typename L::M outside;
+
+    FQVAE_INLINE F offset(int k) const { return pick(L::set(given[k]), Base::offset(k)); }
+    FQVAE_INLINE F offset_at(const typename L::U &index) const {
+        return pick(L::gather(given, index), Base::offset_at(index));
+    }
+
+  private:
+    FQVAE_INLINE F pick(F code, F inside) const {
+        return L::select(outside, (code - end) * L::set(static_cast<typename L::Real>(kLengthScale)), inside);
+    }
 };
 
 // Every other case: r is the nearest code itself, so that the largest logit is exactly 0. Lengths stay as
@@ -86,10 +152,13 @@ template <class L> struct ExactScorer {
     F reference, twice_excess;
 
     FQVAE_INLINE F excess() const { return twice_excess * L::set(static_cast<typename L::Real>(0.5)); }
-    FQVAE_INLINE F offset(int k) const {
-        return L::max(L::min(L::set(codes[k]) - reference, L::set(kFar)), L::set(-kFar));
+    FQVAE_INLINE F offset(int k) const { return offset_of(L::set(codes[k])); }
+    FQVAE_INLINE F offset_of(F code) const {
+        return L::max(L::min(code - reference, L::set(kFar)), L::set(-kFar));
     }
-    FQVAE_INLINE F cost(int k, F d, F log2_u, const AddLog2 &add_log2) const {
+    FQVAE_INLINE F offset_at(const typename L::U &index) const { return offset_of(L::gather(codes, index)); }
+    template <class Operand>
+    FQVAE_INLINE F cost(int k, F d, const Operand &log2_u, const AddLog2 &add_log2) const {
         return add_log2(logit(k, d), L::set(-1), log2_u);
     }
     FQVAE_INLINE F logit(int, F d) const {
@@ -109,8 +178,11 @@ template <class L> struct LogitScorer {
     F largest, reference;
     const typename L::Real *transposed; // the current tile, code by code
 
-    FQVAE_INLINE F offset(int k) const { return L::set(codes[k]) - reference; }
-    FQVAE_INLINE F cost(int k, F d, F log2_u, const AddLog2 &add_log2) const {
+    FQVAE_INLINE F offset(int k) const { return offset_of(L::set(codes[k])); }
+    FQVAE_INLINE F offset_of(F code) const { return code - reference; }
+    FQVAE_INLINE F offset_at(const typename L::U &index) const { return offset_of(L::gather(codes, index)); }
+    template <class Operand>
+    FQVAE_INLINE F cost(int k, F d, const Operand &log2_u, const AddLog2 &add_log2) const {
         return add_log2(logit(k, d), L::set(-1), log2_u);
     }
     FQVAE_INLINE F logit(int k, F) const {
@@ -158,8 +230,26 @@ FQVAE_INLINE void draw_noise(const PhiloxRow<L> &row, const PhiloxCode *codes, c
         L::store(noise + k * width, L::uniform(word));
     });
     const typename L::Log2 log2;
-    for_codes<4>(count,
-                 [&](int k) FQVAE_LAMBDA { L::store(noise + k * width, log2(L::load(noise + k * width))); });
+    if constexpr (L::in_step > 1) {
+        constexpr int step = L::in_step;
+        int k = 0;
+        for (; k + step <= count; k += step) {
+            typename L::F x[step];
+            FQVAE_UNROLL
+            for (int j = 0; j < step; ++j)
+                x[j] = L::load(noise + (k + j) * width);
+            log2.template in_step<step>(x);
+            FQVAE_UNROLL
+            for (int j = 0; j < step; ++j)
+                L::store(noise + (k + j) * width, x[j]);
+        }
+        for (; k < count; ++k)
+            L::store(noise + k * width, log2(L::load(noise + k * width)));
+    } else {
+        for_codes<4>(count, [&](int k) FQVAE_LAMBDA {
+            L::store(noise + k * width, log2(L::load(noise + k * width)));
+        });
+    }
 }
 
 } // namespace fqvae

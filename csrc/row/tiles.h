@@ -11,8 +11,9 @@ namespace fqvae {
 // On a CPU a tile lies in the first-level cache. The last one of a row may be smaller than the others.
 struct TilesInMemory {
     static constexpr int tile_codes = 64;
-    static constexpr bool small_tiles = false; // are sums within a tile not worth having?
+    static constexpr bool small_tiles = false; // true: tiles are so small that partial sums gain nothing
     static constexpr bool padded = false;
+    static constexpr int in_step = 1;           // so many codes' logarithms are computed in step
     static constexpr int tile_alignment = 4096; // see Tile
     using Numbers = const uint32_t *;           // 0, 1 ... K-1: broadcast from memory at no cost
     static Numbers numbers(const uint32_t *table) { return table; }
@@ -25,6 +26,7 @@ struct TilesInRegisters {
     static constexpr int tile_codes = 4;
     static constexpr bool small_tiles = true;
     static constexpr bool padded = true;
+    static constexpr int in_step = 1;
     static constexpr int tile_alignment = 16;
     using Numbers = uint32_t; // the number of the first code in hand
     static Numbers numbers(const uint32_t *) { return 0; }

@@ -183,6 +183,7 @@ class Scalar(_Coded):
             row_offset=noise.first * self.config.size,
             return_weights=features,
         )
+        assert kl is not None
         return Drawn(quantized, {"kl": kl.mean()}, weights, codes)
 
     def codes(self, head: Tensor) -> Tensor:
@@ -208,6 +209,7 @@ class Logits(_Coded):
             row_offset=noise.first * self.config.size,
             return_weights=features,
         )
+        assert kl is not None
         return Drawn(quantized, {"kl": kl.mean()}, weights, codes)
 
     def codes(self, head: Tensor) -> Tensor:
@@ -241,7 +243,7 @@ class Vector(_Coded):
             row_offset=noise.first * self.config.size,
             return_weights=True,
         )
-        assert weights is not None
+        assert weights is not None and kl is not None
         return Drawn((weights @ self.codebook).flatten(1), {"kl": kl.mean()}, weights, codes)
 
     def codes(self, head: Tensor) -> Tensor:

@@ -1,8 +1,9 @@
 """The backends: one module each, all with the same face, and the choice between them.
 
 A backend gets arguments that are checked: input contiguous, codebook contiguous and in the compute dtype
-(float64 for float64 input, else float32), every tensor on a device it serves. It knows nothing of autograd,
-unless it is `differentiable`: plain PyTorch operations that autograd and torch.compile see through.
+(float64 for float64 input, else float32), both on one device that it serves; seed and temperature are
+numbers, or tensors there or on the CPU. It knows nothing of autograd, unless it is `differentiable`: plain
+PyTorch operations that autograd and torch.compile see through.
 """
 
 from __future__ import annotations
@@ -13,29 +14,25 @@ from typing import Protocol, TypeGuard, cast
 import torch
 from torch import Tensor
 
-from fqvae_kernels._types import GumbelCall
+from fqvae_kernels._call import Call, Gradients, Incoming, Kept, Needs, Outputs
 from fqvae_kernels.backends import cpu, cuda, reference, triton
-
-GumbelOutputs = tuple[Tensor, Tensor, Tensor, Tensor | None]
-GumbelGradients = tuple[Tensor | None, Tensor | None, Tensor | None]
 
 
 class Backend(Protocol):
-    """What every backend module offers."""
+    """What every backend module offers.
+
+    devices: the types of device for whose tensors backend=None may take it, None for all.
+    """
 
     name: str
+    devices: tuple[str, ...] | None
     differentiable: bool
 
     def unavailable_reason(self, device: torch.device | None) -> str | None:
         """Why it cannot serve tensors on this device (None: on any device here), or None if it can."""
 
-    def gumbel_forward(
-        self, input: Tensor, codebook: Tensor, call: GumbelCall, stats: Tensor | None
-    ) -> GumbelOutputs:
-        """quantized, indices, kl, weights or None. stats, if not None, get what the backward pass wants."""
-
-    def nearest_forward(self, z: Tensor, codebook: Tensor) -> tuple[Tensor, Tensor]:
-        """quantized, indices."""
+    def forward(self, input: Tensor, codebook: Tensor, call: Call, stats: Tensor | None) -> Outputs:
+        """The outputs that the call wants. stats, if not None, get what the backward pass wants to know."""
 
     def gumbel_noise(
         self,
@@ -52,38 +49,37 @@ class Backend(Protocol):
 class KernelBackend(Backend, Protocol):
     """What a backend that is not differentiable offers as well.
 
-    Its stats are a tensor (stats_rows, N) in the compute dtype that only itself understands, and of which it
-    may leave parts as they were.
+    Its stats are a tensor (stats_rows(call), N) in the compute dtype that only itself understands, and of
+    which it may leave parts as they were.
     """
 
-    stats_rows: int
+    def stats_rows(self, call: Call) -> int:
+        """How many numbers a row the forward pass keeps for the backward pass; call.needs tell of which."""
 
-    def gumbel_backward(
+    def backward(
         self,
         input: Tensor,
         codebook: Tensor,
-        call: GumbelCall,
-        indices: Tensor,
-        stats: Tensor,
-        grad_quantized: Tensor | None,
-        grad_kl: Tensor | None,
-        grad_weights: Tensor | None,
-        needs: tuple[bool, bool, bool],
-    ) -> GumbelGradients:
-        """Gradients of input (its dtype), codebook (compute dtype), temperature (float64), where needed."""
+        call: Call,
+        kept: Kept,
+        incoming: Incoming,
+        needs: Needs,
+    ) -> Gradients:
+        """The gradients needed, which are among call.needs. kept: of the forward pass of the same call."""
 
 
-# Best first.
-NAMES = ("cuda", "triton", "cpu", "reference")
+# All of them, best first.
+_BACKENDS = (cuda, triton, cpu, reference)
 
-_MODULES: dict[str, Backend] = {
-    "cuda": cast(Backend, cuda),
-    "triton": cast(Backend, triton),
-    "cpu": cast(Backend, cpu),
-    "reference": cast(Backend, reference),
-}
-# Those among which backend=None chooses, by the kind of device: a simulated GPU serves only by its name.
-CANDIDATES = {"cpu": ("cpu", "reference"), "cuda": ("cuda", "triton", "reference")}
+_MODULES: dict[str, Backend] = {module.name: cast(Backend, module) for module in _BACKENDS}
+NAMES = tuple(_MODULES)
+
+
+def candidates(device_type: str) -> tuple[str, ...]:
+    """The backends among which backend=None chooses for such a device."""
+    return tuple(
+        name for name, module in _MODULES.items() if module.devices is None or device_type in module.devices
+    )
 
 
 def is_kernel(backend: Backend) -> TypeGuard[KernelBackend]:
@@ -127,7 +123,7 @@ def choose(name: str | None, device: torch.device) -> Backend:
     Raises ValueError for an unknown name, RuntimeError for one that cannot serve the device.
     """
     if name is None:
-        return _best(device)
+        return _MODULES[_best(device)]
     if name not in NAMES:
         raise ValueError(f"backend must be None or one of {', '.join(map(repr, NAMES))}, but was {name!r}")
     reason = unavailable_reason(name, device)
@@ -141,10 +137,17 @@ def choose(name: str | None, device: torch.device) -> Backend:
 
 
 @functools.cache
-def _best(device: torch.device) -> Backend:
-    """The first that serves this one; the reference serves every device. Two GPUs of a machine may differ."""
-    names = CANDIDATES.get(device.type, ("reference",))
-    return next(_MODULES[name] for name in names if unavailable_reason(name, device) is None)
+def _find_best(device: torch.device) -> str:
+    """The first that serves this device; the reference serves every one. Two GPUs of a machine may differ."""
+    return next(name for name in candidates(device.type) if unavailable_reason(name, device) is None)
+
+
+def _best(device: torch.device) -> str:
+    return _find_best(device)
+
+
+# torch.compile would look into the cache, and warn.
+_best._dynamo_marked_constant = True  # type: ignore[attr-defined]
 
 
 def _serving(device: torch.device | None) -> tuple[str, ...]:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import importlib
+import math
+import struct
 import warnings
 from types import ModuleType
 
@@ -10,13 +12,20 @@ import torch
 from torch import Tensor
 
 from fqvae_kernels._build_info import why_not_built
+from fqvae_kernels._call import ESTIMATORS, Call, Gradients, Incoming, Kept, Needs, Outputs
 from fqvae_kernels._seeds import seed_to_int
-from fqvae_kernels._types import GumbelCall
+from fqvae_kernels._tensors import DTYPE_CODES, address, codebooks
 
 name = "cpu"
 differentiable = False
+devices = ("cpu",)
 
-_DTYPE_CODES = {torch.float32: 0, torch.float64: 1, torch.float16: 2, torch.bfloat16: 3}
+# As `Estimator` in csrc/call.h numbers them.
+_ESTIMATOR_CODES = {name: number for number, name in enumerate(ESTIMATORS)}
+# `Call` of csrc/call.h, and the addresses that stand behind it in the arguments of each pass (bindings.cpp).
+_CALL = "4P2Q3d2q6i"
+_FORWARD = struct.Struct(_CALL + "5P")
+_BACKWARD = struct.Struct(_CALL + "9P")
 
 _native: ModuleType | None = None
 _load_failure = ""
@@ -29,8 +38,9 @@ except ImportError as error:
     warnings.warn(f"fqvae_kernels has no cpu backend: {_load_failure}", RuntimeWarning, stacklevel=2)
 
 
-# What the forward pass keeps of a row for the backward pass.
-stats_rows: int = 0 if _native is None else _native.ROW_SUMS
+def stats_rows(call: Call) -> int:
+    """See `fqvae_kernels.backends.KernelBackend`."""
+    return int(native().STATS) if call.estimator == "gumbel" else 0
 
 
 def unavailable_reason(device: torch.device | None) -> str | None:
@@ -49,74 +59,71 @@ def native() -> ModuleType:
     return _native
 
 
-def gumbel_forward(
-    input: Tensor, codebook: Tensor, call: GumbelCall, stats: Tensor | None
-) -> tuple[Tensor, Tensor, Tensor, Tensor | None]:
+def forward(input: Tensor, codebook: Tensor, call: Call, stats: Tensor | None) -> Outputs:
     """See `fqvae_kernels.backends.Backend`."""
+    wants, sampling = call.wants, call.estimator != "nearest"
     # empty_like costs a third of an empty that is told shape, dtype and device.
-    quantized = input.new_empty(input.shape[:-1]) if call.is_logits else torch.empty_like(input)
-    indices = torch.empty_like(quantized, dtype=torch.int64)
-    kl = torch.empty_like(quantized, dtype=codebook.dtype)
-    rows = kl.numel()
-    weights = input.new_empty((*kl.shape, codebook.shape[-1])) if call.want_weights else None
-    native().gumbel_forward(
-        *_common_arguments(input, codebook, call, rows),
-        quantized.data_ptr(),
-        indices.data_ptr(),
-        kl.data_ptr(),
-        _pointer(weights),
-        _pointer(stats),
-        torch.get_num_threads(),
-    )
+    row = input.new_empty(input.shape[:-1]) if call.is_logits else torch.empty_like(input)
+    quantized = row if wants.quantized else None
+    indices = torch.empty_like(row, dtype=torch.int64) if wants.indices else None
+    kl = torch.empty_like(row, dtype=codebook.dtype) if wants.kl and sampling else None
+    weights = input.new_empty((*row.shape, codebook.shape[-1])) if wants.weights and sampling else None
+    packed = pack_forward(input, codebook, call, quantized, indices, kl, weights, stats)
+    native().forward(packed, torch.get_num_threads())
     return quantized, indices, kl, weights
 
 
-def gumbel_backward(
+def backward(
+    input: Tensor, codebook: Tensor, call: Call, kept: Kept, incoming: Incoming, needs: Needs
+) -> Gradients:
+    """See `fqvae_kernels.backends.KernelBackend`."""
+    grad_input = torch.empty_like(input) if needs.input else None
+    grad_codebook = torch.empty_like(codebook) if needs.codebook else None
+    grad_temperature = torch.empty((), dtype=torch.float64, device="cpu") if needs.temperature else None
+    gradients = grad_input, grad_codebook, grad_temperature
+    packed = pack_backward(input, codebook, call, kept, incoming, gradients)
+    native().backward(packed, torch.get_num_threads())
+    return gradients
+
+
+def pack_forward(
     input: Tensor,
     codebook: Tensor,
-    call: GumbelCall,
-    indices: Tensor,
-    stats: Tensor,
-    grad_quantized: Tensor | None,
-    grad_kl: Tensor | None,
-    grad_weights: Tensor | None,
-    needs: tuple[bool, bool, bool],
-) -> tuple[Tensor | None, Tensor | None, Tensor | None]:
-    """See `fqvae_kernels.backends.KernelBackend`."""
-    grad_input = torch.empty_like(input) if needs[0] else None
-    grad_codebook = torch.empty_like(codebook) if needs[1] else None
-    grad_temperature = torch.empty((), dtype=torch.float64, device="cpu") if needs[2] else None
-    native().gumbel_backward(
-        *_common_arguments(input, codebook, call, indices.numel()),
-        indices.data_ptr(),
-        stats.data_ptr(),
-        _pointer(grad_quantized),
-        _pointer(grad_kl),
-        _pointer(grad_weights),
-        _pointer(grad_input),
-        _pointer(grad_codebook),
-        _pointer(grad_temperature),
-        torch.get_num_threads(),
+    call: Call,
+    quantized: Tensor | None,
+    indices: Tensor | None,
+    kl: Tensor | None,
+    weights: Tensor | None,
+    stats: Tensor | None,
+) -> bytes:
+    """What the native `forward` takes: its outputs go to these tensors, those that are None to none."""
+    return _FORWARD.pack(
+        *_call_fields(input, codebook, call),
+        address(quantized),
+        address(indices),
+        address(kl),
+        address(weights),
+        address(stats),
     )
-    return grad_input, grad_codebook, grad_temperature
 
 
-def nearest_forward(z: Tensor, codebook: Tensor) -> tuple[Tensor, Tensor]:
-    """See `fqvae_kernels.backends.Backend`."""
-    quantized = torch.empty_like(z)
-    indices = torch.empty_like(z, dtype=torch.int64)
-    native().nearest_forward(
-        z.data_ptr(),
-        _DTYPE_CODES[z.dtype],
-        codebook.data_ptr(),
-        z.numel(),
-        codebook.shape[-1],
-        _codebooks(codebook),
-        quantized.data_ptr(),
-        indices.data_ptr(),
-        torch.get_num_threads(),
+def pack_backward(
+    input: Tensor, codebook: Tensor, call: Call, kept: Kept, incoming: Incoming, gradients: Gradients
+) -> bytes:
+    """What the native `backward` takes: the gradients go to these tensors."""
+    grad_input, grad_codebook, grad_temperature = gradients
+    return _BACKWARD.pack(
+        *_call_fields(input, codebook, call),
+        kept.indices.data_ptr(),
+        kept.stats.data_ptr(),
+        address(kept.weights),
+        address(incoming.quantized),
+        address(incoming.kl),
+        address(incoming.weights),
+        address(grad_input),
+        address(grad_codebook),
+        address(grad_temperature),
     )
-    return quantized, indices
 
 
 def gumbel_noise(
@@ -136,29 +143,26 @@ def gumbel_noise(
     return noise
 
 
-def _common_arguments(
-    input: Tensor, codebook: Tensor, call: GumbelCall, rows: int
-) -> tuple[int, int, bool, int, int, int, int, int, int, float, bool]:
-    """What the native forward and backward begin with, in their order."""
+def _call_fields(input: Tensor, codebook: Tensor, call: Call) -> tuple[int | float, ...]:
+    """The fields of `Call` in csrc/call.h, in their order."""
     temperature = call.temperature
+    codes = codebook.shape[-1]
     return (
         input.data_ptr(),
-        _DTYPE_CODES[input.dtype],
-        call.is_logits,
         codebook.data_ptr(),
-        rows,
-        codebook.shape[-1],
-        _codebooks(codebook),
+        0,
+        0,
         seed_to_int(call.seed),
         call.row_offset,
         temperature.item() if isinstance(temperature, Tensor) else temperature,
+        math.log2(codes),
+        math.log(codes),
+        input.numel() // codes if call.is_logits else input.numel(),
+        codebooks(codebook),
+        codes,
+        DTYPE_CODES[input.dtype],
+        0,
+        _ESTIMATOR_CODES[call.estimator],
         call.hard,
+        call.is_logits,
     )
-
-
-def _codebooks(codebook: Tensor) -> int:
-    return codebook.shape[0] if codebook.dim() == 2 else 1
-
-
-def _pointer(tensor: Tensor | None) -> int:
-    return 0 if tensor is None else tensor.data_ptr()

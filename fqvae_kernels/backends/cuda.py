@@ -10,18 +10,18 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from fqvae_kernels._types import GumbelCall
+from fqvae_kernels._call import Call, Gradients, Incoming, Kept, Needs, Outputs
 from fqvae_kernels.backends._cuda import arguments, geometry, plans
 from fqvae_kernels.backends._cuda.launcher import Extension, Launcher
 from fqvae_kernels.backends._cuda.plans import Plan
 
 name = "cuda"
 differentiable = False
-stats_rows = 5  # kRowSums in csrc/row/forward.h
+devices = ("cuda",)
 
 launcher: Launcher = Extension()
 
-_NEAREST = GumbelCall(False, True, False, 0, 0, 1.0)
+_STATS_ROWS = 5  # kStats in csrc/row/stats.h
 
 
 def unavailable_reason(device: torch.device | None) -> str | None:
@@ -29,25 +29,38 @@ def unavailable_reason(device: torch.device | None) -> str | None:
     return launcher.unavailable_reason(device)
 
 
-def gumbel_forward(
-    input: Tensor, codebook: Tensor, call: GumbelCall, stats: Tensor | None
-) -> tuple[Tensor, Tensor, Tensor, Tensor | None]:
+def stats_rows(call: Call) -> int:
+    """See `fqvae_kernels.backends.KernelBackend`. Where a code is drawn, the index tells everything."""
+    return 0 if _draws_codes(call) else _STATS_ROWS
+
+
+def _draws_codes(call: Call) -> bool:
+    """Whether the index is drawn without noise under the codes: by the kernels of csrc/cuda/drawn.cu."""
+    return call.estimator in ("straight_through", "reinmax")
+
+
+def _only_input(call: Call) -> bool:
+    """Whether z alone wants a gradient, and no gradient of the weights can come, of "gumbel"."""
+    return (
+        call.estimator == "gumbel"
+        and call.needs == (True, False, False)
+        and not call.is_logits
+        and not call.wants.weights
+    )
+
+
+def forward(input: Tensor, codebook: Tensor, call: Call, stats: Tensor | None) -> Outputs:
     """See `fqvae_kernels.backends.Backend`."""
-    weights = None
-    if call.is_logits:
-        kernel = "forward_logits"
-        quantized = input.new_empty(input.shape[:-1])
-        if call.want_weights:
-            weights = torch.empty_like(input)
-    else:
-        slopes = call.only_input and stats is not None and not call.want_weights
-        kernel = "forward_z_slopes" if slopes else "forward_z"
-        quantized = torch.empty_like(input)
-        if call.want_weights:
-            weights = input.new_empty((*input.shape, codebook.shape[-1]))
-    indices = torch.empty_like(quantized, dtype=torch.int64)
-    kl = torch.empty_like(quantized, dtype=codebook.dtype)
-    plan = _plan(kernel, input, codebook, call, quantized.numel(), weights)
+    shape = input.shape[:-1] if call.is_logits else input.shape
+    wants = call.wants
+    quantized = input.new_empty(shape) if wants.quantized else None
+    indices = input.new_empty(shape, dtype=torch.int64) if wants.indices else None
+    if call.estimator == "nearest":
+        _nearest(input, codebook, call, quantized, indices)
+        return quantized, indices, None, None
+    kl = input.new_empty(shape, dtype=codebook.dtype) if wants.kl else None
+    weights = input.new_empty((*shape, codebook.shape[-1])) if wants.weights else None
+    plan = _plan(_forward_kernel(call, stats), input, codebook, call, shape.numel(), (weights,))
     table = None
     if plan.table is not None and plan.shapes:
         table = codebook.new_empty((plan.table.blocks[1], 4 * geometry.TABLE_NODES))
@@ -55,36 +68,48 @@ def gumbel_forward(
             plans.TABLE, plan.shapes[0], input, codebook, call, False, (table,)
         )
         launcher.launch(plan.table, packed, pointed, input.device)
-    _launch(plan, input, codebook, call, weights, (table, quantized, indices, kl, stats, weights))
+    _launch(plan, input, codebook, call, (weights,), (table, quantized, indices, kl, weights, stats))
     return quantized, indices, kl, weights
 
 
-def gumbel_backward(
-    input: Tensor,
-    codebook: Tensor,
-    call: GumbelCall,
-    indices: Tensor,
-    stats: Tensor,
-    grad_quantized: Tensor | None,
-    grad_kl: Tensor | None,
-    grad_weights: Tensor | None,
-    needs: tuple[bool, bool, bool],
-) -> tuple[Tensor | None, Tensor | None, Tensor | None]:
+def _forward_kernel(call: Call, stats: Tensor | None) -> str:
+    if call.is_logits:
+        return "forward_drawn_logits" if _draws_codes(call) else "forward_logits"
+    if _draws_codes(call):
+        return "forward_drawn_z"
+    return "forward_z_slopes" if _only_input(call) and stats is not None else "forward_z"
+
+
+def _backward_kernel(call: Call, general: bool) -> str:
+    """general: what only the general kernels serve, which is all that there are but for float32 scalars."""
+    if _draws_codes(call):
+        return "backward_drawn_logits" if call.is_logits else "backward_drawn_z"
+    if call.is_logits:
+        return "backward_logits_general"
+    return "backward_z_general" if general else "backward_z"
+
+
+def backward(
+    input: Tensor, codebook: Tensor, call: Call, kept: Kept, incoming: Incoming, needs: Needs
+) -> Gradients:
     """See `fqvae_kernels.backends.KernelBackend`."""
-    if call.only_input and not call.is_logits and grad_weights is None:
+    indices, stats, weights = kept
+    grad_quantized, grad_kl, grad_weights = incoming
+    if _only_input(call):
         return _backward_slopes(input, stats, grad_quantized, grad_kl), None, None
-    kernel = "backward_logits_general" if call.is_logits else "backward_z"
-    if not call.is_logits and (needs[2] or grad_weights is not None or codebook.dtype == torch.float64):
-        kernel = "backward_z_general"
-    plan = _plan(kernel, input, codebook, call, indices.numel(), grad_weights)
+    kernel = _backward_kernel(call, needs[2] or grad_weights is not None or codebook.dtype == torch.float64)
+    if needs[2] or not kernel.endswith("_general") or (weights is not None and weights.dtype != input.dtype):
+        weights = None  # the noise is drawn again
+    wide = grad_weights, weights
+    plan = _plan(kernel, input, codebook, call, indices.numel(), wide)
     grad_input = torch.empty_like(input) if needs[0] else None
     codebook_parts = temperature_parts = grad_codebook = grad_temperature = None
     if needs[1]:
         codebook_parts = codebook.new_empty((plan.parts, codebook.numel()), dtype=torch.float64)
     if needs[2]:
         temperature_parts = codebook.new_empty((plan.parts * plan.launch.blocks[1], 1), dtype=torch.float64)
-    given = (indices, stats, grad_quantized, grad_kl, grad_weights, grad_input)
-    _launch(plan, input, codebook, call, grad_weights, given, (codebook_parts, temperature_parts))
+    given = (indices, stats, weights, grad_quantized, grad_kl, grad_weights, grad_input)
+    _launch(plan, input, codebook, call, wide, given, (codebook_parts, temperature_parts))
     jobs = []
     if codebook_parts is not None:
         grad_codebook = torch.empty_like(codebook)
@@ -97,12 +122,11 @@ def gumbel_backward(
     return grad_input, grad_codebook, grad_temperature
 
 
-def nearest_forward(z: Tensor, codebook: Tensor) -> tuple[Tensor, Tensor]:
-    """See `fqvae_kernels.backends.Backend`."""
-    quantized, indices = torch.empty_like(z), torch.empty_like(z, dtype=torch.int64)
-    plan = _plan("nearest", z, codebook, _NEAREST, z.numel(), None)
-    _launch(plan, z, codebook, _NEAREST, None, (quantized, indices))
-    return quantized, indices
+def _nearest(
+    z: Tensor, codebook: Tensor, call: Call, quantized: Tensor | None, indices: Tensor | None
+) -> None:
+    plan = _plan("nearest", z, codebook, call, z.numel(), ())
+    _launch(plan, z, codebook, call, (), (quantized, indices))
 
 
 def gumbel_noise(
@@ -117,9 +141,9 @@ def gumbel_noise(
 
 
 def _plan(
-    kernel: str, input: Tensor, codebook: Tensor, call: GumbelCall, rows: int, wide: Tensor | None
+    kernel: str, input: Tensor, codebook: Tensor, call: Call, rows: int, wide: tuple[Tensor | None, ...]
 ) -> Plan:
-    """See `plans.over_rows`. wide: a (rows, codes) tensor besides given logits, or None."""
+    """See `plans.over_rows`. wide: the (rows, codes) tensors besides given logits."""
     return plans.over_rows(
         kernel,
         launcher,
@@ -128,7 +152,8 @@ def _plan(
         codebook.shape,
         rows,
         min(rows, 2**32 - call.row_offset % 2**32),
-        call.is_logits or wide is not None,
+        call.is_logits or any(tensor is not None for tensor in wide),
+        call.wants.kl,
     )
 
 
@@ -136,8 +161,8 @@ def _launch(
     plan: Plan,
     input: Tensor,
     codebook: Tensor,
-    call: GumbelCall,
-    wide: Tensor | None,
+    call: Call,
+    wide: tuple[Tensor | None, ...],
     given: tuple[Tensor | None, ...],
     parts: tuple[Tensor | None, ...] = (),
 ) -> None:
@@ -149,7 +174,7 @@ def _launch(
     vectors = (
         plan.fours
         and not (call.is_logits and input.data_ptr() % 16)
-        and (wide is None or wide.data_ptr() % 16 == 0)
+        and not any(tensor is not None and tensor.data_ptr() % 16 for tensor in wide)
     )
     for number, shape in enumerate(plan.shapes):
         own = parts

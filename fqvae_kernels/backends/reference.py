@@ -6,9 +6,10 @@ import torch
 from torch import Tensor
 
 from fqvae_kernels import reference
-from fqvae_kernels._types import GumbelCall
+from fqvae_kernels._call import Call, Outputs
 
 name = "reference"
+devices = None
 differentiable = True
 
 
@@ -17,25 +18,9 @@ def unavailable_reason(device: torch.device | None) -> str | None:
     return None
 
 
-def gumbel_forward(
-    input: Tensor, codebook: Tensor, call: GumbelCall, stats: Tensor | None
-) -> tuple[Tensor, Tensor, Tensor, Tensor | None]:
+def forward(input: Tensor, codebook: Tensor, call: Call, stats: Tensor | None) -> Outputs:
     """See `fqvae_kernels.backends.Backend`; stats are left alone, autograd keeps what it needs."""
-    quantize = reference.gumbel_quantize_logits if call.is_logits else reference.gumbel_quantize
-    return quantize(
-        input,
-        codebook,
-        seed=call.seed,
-        temperature=call.temperature,
-        hard=call.hard,
-        row_offset=call.row_offset,
-        return_weights=call.want_weights,
-    )
-
-
-def nearest_forward(z: Tensor, codebook: Tensor) -> tuple[Tensor, Tensor]:
-    """See `fqvae_kernels.backends.Backend`."""
-    return reference.nearest_quantize(z, codebook)
+    return reference.quantize(input, codebook, call)
 
 
 def gumbel_noise(

@@ -18,10 +18,12 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from fqvae_kernels._call import Call, Gradients, Incoming, Kept, Needs, Outputs
 from fqvae_kernels._seeds import seed_to_int
-from fqvae_kernels._types import GumbelCall
+from fqvae_kernels._tensors import codebooks
 from fqvae_kernels.backends._triton.launch import (
     WARPS,
+    ForwardTile,
     backward_programs,
     backward_tile,
     forward_tile,
@@ -31,13 +33,17 @@ from fqvae_kernels.backends._triton.launch import interpreted as interpreted
 
 name = "triton"
 differentiable = False
+devices = ("cuda",)
 
 # The first release that compiles the kernels; earlier ones know less of the language.
 _OLDEST = (3, 4)
 
 
 def _version() -> str | None:
-    """Of Triton, which is not imported for it; distributions of several names hold it. None: not there."""
+    """The version of the installed Triton, None if there is none.
+
+    It is read from Triton's own file: to import Triton takes long, and packages of several names hold it.
+    """
     spec = importlib.util.find_spec("triton")
     if spec is None:
         return None
@@ -59,14 +65,14 @@ def _unfit(version: str | None) -> str | None:
 # Asked once, and not while torch.compile looks on.
 _UNFIT = _unfit(_version())
 
-# What the forward pass keeps of a row for the backward pass; see _triton/score.py.
-stats_rows = 7
-
 # The tile of the kernel that adds up partial sums: so many lines at once that each thread has 32 loads on
 # their way, each warp a line.
 _SUM_TILE = {"COUNT": 128, "WIDTH": 32}
 
-# As _triton/score.py numbers them.
+# Weights that a program of one_hot_kernel stores.
+_ONE_HOT_SIZE = 1024
+
+# As _triton/cost.py numbers them.
 _TEMPERATURE_TYPES = {torch.float64: 1, torch.float32: 2, torch.float16: 3, torch.bfloat16: 4}
 
 
@@ -85,110 +91,100 @@ def unavailable_reason(device: torch.device | None) -> str | None:
     return None
 
 
-def gumbel_forward(
-    input: Tensor, codebook: Tensor, call: GumbelCall, stats: Tensor | None
-) -> tuple[Tensor, Tensor, Tensor, Tensor | None]:
+def stats_rows(call: Call) -> int:
+    """See `fqvae_kernels.backends.KernelBackend`; _triton/cost.py says what they hold."""
+    if call.estimator == "reinmax":
+        return 8
+    return 7 if call.wants.kl else 5
+
+
+def forward(input: Tensor, codebook: Tensor, call: Call, stats: Tensor | None) -> Outputs:
     """See `fqvae_kernels.backends.Backend`."""
-    codes = codebook.shape[-1]
+    if call.estimator == "nearest":
+        return _nearest(input, codebook, call)
+    codes, wants = codebook.shape[-1], call.wants
     shape = input.shape[:-1] if call.is_logits else input.shape
-    quantized = input.new_empty(shape)
-    indices = input.new_empty(shape, dtype=torch.int64)
-    kl = codebook.new_empty(shape)
-    rows = kl.numel()
-    weights = input.new_empty((*shape, codes)) if call.want_weights else None
-    if stats is None and weights is not None and not call.hard:
-        stats = codebook.new_empty((stats_rows, rows))  # the kernel that writes soft weights reads them
+    rows = shape.numel()
+    # One-hot weights are made of the indices, and are NaN where quantized is.
+    one_hot = wants.weights and call.gives_codes
+    quantized = input.new_empty(shape) if wants.quantized or one_hot else None
+    indices = input.new_empty(shape, dtype=torch.int64) if wants.indices or one_hot else None
+    kl = codebook.new_empty(shape) if wants.kl else None
+    weights = input.new_empty((*shape, codes)) if wants.weights else None
+    outputs = quantized if wants.quantized else None, indices if wants.indices else None, kl, weights
     if rows == 0:
-        return quantized, indices, kl, weights
+        return outputs
+    if stats is None and weights is not None and not one_hot:
+        stats = codebook.new_empty((stats_rows(call), rows))  # the kernel that writes soft weights reads them
 
     tile = forward_tile(rows, codes)
-    tiling = {"ROWS": tile.rows, "BLOCKS": tile.blocks}
+    common = {**_common_arguments(input, codebook, call, rows), **_rows_in_lanes(codebook, tile)}
+    arguments = {**common, "quantized": quantized, "indices": indices, "kl": kl, "stats": stats}
     programs = -(-rows // tile.rows)
-    forward = _kernels("forward")
-    common = _common_arguments(input, codebook, call, rows)
-    per_latent = {"PER_LATENT": _latents(codebook) > 1}
-    launch(
-        forward.gumbel_forward_kernel,
-        programs,
-        {
-            **common,
-            **per_latent,
-            "quantized": quantized,
-            "indices": indices,
-            "kl": kl,
-            "stats": stats,
-            "HARD": call.hard,
-            **tiling,
-        },
-    )
-    if weights is not None and call.hard:
-        launch(
-            forward.one_hot_kernel,
-            programs,
-            {"kl": kl, "indices": indices, "weights": weights, "rows": rows, "codes": codes, **tiling},
-        )
+    if call.estimator == "gumbel":
+        launch(_kernels("forward").gumbel_forward_kernel, programs, {**arguments, "HARD": call.hard})
+    else:
+        # Without stats the estimators' passes are the same, and so is the program.
+        reinmax = stats is not None and call.estimator == "reinmax"
+        launch(_kernels("drawn").drawn_forward_kernel, programs, {**arguments, "REINMAX": reinmax})
+    if one_hot:
+        arguments = {"marks": quantized, "indices": indices, "weights": weights, "rows": rows, "codes": codes}
+        size = {"SIZE": _ONE_HOT_SIZE}
+        launch(_kernels("forward").one_hot_kernel, -(-rows * codes // _ONE_HOT_SIZE), arguments | size)
     elif weights is not None:
-        _weights(common, per_latent, tiling, programs, stats=stats, weights=weights)
-    return quantized, indices, kl, weights
+        arguments = {**common, "stats": stats, "weights": weights}
+        launch(_kernels("forward").gumbel_weights_kernel, programs, arguments)
+    return outputs
 
 
-def gumbel_backward(
-    input: Tensor,
-    codebook: Tensor,
-    call: GumbelCall,
-    indices: Tensor,
-    stats: Tensor,
-    grad_quantized: Tensor | None,
-    grad_kl: Tensor | None,
-    grad_weights: Tensor | None,
-    needs: tuple[bool, bool, bool],
-) -> tuple[Tensor | None, Tensor | None, Tensor | None]:
+def backward(
+    input: Tensor, codebook: Tensor, call: Call, kept: Kept, incoming: Incoming, needs: Needs
+) -> Gradients:
     """See `fqvae_kernels.backends.KernelBackend`."""
-    rows, codes, latents = indices.numel(), codebook.shape[-1], _latents(codebook)
-    grad_codebook = torch.zeros_like(codebook) if needs[1] else None
-    grad_temperature = codebook.new_zeros((), dtype=torch.float64) if needs[2] else None
+    rows, codes, books = kept.indices.numel(), codebook.shape[-1], codebooks(codebook)
+    grad_codebook = torch.zeros_like(codebook) if needs.codebook else None
+    grad_temperature = codebook.new_zeros((), dtype=torch.float64) if needs.temperature else None
     if rows == 0:
-        return torch.empty_like(input) if needs[0] else None, grad_codebook, grad_temperature
+        return torch.empty_like(input) if needs.input else None, grad_codebook, grad_temperature
+    needs_temperature = needs.temperature and call.estimator != "reinmax"  # whose gradient is 0
+    if not (needs.input or needs.codebook or needs_temperature):
+        return None, None, grad_temperature
 
-    tile = backward_tile(codes)
+    float64 = codebook.dtype == torch.float64
+    tile = backward_tile(codes, most_groups=1 if float64 and needs_temperature else 2)
     one_chunk = codes <= 4 * tile.groups * tile.blocks
-    programs = backward_programs(rows // latents, latents, codes, tile)
+    programs = backward_programs(rows // books, books, codes, tile)
     # Chunks of codes add up a row's gradient in memory, which takes the compute dtype.
     in_place = call.is_logits or one_chunk
-    grad_input = torch.empty_like(input, dtype=None if in_place else codebook.dtype) if needs[0] else None
-    partial_codebook = codebook.new_empty((programs * WARPS, latents, codes)) if needs[1] else None
-    partial_temperature = codebook.new_empty((programs, latents)) if needs[2] else None
-    common = _common_arguments(input, codebook, call, rows)
-    weights_mean = None
-    if grad_weights is not None:
-        weights_mean = codebook.new_empty(rows)
-        forward = forward_tile(rows, codes)
-        _weights(
-            common,
-            {"PER_LATENT": latents > 1},
-            {"ROWS": forward.rows, "BLOCKS": forward.blocks},
-            -(-rows // forward.rows),
-            stats=stats,
-            indices=indices,
-            grad_weights=grad_weights,
-            mean=weights_mean,
-        )
+    grad_input = torch.empty_like(input, dtype=None if in_place else codebook.dtype) if needs.input else None
+    partial_codebook = codebook.new_empty((programs * WARPS, books, codes)) if needs.codebook else None
+    partial_temperature = codebook.new_empty((programs, books)) if needs_temperature else None
+    common = {
+        **_common_arguments(input, codebook, call, rows),
+        "indices": kept.indices,
+        "stats": kept.stats,
+        # The gradient of the temperature wants logarithms of the weights, which are lost in small ones.
+        "weights": None if needs_temperature else kept.weights,
+        "grad_weights": incoming.weights,
+        "ESTIMATOR": call.estimator,
+    }
+    means = None
+    # In float64 the registers do not suffice to average in the backward kernel.
+    if incoming.weights is not None and (float64 or not one_chunk):
+        means = _weights_means(common, codebook, call, rows)
     launch(
-        _kernels("backward").gumbel_backward_kernel,
-        programs * latents,
+        _kernels("backward").backward_kernel,
+        programs * books,
         {
             **common,
-            "indices": indices,
-            "stats": stats,
-            "grad_quantized": grad_quantized,
-            "grad_kl": grad_kl,
-            "grad_weights": grad_weights,
-            "weights_mean": weights_mean,
+            "grad_quantized": incoming.quantized,
+            "grad_kl": incoming.kl,
+            "means": means,
             "grad_input": grad_input,
             "partial_codebook": partial_codebook,
             "partial_temperature": partial_temperature,
             "programs": programs,
-            "HARD": call.hard,
+            "GIVES_CODES": call.gives_codes,
             "ONE_CHUNK": one_chunk,
             "WARPS": WARPS,
             "GROUPS": tile.groups,
@@ -199,35 +195,37 @@ def gumbel_backward(
     if grad_codebook is not None and partial_codebook is not None:
         _sum_partials(partial_codebook, grad_codebook, programs * WARPS)
     if grad_temperature is not None and partial_temperature is not None:
-        _sum_partials(partial_temperature, grad_temperature, programs * latents)
+        _sum_partials(partial_temperature, grad_temperature, programs * books)
     return None if grad_input is None else grad_input.to(input.dtype), grad_codebook, grad_temperature
 
 
-def nearest_forward(z: Tensor, codebook: Tensor) -> tuple[Tensor, Tensor]:
-    """See `fqvae_kernels.backends.Backend`."""
-    quantized = torch.empty_like(z)
-    indices = torch.empty_like(z, dtype=torch.int64)
-    rows, codes, latents = z.numel(), codebook.shape[-1], _latents(codebook)
-    if rows == 0:
-        return quantized, indices
-    tile = forward_tile(rows, codes)
-    launch(
-        _kernels("forward").nearest_kernel,
-        -(-rows // tile.rows),
-        {
+def _weights_means(common: dict[str, Any], codebook: Tensor, call: Call, rows: int) -> Tensor:
+    """The means of the weights' gradient, where the backward kernel does not take them itself."""
+    tile = forward_tile(rows, codebook.shape[-1])
+    means = codebook.new_empty((2 if call.estimator == "reinmax" else 1, rows))
+    arguments = {**common, **_rows_in_lanes(codebook, tile), "means": means}
+    launch(_kernels("backward").weights_mean_kernel, -(-rows // tile.rows), arguments)
+    return means
+
+
+def _nearest(z: Tensor, codebook: Tensor, call: Call) -> Outputs:
+    quantized = torch.empty_like(z) if call.wants.quantized else None
+    indices = torch.empty_like(z, dtype=torch.int64) if call.wants.indices else None
+    rows = z.numel()
+    if rows > 0:
+        tile = forward_tile(rows, codebook.shape[-1])
+        arguments = {
             "input": z,
             "codebook": codebook,
             "quantized": quantized,
             "indices": indices,
             "rows": rows,
-            "codes": codes,
-            "latents": latents,
-            "PER_LATENT": latents > 1,
-            "ROWS": tile.rows,
-            "BLOCKS": tile.blocks,
-        },
-    )
-    return quantized, indices
+            "codes": codebook.shape[-1],
+            "codebooks": codebooks(codebook),
+        }
+        arguments |= _rows_in_lanes(codebook, tile)
+        launch(_kernels("forward").nearest_kernel, -(-rows // tile.rows), arguments)
+    return quantized, indices, None, None
 
 
 def gumbel_noise(
@@ -260,12 +258,13 @@ def _kernels(module: str) -> ModuleType:
     return importlib.import_module(f"fqvae_kernels.backends._triton.{module}")
 
 
-def _latents(codebook: Tensor) -> int:
-    return codebook.shape[0] if codebook.dim() == 2 else 1
+def _rows_in_lanes(codebook: Tensor, tile: ForwardTile) -> dict[str, Any]:
+    """What the kernels that have rows in lanes are compiled for."""
+    return {"SEVERAL_CODEBOOKS": codebooks(codebook) > 1, "ROWS": tile.rows, "BLOCKS": tile.blocks}
 
 
-def _common_arguments(input: Tensor, codebook: Tensor, call: GumbelCall, rows: int) -> dict[str, Any]:
-    """What forward, weights and backward have in common.
+def _common_arguments(input: Tensor, codebook: Tensor, call: Call, rows: int) -> dict[str, Any]:
+    """The arguments that forward and backward kernels have in common.
 
     A seed or temperature that lies on the device is read there, from its address. As integers, addresses are
     the same types of arguments for all: the same compiled program serves.
@@ -285,7 +284,7 @@ def _common_arguments(input: Tensor, codebook: Tensor, call: GumbelCall, rows: i
         "temperature_type": type,
         "rows": rows,
         "codes": codebook.shape[-1],
-        "latents": _latents(codebook),
+        "codebooks": codebooks(codebook),
         "row_offset": call.row_offset,
         "IS_LOGITS": call.is_logits,
     }
@@ -296,35 +295,6 @@ def _seed_arguments(seed: int | Tensor, like: Tensor) -> dict[str, Any]:
         return {"seed_value": 0, "seed_address": seed.data_ptr()}
     bits = seed_to_int(seed)
     return {"seed_value": bits - 2**64 if bits >= 2**63 else bits, "seed_address": 0}
-
-
-def _weights(
-    common: dict[str, Any],
-    per_latent: dict[str, bool],
-    tiling: dict[str, int],
-    programs: int,
-    *,
-    stats: Tensor | None,
-    indices: Tensor | None = None,
-    weights: Tensor | None = None,
-    grad_weights: Tensor | None = None,
-    mean: Tensor | None = None,
-) -> None:
-    """Store the soft weights, or average the gradient of the weights under them."""
-    launch(
-        _kernels("forward").gumbel_weights_kernel,
-        programs,
-        {
-            **common,
-            **per_latent,
-            "stats": stats,
-            "indices": indices,
-            "weights": weights,
-            "grad_weights": grad_weights,
-            "mean": mean,
-            **tiling,
-        },
-    )
 
 
 def _sum_partials(partials: Tensor, sums: Tensor, count: int) -> None:

@@ -1,35 +1,45 @@
 """The structs of csrc/cuda/arguments.h as bytes.
 
-Those that begin with a `Call` are packed by `call_struct`: what every call brings anew stands alone, and what
-follows from shapes is one field, packed once for a plan.
+Those that begin with a `Call` (csrc/call.h) and a `Launch` are packed by `call_struct`: what every call
+brings anew stands alone, and what follows from shapes is two fields, packed once for a plan.
 """
 
 from __future__ import annotations
 
+import math
 import struct
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
+from fqvae_kernels._call import ESTIMATORS, Call
 from fqvae_kernels._seeds import seed_to_int
-from fqvae_kernels._types import GumbelCall
+from fqvae_kernels._tensors import DTYPE_CODES, address
 from fqvae_kernels.backends._cuda.geometry import Geometry
 
-DTYPE_CODES = {torch.float32: 0, torch.float64: 1, torch.float16: 2, torch.bfloat16: 3}
-
-_SHAPE = struct.Struct("<d4q4i")  # of `Call`: log2_codes ... dtype
+# As `Estimator` in csrc/call.h numbers them.
+_ESTIMATOR_CODES = {name: number for number, name in enumerate(ESTIMATORS)}
+_CALL_SHAPE = struct.Struct("<2d2q2i")  # of `Call`: log2_codes ... dtype
+_LAUNCH_SHAPE = struct.Struct("<2q2i")  # of `Launch`: row_begin ... lanes
 _NOISE = struct.Struct("<3Qq2iQ")
 _REDUCE_JOB = struct.Struct("<Q2qQ2i")
 _SLOPES = struct.Struct("<4Qq2i")
 
 
 def call_struct(addresses: int) -> struct.Struct:
-    """A struct of a `Call` and so many addresses; its fields are those of `pack_call`."""
-    return struct.Struct(f"<6Qd{_SHAPE.size}s4i{addresses}Q")
+    """A struct of a `Call`, a `Launch` and so many addresses; its fields are those of `pack_call`."""
+    return struct.Struct(f"<6Qd{_CALL_SHAPE.size}s4i{_LAUNCH_SHAPE.size}s2i{addresses}Q")
+
+
+class CallShape(NamedTuple):
+    """What follows from shapes, packed: of the `Call`, and of the `Launch`."""
+
+    call: bytes
+    launch: bytes
 
 
 def call_shape(
-    log2_codes: float,
     rows: int,
     begin: int,
     end: int,
@@ -37,23 +47,24 @@ def call_shape(
     codes: int,
     geometry: Geometry,
     dtype: torch.dtype,
-) -> bytes:
-    """What of a `Call` follows from shapes, for the launch that takes rows begin ... end - 1."""
-    return _SHAPE.pack(
-        log2_codes, rows, begin, end, codebooks, codes, geometry.staged, geometry.lanes, DTYPE_CODES[dtype]
+) -> CallShape:
+    """What follows from shapes, for the launch that takes rows begin ... end - 1."""
+    return CallShape(
+        _CALL_SHAPE.pack(math.log2(codes), math.log(codes), rows, codebooks, codes, DTYPE_CODES[dtype]),
+        _LAUNCH_SHAPE.pack(begin, end, geometry.staged, geometry.lanes),
     )
 
 
 def pack_call(
     layout: struct.Struct,
-    shape: bytes,
+    shape: CallShape,
     input: Tensor,
     codebook: Tensor,
-    call: GumbelCall,
+    call: Call,
     vectors: bool,
     behind: tuple[Tensor | None, ...],
 ) -> tuple[bytes, tuple[Tensor | None, ...]]:
-    """A struct of a `Call` and the addresses of the tensors behind it, and all tensors that it points to."""
+    """A struct of a `Call`, its `Launch` and addresses of the tensors behind them, and all its tensors."""
     seed, temperature = call.seed, call.temperature
     seed_at = temperature_at = None
     temperature_dtype = 0
@@ -71,17 +82,20 @@ def pack_call(
     packed = layout.pack(
         input.data_ptr(),
         codebook.data_ptr(),
-        0 if seed_at is None else seed_at.data_ptr(),
-        0 if temperature_at is None else temperature_at.data_ptr(),
+        address(seed_at),
+        address(temperature_at),
         seed,
         call.row_offset,
         temperature,
-        shape,
+        shape.call,
         temperature_dtype,
+        _ESTIMATOR_CODES[call.estimator],
         call.hard,
-        vectors,
         call.is_logits,
-        *[0 if tensor is None else tensor.data_ptr() for tensor in behind],
+        shape.launch,
+        vectors,
+        0,
+        *[address(tensor) for tensor in behind],
     )
     return packed, (input, codebook, seed_at, temperature_at, *behind)
 
@@ -108,8 +122,8 @@ def pack_slopes(
     """`SlopesArguments`."""
     return _SLOPES.pack(
         slopes.data_ptr(),
-        0 if grad_quantized is None else grad_quantized.data_ptr(),
-        0 if grad_kl is None else grad_kl.data_ptr(),
+        address(grad_quantized),
+        address(grad_kl),
         grad_input.data_ptr(),
         grad_input.numel(),
         DTYPE_CODES[grad_input.dtype],

@@ -14,7 +14,8 @@ The choices follow from the shapes and from what the device can hold, by these r
 - The table of the posterior is made by a launch of its own, which many pairs of row and code must pay for.
 
 The slots below (instructions of one thread) are those of the compiled float32 kernels for compute capability
-9.0, counted by benchmarks/gpu_model.py. They are modelled, not measured.
+9.0, counted by benchmarks/gpu_model.py; of those that draw a code (csrc/cuda/drawn.cu) they are counted by
+hand. They are modelled, not measured.
 """
 
 from __future__ import annotations
@@ -78,6 +79,8 @@ class Slots(NamedTuple):
 
 _FORWARD = Slots(pair=34, row=250, doubling=20, start=520)
 _BACKWARD = Slots(pair=40, row=230, doubling=5, start=705, start_code=7, start_codes=980)
+_FORWARD_DRAWN = Slots(pair=20, row=330, doubling=20, start=520)
+_BACKWARD_DRAWN = Slots(pair=40, row=330, doubling=40, start=705, start_code=7, start_codes=980)
 
 
 def forward(
@@ -88,27 +91,39 @@ def forward(
     wide: bool,
     real_size: int,
     tabulated: bool = False,
+    drawn: bool = False,
 ) -> Geometry:
     """Of the forward pass and the search for the nearest code. wide: are there (rows, codes) tensors?
-    tabulated: the pass that reads a table, which gives each row a thread.
+    tabulated: the pass that reads a table, which gives each row a thread. drawn: of an estimator that draws
+    one code a row.
     """
     staged = min(_ceil(codes, 8), MOST_STAGED)
     shared = staged // 4 * 16 + staged * real_size
     at_once = _blocks_at_once(shared, codebooks, device, real_size)
     positions = -(-rows // codebooks)
     lanes = 1
+    slots = _FORWARD_DRAWN if drawn else _FORWARD
     if not tabulated:
-        lanes = choose_lanes(positions, codes, at_once, codebooks, device, wide, _FORWARD, 1)
+        lanes = choose_lanes(positions, codes, at_once, codebooks, device, wide, slots, 1)
     return Geometry(lanes, staged, _blocks(positions, lanes, at_once), shared)
 
 
-def backward(rows: int, codes: int, codebooks: int, device: Device, wide: bool, real_size: int) -> Geometry:
-    """Of the backward pass."""
+def backward(
+    rows: int,
+    codes: int,
+    codebooks: int,
+    device: Device,
+    wide: bool,
+    real_size: int,
+    drawn: bool = False,
+) -> Geometry:
+    """Of the backward pass. wide, drawn: as for `forward`."""
     positions = -(-rows // codebooks)
     at_least = _power_of_two(min(-(-codes // 64), 32))
     # Fewer lanes have more sums: their shared memory is what at_least was chosen for.
     at_once = _blocks_at_once(_backward_shared(codes, at_least, real_size)[1], codebooks, device, real_size)
-    lanes = choose_lanes(positions, codes, at_once, codebooks, device, wide, _BACKWARD, at_least)
+    slots = _BACKWARD_DRAWN if drawn else _BACKWARD
+    lanes = choose_lanes(positions, codes, at_once, codebooks, device, wide, slots, at_least)
     staged, shared = _backward_shared(codes, lanes, real_size)
     at_once = _blocks_at_once(shared, codebooks, device, real_size)
     at_once = max(1, min(at_once, MOST_PARTS // (8 * codes * codebooks)))

@@ -7,7 +7,6 @@ device. A call packs only what is new: addresses, seed, row offset, temperature 
 from __future__ import annotations
 
 import functools
-import math
 import struct
 from typing import NamedTuple
 
@@ -18,7 +17,7 @@ from fqvae_kernels.backends._cuda.launcher import Launch, Launcher
 
 # Of the kernels whose arguments begin with a `Call`, by the first word of their names: how many addresses
 # stand behind it, and `Launch.reads`. The `Call` itself has four.
-_ADDRESSES = {"forward": (6, 5), "backward": (8, 9), "nearest": (2, 4), "posterior": (1, 4)}
+_ADDRESSES = {"forward": (6, 5), "backward": (9, 10), "nearest": (2, 4), "posterior": (1, 4)}
 
 TABLE = arguments.call_struct(_ADDRESSES["posterior"][0])  # the layout of PosteriorArguments
 
@@ -30,7 +29,7 @@ class Plan(NamedTuple):
     layout: struct.Struct  # of its arguments, see `arguments.pack_call`
     # For each launch, what `arguments.call_shape` packs: none without rows, more than one where the rows'
     # numbers cross a multiple of 2**32.
-    shapes: tuple[bytes, ...]
+    shapes: tuple[arguments.CallShape, ...]
     parts: int  # blocks of all launches for each codebook: each leaves a part of the rows' common gradients
     fours: bool  # may vectors of four numbers be loaded, if memory is aligned?
     table: Launch | None = None  # goes before: it fills the table that the kernel reads
@@ -46,6 +45,7 @@ def over_rows(
     rows: int,
     first: int,
     wide: bool,
+    kl: bool,
 ) -> Plan:
     """The plan of a kernel whose arguments begin with a `Call`.
 
@@ -55,6 +55,7 @@ def over_rows(
         dtype: of the input.
         first: so many rows from the first on have numbers with one high word.
         wide: are there tensors of shape (rows, codes)?
+        kl: may a forward pass read it from a table? Only where it is wanted.
 
     Raises:
         ValueError: more codebooks than a grid has rows.
@@ -68,19 +69,25 @@ def over_rows(
         )
     real, real_size = _real(dtype)
     kind = kernel.partition("_")[0]
+    drawn = "_drawn_" in kernel
     gpu = launcher.describe(device)
     table = None
     if kind == "backward":
-        chosen = geometry.backward(rows, codes, codebooks, gpu, wide, real_size)
-    elif kernel == "forward_z" and not wide and geometry.tabulates(rows, codes, codebooks, gpu, real_size):
+        chosen = geometry.backward(rows, codes, codebooks, gpu, wide, real_size, drawn=drawn)
+    elif (
+        kernel == "forward_z"
+        and kl
+        and not wide
+        and geometry.tabulates(rows, codes, codebooks, gpu, real_size)
+    ):
         kernel = "forward_z_table"
         chosen = geometry.forward(rows, codes, codebooks, gpu, wide, real_size, tabulated=True)
         blocks = geometry.table_blocks(codebooks, gpu), codebooks
         table = Launch("posterior_float", blocks, chosen.shared, _ADDRESSES["posterior"][1])
     else:
-        chosen = geometry.forward(rows, codes, codebooks, gpu, wide, real_size)
+        chosen = geometry.forward(rows, codes, codebooks, gpu, wide, real_size, drawn=drawn)
     shapes = tuple(
-        arguments.call_shape(math.log2(codes), rows, begin, end, codebooks, codes, chosen, dtype)
+        arguments.call_shape(rows, begin, end, codebooks, codes, chosen, dtype)
         for begin, end in geometry.launches(rows, 2**32 - first)
     )
     addresses, reads = _ADDRESSES[kind]

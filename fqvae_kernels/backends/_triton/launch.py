@@ -10,9 +10,8 @@ end costs some ten operations for every doubling.
 
 from __future__ import annotations
 
-import contextlib
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import torch
@@ -67,22 +66,22 @@ def forward_tile(rows: int, codes: int) -> ForwardTile:
     return ForwardTile(slots // lanes, lanes)
 
 
-def backward_tile(codes: int) -> BackwardTile:
+def backward_tile(codes: int, most_groups: int = 2) -> BackwardTile:
     """The tile of the kernel that has codes in lanes.
 
     Two groups: a lane's eight codes share what belongs to the row, and their sums still leave room for 20
-    warps on a multiprocessor.
+    warps on a multiprocessor. One where float64 would not find registers for two.
     """
     blocks = (codes + 3) // 4
-    groups = 1 if blocks == 1 else 2
+    groups = min(blocks, most_groups)
     lanes = next(n for n in (1, 2, 8, 16) if groups * n >= blocks or n == MOST_LANES)
     return BackwardTile(groups, THREADS // lanes, lanes)
 
 
-def backward_programs(positions: int, latents: int, codes: int, tile: BackwardTile) -> int:
+def backward_programs(positions: int, codebooks: int, codes: int, tile: BackwardTile) -> int:
     """Programs for each codebook, each of which has a share of its `positions` rows."""
     steps = -(-positions // tile.rows)
-    return max(1, min(steps, MOST_PROGRAMS // latents, MOST_PARTIALS // (WARPS * latents * codes)))
+    return max(1, min(steps, MOST_PROGRAMS // codebooks, MOST_PARTIALS // (WARPS * codebooks * codes)))
 
 
 def compile_options(arguments: dict[str, Any]) -> dict[str, Any]:
@@ -113,14 +112,3 @@ _launcher: Launcher = on_device
 def launch(kernel: Any, programs: int, arguments: dict[str, Any]) -> None:
     """Run `programs` programs of a kernel."""
     _launcher(kernel, programs, arguments)
-
-
-@contextlib.contextmanager
-def launching_with(launcher: Launcher) -> Iterator[None]:
-    """Within, another launcher takes the place of the device: tests run the compiled code elsewhere."""
-    global _launcher
-    before, _launcher = _launcher, launcher
-    try:
-        yield
-    finally:
-        _launcher = before

@@ -1,5 +1,5 @@
 # mypy: ignore-errors
-"""The noise of section 2 of the contract in Triton: Philox words, and the two logarithms of -ln(-ln u).
+"""Random numbers in Triton: Philox words, uniform numbers, and the two logarithms of Gumbel noise -ln(-ln u).
 
 Every function here takes and gives tiles of any shape. A block of four codes shares one call of Philox, so
 the words of a tile of blocks come back as four tiles, one for each code of the block.
@@ -18,8 +18,8 @@ LOG2_E = tl.constexpr(1.4426950408889634)
 GUMBEL_OF_BASE_2 = tl.constexpr(0.36651292058166435)
 
 # The first logarithm, of u. The hardware's has an absolute error of 2^-22 as u goes to 1, where the true
-# value goes to 0. The contract is |error of g| <= 2e-6 max(1, |g|): with the hardware's instructions at the
-# ends of their bounds it holds for all u up to 1 - 1/36 or so, so from 1 - 1/32 on a polynomial takes over,
+# value goes to 0. The error of g may be 2e-6 max(1, |g|) at most: with the hardware's instructions at the
+# ends of their bounds it is so for all u up to 1 - 1/36 or so, so from 1 - 1/32 on a polynomial takes over,
 # log2 u = f (C0 + C1 f + C2 f^2),  f = u - 1  (weighted minimax fit, relative error 2.5e-7), and the worst u
 # is then at 0.91 of what is allowed. Two coefficients would be off by 4e-5; libdevice's logarithm costs a
 # dozen multiply-adds and a branch for every u. The second logarithm, of -log2 u, needs no relative accuracy
@@ -97,20 +97,20 @@ def multiply_words(word, multiplier: tl.constexpr):
 
 
 @triton.jit
-def philox(block, row, seed):
+def philox(block, row, seed, STREAM: tl.constexpr = 0):
     """The four words of Philox4x32-10 of each block of codes and row, as four tiles.
 
     block: uint32 tile, row: int64 tile of row numbers n; the words have their common shape. seed: uint64.
-    Counter (block, 0, n low, n high), key the seed, low word first. What the first two rounds compute from
-    the row alone or from the block alone keeps that tile's shape, so it is not repeated for every pair, and
-    is moved out of a loop over the other.
+    Counter (block, STREAM, n low, n high), key the seed, low word first. What the first two rounds compute
+    from the row alone or from the block alone keeps that tile's shape, so it is not repeated for every pair,
+    and is moved out of a loop over the other.
     """
     bits = row.to(tl.uint64)
     high1, c1 = multiply_words(bits.to(tl.uint32), 0xCD9E8D57)
     high0, c3 = multiply_words(block, 0xD2511F53)
     key0 = seed.to(tl.uint32)
     key1 = (seed >> 32).to(tl.uint32)
-    c0 = high1 ^ key0
+    c0 = high1 ^ (key0 ^ STREAM)
     c2 = (high0 ^ key1) ^ (bits >> 32).to(tl.uint32)
     for _ in tl.static_range(9):
         key0 += 0x9E3779B9
@@ -128,6 +128,13 @@ def uniform(word, COMPUTE: tl.constexpr):
     """((word >> 9) + 1/2) 2^-23, exact: the word's bits as those of a number in [1, 2), less 1 - 2^-24."""
     one_to_two = ((word >> 9) | 0x3F800000).to(tl.float32, bitcast=True)
     return (one_to_two - 0.999999940395355224609375).to(COMPUTE)
+
+
+@triton.jit
+def row_uniform(row, seed, COMPUTE: tl.constexpr):
+    """One number a row, uniform on (0, 1): what an index is drawn by. Its words are not the noise's."""
+    word, _, _, _ = philox(tl.zeros_like(row).to(tl.uint32), row, seed, STREAM=1)
+    return uniform(word, COMPUTE)
 
 
 @triton.jit

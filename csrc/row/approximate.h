@@ -11,7 +11,7 @@
 #include <cstdint>
 #include <cstring>
 
-#include "../row/platform.h"
+#include "platform.h"
 
 namespace fqvae {
 

@@ -1,10 +1,14 @@
 # mypy: ignore-errors
-"""What forward and backward share: codes, logits and scores seen from a reference point, as tiles.
+"""What forward and backward share: codes, logits, costs and weights seen from a reference point, as tiles.
 
 With a reference r near z, excess e = z - r and offset d = m - r, the logit of code m is
     -(z - m)^2 + (z - r)^2 = d (2 e - d),
 the same as -(z - m)^2 but for a constant of the row, and it neither cancels nor overflows for the codes that
 count. Given logits are seen from the row's largest, and offsets from the code that has it.
+
+The logit of a masked code, of the padding beyond the last code, and of a code that is too far away is -inf:
+its weight is exactly 0 at every temperature. What a weight multiplies is finite (`bounded`), since 0 times
+infinity is NaN.
 """
 
 from __future__ import annotations
@@ -13,10 +17,10 @@ import triton
 import triton.language as tl
 
 from fqvae_kernels.backends._triton.jit import settle_keys
-from fqvae_kernels.backends._triton.noise import LOG2_E, exp2, log_exponential, minus_natural
+from fqvae_kernels.backends._triton.noise import LN2, LOG2_E, exp2, log_exponential
 
-# What is further away counts as this far: a weight of exactly 0 and no 0 times infinity.
-LOWEST_LOGIT = tl.constexpr(-(2.0**80))
+# Stands for minus infinity where a weight multiplies it.
+LOWEST = tl.constexpr(-(2.0**100))
 FAR_EXCESS = tl.constexpr(2.0**100)
 # The largest code: three times as much is still finite.
 FAR32 = tl.constexpr(1.1e38)
@@ -31,14 +35,17 @@ FLOAT32 = tl.constexpr(2)
 FLOAT16 = tl.constexpr(3)
 BFLOAT16 = tl.constexpr(4)
 
-# Rows of the stats that a forward pass keeps.
-ORIGIN = tl.constexpr(0)  # the reference r, or the code of the largest logit; NaN: the row is not usable
-SECOND = tl.constexpr(1)  # the excess e, or the largest logit
+# Rows of the stats that a forward pass keeps; `stats_rows` in backends/triton.py tells how many. The weights
+# w are the softmax that has the temperature: of costs with noise (gumbel), or without (p of the others). The
+# backward kernel loads them in this order: in another one, the addresses cost it 32 registers.
+REFERENCE = tl.constexpr(0)  # r, or the code of the largest logit; NaN: the row is not usable
+EXCESS = tl.constexpr(1)  # e, or the largest logit
 MEAN_OFFSET = tl.constexpr(2)  # sum of w d
-BEST = tl.constexpr(3)  # the largest score
-LOG2_TOTAL = tl.constexpr(4)  # log2 w = (score - best) log2(e) / temperature - this
-LOG2_PARTITION = tl.constexpr(5)  # log2 q = logit log2(e) - this
-MEAN_LOGIT = tl.constexpr(6)  # sum of q logit
+LOWEST_COST = tl.constexpr(3)
+LOG2_TOTAL = tl.constexpr(4)  # log2 w = (lowest cost - cost) log2(e) / temperature - this
+LOG2_PARTITION = tl.constexpr(5)  # log2 q = logit log2(e) - this; where kl is wanted, and of reinmax
+MEAN_LOGIT = tl.constexpr(6)  # sum of q logit; where kl is wanted
+POSTERIOR_OFFSET = tl.constexpr(7)  # sum of q d; of reinmax
 
 
 @triton.jit
@@ -66,47 +73,66 @@ def inverse_temperature(value, address, type, COMPUTE: tl.constexpr):
 
 
 @triton.jit
+def is_finite(x):
+    """Whether each number is neither NaN nor infinite."""
+    return tl.abs(x) < float("inf")
+
+
+@triton.jit
+def clamp_code(code):
+    """A code of which three times as much is finite, NaN or not: minimum and maximum leave NaN out."""
+    far: tl.constexpr = FAR64 if code.dtype == tl.float64 else FAR32
+    return tl.minimum(tl.maximum(code, -far), far)
+
+
+@triton.jit
 def load_codes(pointer, number, codes):
     """Codes of the codebook at pointer, so that the offset between any two is finite.
 
     Beyond the last one, a code that is far from every other.
     """
-    far: tl.constexpr = FAR64 if pointer.dtype.element_ty == tl.float64 else FAR32
+    beyond: tl.constexpr = 2.0 * (FAR64 if pointer.dtype.element_ty == tl.float64 else FAR32)
     inside = number < codes
     code = tl.load(pointer + number, mask=inside, other=0.0)
-    return tl.where(inside, tl.minimum(tl.maximum(code, -far), far), 2.0 * far)
+    return tl.where(inside, clamp_code(code), beyond)
 
 
 @triton.jit
 def distance_logit(offset, excess):
     """The logit seen from the reference point, in nats."""
-    return tl.maximum(offset * (2.0 * excess - offset), LOWEST_LOGIT)
+    return offset * (2.0 * excess - offset)
 
 
 @triton.jit
 def given_logit(logits, mask, usable, largest, COMPUTE: tl.constexpr):
     """Logits that the caller gave, less the row's largest; all equal in a row that is not usable."""
     x = tl.load(logits, mask=mask, other=-float("inf")).to(COMPUTE)
-    logit = tl.where(usable, tl.maximum(x - largest, LOWEST_LOGIT), 0.0)
-    return tl.where(mask, logit, LOWEST_LOGIT)
+    return tl.where(mask, tl.where(usable, x - largest, 0.0), -float("inf"))
 
 
 @triton.jit
-def score(logit, word):
-    """logit + Gumbel noise, but for a constant, in nats."""
-    return minus_natural(log_exponential(word, logit.dtype), logit)
+def bounded(x):
+    """A logarithm as a factor of a weight: finite."""
+    return tl.maximum(x, LOWEST)
 
 
 @triton.jit
-def log2_weight(score, best, scale, log2_total):
-    """log2 of the soft weight. The best score comes off first: low temperatures then lose nothing."""
-    return tl.fma(score - best, scale, -log2_total)
+def cost(logit, word):
+    """Minus (logit + Gumbel noise), but for a constant, in nats."""
+    # tl.full: to tl.fma of Triton 3.8 a number by itself is a float32.
+    return tl.fma(log_exponential(word, logit.dtype), tl.full([], LN2, logit.dtype), -logit)
 
 
 @triton.jit
-def soft_weight(score, best, scale, log2_total):
-    """The soft weight, which does not exceed 1 by rounding."""
-    return tl.minimum(exp2(log2_weight(score, best, scale, log2_total)), 1.0)
+def log2_weight(cost, lowest, scale, log2_total):
+    """log2 of the weight. The cost comes off the lowest first: low temperatures then lose nothing."""
+    return tl.fma(lowest - cost, scale, -log2_total)
+
+
+@triton.jit
+def weight_of(log2_w):
+    """The weight, which does not exceed 1 by rounding."""
+    return tl.minimum(exp2(log2_w), 1.0)
 
 
 @triton.jit

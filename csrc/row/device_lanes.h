@@ -1,19 +1,19 @@
-// The lanes of a CUDA thread: one row, in `float` with the device's own log2 and exp2, or in `double`.
-//
-// The tests run the same lanes on a CPU, as the instruction set "device" (cpu/kernels_portable.cpp).
+// The lanes of a GPU thread: one row, in `float` with the device's own log2 and exp2, or in `double`. nvcc
+// compiles them for CUDA's kernels, a C++ compiler for the instruction set "device"
+// (cpu/kernels_portable.cpp), which the tests run.
 #pragma once
 
-#include "../row/scalar_lanes.h"
 #include "approximate.h"
+#include "scalar_lanes.h"
 
 namespace fqvae {
 
 template <class Tiles> struct DeviceFloatLanes : ScalarLanes<float, Tiles> {
     // log2 of a number u below 1 that is drawn from the noise. -log2 u decides the winners as u goes to 1,
     // and must keep its relative accuracy there, which the device's log2 does not: from 1 - kWindow on, a
-    // polynomial takes over (minimax for the relative error, 4.9e-7). The contract allows the noise g an
-    // error of 2e-6 max(1, |g|). A window of 3/64 and one coefficient less would just meet it (0.73 of it),
-    // but with an error of 3.5e-6 in scores that a temperature divides; here it is 1.2e-6 at most (0.46 of
+    // polynomial takes over (minimax for the relative error, 4.9e-7). The noise g may be off by
+    // 2e-6 max(1, |g|). A window of 3/64 and one coefficient less would just meet it (0.73 of it),
+    // but with an error of 3.5e-6 in costs that a temperature divides; here it is 1.2e-6 at most (0.46 of
     // it).
     struct Log2 {
         static constexpr float kWindow = 1.0f / 8;
@@ -32,6 +32,12 @@ template <class Tiles> struct DeviceFloatLanes : ScalarLanes<float, Tiles> {
     };
     struct Exp2 {
         FQVAE_INLINE float operator()(float x) const { return approximate_exp2(x); }
+        template <int Count>
+        FQVAE_INLINE void together(const float (&x)[Count], float (&y)[Count]) const {
+            FQVAE_UNROLL
+            for (int i = 0; i < Count; ++i)
+                y[i] = (*this)(x[i]);
+        }
     };
     FQVAE_INLINE static float exp2(float x) { return approximate_exp2(x); }
 

@@ -1,55 +1,27 @@
-// What one call is about, in plain data: shared by the bindings, the dispatcher and the kernels of each
-// instruction set.
+// What the dispatcher and the kernels of each instruction set share, in plain data.
 #pragma once
 
 #include <cstddef>
 #include <cstdint>
 
+#include "../call.h"
 #include "../row/bounds.h"
 
 namespace fqvae {
 
-enum class DType : int { kFloat32, kFloat64, kFloat16, kBFloat16 };
-
-struct Problem {
-    const void *input; // z (rows,) or logits (rows, codes), in `dtype`
-    DType dtype;
-    bool is_logits;
-    const void *codebook; // (codebooks, codes), in the compute type: double for float64 input, else float
-    int64_t rows;
-    int codes;
-    int64_t codebooks; // row n uses codebook n mod codebooks
-    uint64_t seed, row_offset;
-    double temperature;
-    bool hard;
-};
-
-struct ForwardOutputs {
-    void *quantized;  // (rows,) in `dtype`
-    int64_t *indices; // (rows,)
-    void *kl;         // (rows,) in the compute type
-    void *weights;    // (rows, codes) in `dtype`, or null
-    void *sums;       // (kRowSums, rows) in the compute type for the backward pass, or null
-};
-
+// What a backward pass gets besides the call.
 struct BackwardArguments {
-    const int64_t *indices;
-    const void *sums;
-    const void *grad_quantized; // (rows,) in `dtype`, or null
-    const void *grad_kl;        // (rows,) in the compute type, or null
-    const void *grad_weights;   // (rows, codes) in `dtype`, or null
-    void *grad_input;           // like the input, or null
-    bool temperature;           // is the temperature's gradient wanted?
-};
-
-struct NearestOutputs {
-    void *quantized;
-    int64_t *indices;
+    Kept kept;
+    Incoming incoming;
+    void *grad_input;         // like the input, or null
+    void *grad_codebook;      // (codebooks, codes) in the compute type, or null
+    double *grad_temperature; // one number, or null
 };
 
 // A codebook as the kernels use it; see plan.h.
 struct Codebook {
-    const void *given;  // as it came
+    bool finite;        // true: no code is NaN or infinite
+    const void *given;  // as it came; zeros if it is not finite
     const void *scaled; // centred and scaled, for the bounded scorer
     double lowest, highest;
     Bounds<double> bounds;
@@ -62,11 +34,11 @@ struct Codebook {
                 static_cast<Real>(bounds.shift_below), static_cast<Real>(bounds.centre)};
     }
 };
-constexpr int kPosteriorColumns = 3;
+constexpr int kPosteriorColumns = 4;
 
 struct Plan {
     const Codebook *codebooks;
-    const uint32_t *numbers; // 0 ... codes-1
+    const uint32_t *numbers; // 0 ... codes
 };
 
 // Memory of one worker, kept from chunk to chunk.
@@ -76,7 +48,7 @@ struct Scratch {
     bool keys_ready = false;
     void *tile;          // Tile of row/score.h
     void *codebook_sums; // (codes, width)
-    void *node_sums;     // (posterior_nodes, 2), or null without a table
+    void *node_sums;     // (posterior_nodes, 2), or null without a table or a gradient of the codebook
 };
 
 // Rows are counted in positions: position p holds rows p * codebooks ... p * codebooks + codebooks - 1.
@@ -86,8 +58,8 @@ struct Range {
 
 // What one range of rows adds to the gradients that all rows share; zero at first.
 struct PartialGradients {
-    double *codebook;     // (codebooks, codes)
-    double *node_weights; // (posterior_nodes, 2), or null without a table
+    double *codebook;     // (codebooks, codes), or null if nobody wants it
+    double *node_weights; // (posterior_nodes, 2), or null without a table or without `codebook`
     double *temperature;
 };
 
@@ -95,14 +67,14 @@ struct PartialGradients {
 struct Kernels {
     int width;
     size_t tile_bytes;
-    void (*forward)(const Problem &, const Plan &, const ForwardOutputs &, Range, Scratch &);
-    void (*backward)(const Problem &, const Plan &, const BackwardArguments &, Range, Scratch &,
+    void (*forward)(const Call &, const Plan &, const Outputs &, Range, Scratch &);
+    void (*backward)(const Call &, const Plan &, const BackwardArguments &, Range, Scratch &,
                      const PartialGradients &);
     void (*tabulate)(const Codebook &, int codes);
     // Adds what the KL's gradients have left at the nodes of the table to the codebook's gradient.
     void (*posterior_gradient)(const Codebook &, int codes, const double *node_weights, Scratch &,
                                double *codebook_gradient);
-    void (*nearest)(const Problem &, const Plan &, const NearestOutputs &, Range);
+    void (*nearest)(const Call &, const Plan &, const Outputs &, Range);
     void (*noise)(uint64_t seed, uint64_t first_row, int64_t rows, int codes, void *out, Scratch &);
     void (*noise_from_words)(const uint32_t *words, int64_t count, void *out);
     void (*words)(uint64_t seed, uint64_t first_row, int64_t rows, int codes, uint32_t *out, Scratch &);

@@ -1,0 +1,72 @@
+"""The one description of a pass: what the public functions, autograd, the operators and the backends hand on.
+
+A `Call` is made once, by the public function, and reaches the kernel as it is; the backward pass gets the
+same one, so that it draws the same noise.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+from torch import Tensor
+
+# How an index is drawn, and how the gradient of the scores is formed.
+SAMPLING_ESTIMATORS = ("gumbel", "straight_through", "reinmax")
+ESTIMATORS = (*SAMPLING_ESTIMATORS, "nearest")
+
+
+class Wants(NamedTuple):
+    """The outputs that a forward pass is asked for; a kernel computes no others."""
+
+    quantized: bool = True
+    indices: bool = True
+    kl: bool = True
+    weights: bool = False
+
+
+class Needs(NamedTuple):
+    """The gradients that a backward pass is asked for."""
+
+    input: bool = False
+    codebook: bool = False
+    temperature: bool = False
+
+
+class Call(NamedTuple):
+    """What a backend is told about one pass besides its input and codebook. Made with keywords only."""
+
+    estimator: str = "gumbel"
+    is_logits: bool = False  # the input is logits (..., K), else scalars
+    hard: bool = False  # of "gumbel": quantized is a code; of the others it always is
+    temperature: float | Tensor = 1.0
+    seed: int | Tensor = 0
+    row_offset: int = 0
+    wants: Wants = Wants()
+    needs: Needs = Needs()  # of the backward pass that will follow; nothing if none does
+
+    @property
+    def gives_codes(self) -> bool:
+        """Whether quantized is exactly a code, and weights are one-hot."""
+        return self.hard or self.estimator != "gumbel"
+
+
+class Kept(NamedTuple):
+    """What is kept of a forward pass for the backward pass, besides input and codebook."""
+
+    indices: Tensor  # int64, one a row
+    stats: Tensor  # (stats_rows, rows) in the compute dtype, which only the backend understands
+    weights: Tensor | None = None  # soft weights in the compute dtype, where they were asked for
+
+
+class Incoming(NamedTuple):
+    """The gradients that reach a backward pass, None where nothing comes."""
+
+    quantized: Tensor | None = None
+    kl: Tensor | None = None
+    weights: Tensor | None = None
+
+
+# quantized, indices, kl, weights: None for what the call does not want.
+Outputs = tuple[Tensor | None, Tensor | None, Tensor | None, Tensor | None]
+# Of input (its dtype), codebook (compute dtype) and temperature (float64): None for what is not needed.
+Gradients = tuple[Tensor | None, Tensor | None, Tensor | None]

@@ -1,0 +1,87 @@
+"""Counts how often each code is taken. Counting affects no result and no program that is captured."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+
+class UsageCounter:
+    """A table (latents, codes) of int64 counts, which grows with the latents that it is shown.
+
+    It is no buffer: DistributedDataParallel would overwrite every rank's counts by those of rank 0.
+    """
+
+    def __init__(self, latents: int, codes: int) -> None:
+        self._table = _zeros(latents, codes, torch.device("cpu"))
+
+    def count(self, indices: Tensor, latents: int) -> None:
+        """Add indices (..., latents), unless a program is being captured or a forward pass repeated."""
+        # While a program is captured it may not hold the count. This comes first: torch.compile looks at no
+        # more of the counter.
+        if torch.compiler.is_compiling() or _is_captured(indices) or _is_recomputed():
+            return
+        # No mode may see what is counted: selective checkpointing compares the operators of both passes.
+        with torch.no_grad(), torch._C._DisableTorchDispatch():
+            self._add(indices, latents)
+
+    def local(self) -> Tensor:
+        """The counts of this process, (latents, codes)."""
+        return self._table.clone()
+
+    def total(self, device: torch.device) -> Tensor:
+        """The counts of all ranks: a collective call on the device, where torch.distributed is initialised.
+
+        Ranks may have seen different numbers of latents, also none.
+        """
+        if not (torch.distributed.is_available() and torch.distributed.is_initialized()):
+            return self.local()
+        known, codes = self._table.shape
+        latents = torch.tensor(known, device=device)
+        torch.distributed.all_reduce(latents, torch.distributed.ReduceOp.MAX)
+        total = torch.zeros((int(latents.item()), codes), dtype=torch.int64, device=device)
+        total[:known] = self._table
+        torch.distributed.all_reduce(total)
+        return total
+
+    def reset(self) -> None:
+        """Start anew, with as many latents as before."""
+        latents, codes = self._table.shape
+        self._table = _zeros(latents, codes, self._table.device)
+
+    def _add(self, indices: Tensor, latents: int) -> None:
+        known, codes = self._table.shape
+        if known < latents or self._table.device != indices.device:
+            table = _zeros(max(latents, known), codes, indices.device)
+            table[:known] = self._table.to(indices.device)
+            self._table = table
+        if indices.numel() == 0:
+            return
+        first = torch.arange(latents, device=indices.device) * codes
+        places = (indices.reshape(-1, latents) + first).reshape(-1)
+        one = torch.ones((), dtype=torch.int64, device=indices.device)
+        self._table.view(-1).scatter_add_(0, places, one.expand_as(places))
+
+
+def _zeros(latents: int, codes: int, device: torch.device) -> Tensor:
+    # What is made in inference mode could not be added to outside it.
+    with torch.inference_mode(False):
+        return torch.zeros((latents, codes), dtype=torch.int64, device=device)
+
+
+def _is_captured(indices: Tensor) -> bool:
+    """Whether indices stand for others: under torch.func, FakeTensorMode, make_fx, jit.trace, CUDA graphs."""
+    return (
+        type(indices) is not Tensor
+        or indices.device.type == "meta"
+        or torch._C._are_functorch_transforms_active()
+        or torch._C._get_tracing_state() is not None
+        or torch._C._get_dispatch_mode(torch._C._TorchDispatchModeKey.PROXY) is not None
+        or torch._C._get_dispatch_mode(torch._C._TorchDispatchModeKey.FAKE) is not None
+        or (indices.is_cuda and torch.cuda.is_current_stream_capturing())
+    )
+
+
+def _is_recomputed() -> bool:
+    """Whether a backward pass runs: what checkpointing repeats within it has been counted before."""
+    return torch._C._current_graph_task_id() != -1

@@ -1,0 +1,49 @@
+"""Tensors as the backends take them: contiguous, in the compute dtype, as addresses and codes."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from fqvae_kernels._call import Incoming
+
+# As `DType` in csrc/call.h numbers them.
+DTYPE_CODES = {torch.float32: 0, torch.float64: 1, torch.float16: 2, torch.bfloat16: 3}
+
+
+def compute_dtype(input: Tensor) -> torch.dtype:
+    """What the arithmetic on an input is done in: float64 for float64, float32 for every other dtype."""
+    return torch.float64 if input.dtype == torch.float64 else torch.float32
+
+
+def dense(tensor: Tensor) -> Tensor:
+    """The tensor, contiguous in memory."""
+    # The imaginary part of a conjugate is negated lazily, by a bit that a pointer does not show. Asking first
+    # leaves out two operators, which cost many times more.
+    if tensor.is_contiguous() and not tensor.is_neg():
+        return tensor
+    return tensor.contiguous().resolve_neg()
+
+
+def dense_pair(input: Tensor, codebook: Tensor) -> tuple[Tensor, Tensor]:
+    """Input and codebook, contiguous, the codebook in the compute dtype."""
+    dtype = compute_dtype(input)
+    return dense(input), dense(codebook if codebook.dtype == dtype else codebook.to(dtype))
+
+
+def dense_incoming(incoming: Incoming) -> Incoming:
+    """Gradients, which may have come expanded or transposed, contiguous."""
+    for gradient in incoming:
+        if gradient is not None and not (gradient.is_contiguous() and not gradient.is_neg()):
+            return Incoming(*(None if each is None else dense(each) for each in incoming))
+    return incoming
+
+
+def codebooks(codebook: Tensor) -> int:
+    """How many codebooks: L of (L, K), 1 of (K,)."""
+    return codebook.shape[0] if codebook.dim() == 2 else 1
+
+
+def address(tensor: Tensor | None) -> int:
+    """Where the tensor's memory begins, 0 for None."""
+    return 0 if tensor is None else tensor.data_ptr()
