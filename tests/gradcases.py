@@ -2,7 +2,7 @@
 
 import numpy as np
 import torch
-from cases import HALF, Case, cached_gumbel, double, make, output_gradients, rounding
+from cases import HALF, Case, cached_gumbel, check_forward, double, make, output_gradients, rounding
 
 
 def leaf(tensor: torch.Tensor, requires: bool = True) -> torch.Tensor:
@@ -16,33 +16,51 @@ def weighted_sum(outputs, gradients):
     )
 
 
-def library_gradients(case: Case, backend: str, a=None, h=None, v=None, requires=(True, True, True)):
-    """Gradients of input, codebook and temperature by the library; None where not required."""
+def library_pass(case: Case, backend: str, a=None, h=None, v=None, requires=(True, True, True), **changes):
+    """The library's outputs and its gradients of input, codebook and temperature; None where not required."""
     input, codebook = leaf(case.input, requires[0]), leaf(case.codebook, requires[1])
     temperature = leaf(torch.tensor(case.temperature, dtype=torch.float64), requires[2])
-    result = case.call(
-        backend, input=input, codebook=codebook, temperature=temperature, return_weights=v is not None
-    )
+    given = {"input": input, "codebook": codebook, "temperature": temperature}
+    result = case.call(backend, **{"return_weights": v is not None, **given, **changes})
     loss = weighted_sum((result.quantized, result.kl, result.weights), (a, h, v))
     # Not so if nothing of what is required enters the outputs of this loss.
     if loss.requires_grad:
         loss.backward()
-    return input.grad, codebook.grad, temperature.grad
+    return result, (input.grad, codebook.grad, temperature.grad)
 
 
-def naive_gradients(case: Case, a=None, h=None, v=None):
-    """The textbook formula in the dtype of the input, by PyTorch's autograd."""
+def library_gradients(case: Case, backend: str, a=None, h=None, v=None, requires=(True, True, True)):
+    """Gradients of input, codebook and temperature by the library; None where not required."""
+    return library_pass(case, backend, a, h, v, requires)[1]
+
+
+def check_pass(case: Case, backend: str, a=None, h=None, v=None, bound: float | None = None):
+    """Forward and backward pass of one call against the truth, for the indices that the library chose."""
+    result, got = library_pass(case, backend, a, h, v)
+    check_forward(case, result, weights=v is not None)
+    assert_gradients(case, got, case.true_gradients(a, h, v, indices=result.indices), bound)
+    return result, got
+
+
+def naive_gradients(case: Case, a=None, h=None, v=None, indices=None):
+    """The textbook formula in the dtype of the input, by PyTorch's autograd. indices: of drawn codes."""
     dtype = case.dtype
     input, codebook = leaf(case.input), leaf(case.codebook.to(dtype))
     temperature = leaf(torch.tensor(case.temperature, dtype=dtype))
     lead = case.input.shape[:-1] if case.is_logits else case.input.shape
-    noise = torch.from_numpy(cached_gumbel(case.seed, case.rows, case.codes, case.row_offset))
-    noise = noise.to(dtype).reshape(*lead, case.codes)
     logits = input if case.is_logits else -((input[..., None] - codebook) ** 2)
-    w = torch.softmax((logits + noise) / temperature, dim=-1)
-    if case.hard:
-        w = torch.nn.functional.one_hot(w.argmax(-1), case.codes).to(dtype) - w.detach() + w
     log_q = torch.log_softmax(logits, -1)
+    if case.estimator == "gumbel":
+        noise = torch.from_numpy(cached_gumbel(case.seed, case.rows, case.codes, case.row_offset))
+        logits = logits + noise.to(dtype).reshape(*lead, case.codes)
+        indices = logits.argmax(-1) if case.hard else None
+    w = torch.softmax(logits / temperature, dim=-1)
+    if case.is_code:
+        drawn = torch.nn.functional.one_hot(indices, case.codes).to(dtype)
+        if case.estimator == "reinmax":
+            half = (w.detach() + drawn) / 2
+            w = 2 * torch.softmax((half.log() - logits).detach() + logits, -1) - log_q.exp() / 2
+        w = drawn - w.detach() + w
     kl = (log_q.exp() * log_q).sum(-1) + float(np.log(case.codes))
     weighted_sum(((w * codebook).sum(-1), kl, w), (a, h, v)).backward()
     return [torch.zeros_like(t) if t.grad is None else t.grad for t in (input, codebook, temperature)]

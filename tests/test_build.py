@@ -235,7 +235,7 @@ def test_the_cuda_module(source, tmp_path):
     wheel.extractall(tmp_path / "installed")
     code = (
         "import torch; from fqvae_kernels.backends import cuda; module = cuda.launcher.module;"
-        "assert module.ROW_SUMS == cuda.stats_rows, module.ROW_SUMS;"
+        "assert module.STATS == cuda._STATS_ROWS, module.STATS;"
         "assert 'reduce' in module.KERNELS and isinstance(module.driver_version(), int);"
         "print(module.ARCHITECTURES, '|', cuda.unavailable_reason(None))"
     )

@@ -1,6 +1,7 @@
 """torch.compile(fullgraph=True), and the registered operators under opcheck."""
 
 import shutil
+import warnings
 
 import pytest
 import torch
@@ -118,12 +119,10 @@ def test_scalar_quantizer_equals_eager(served, estimator, training):
 
     def results(module):
         q.zero_grad()
-        q.reset_usage()
         torch.manual_seed(8)
         out = module(z, return_weights=True)
         (out.quantized.sum() + out.loss).backward()
-        codebook = q.codebook.grad
-        return out.quantized, out.indices, out.loss, out.weights, codebook.clone(), q.usage.clone()
+        return out.quantized, out.indices, out.loss, out.weights, q.codebook.grad.clone()
 
     for got, expected in zip(results(compiled(q)), results(q), strict=True):
         close(got, expected)
@@ -158,8 +157,7 @@ def test_a_temperature_buffer_changed_in_place_is_never_stale(served):
     q = ScalarQuantizer(6, temperature=torch.tensor(2.0), backend=served)
     fast = compiled(q)
     z = make(16, 6).input
-    for _ in range(2):  # the first call makes the table of usage, which is a new shape to the second
-        fast(z)
+    fast(z)
     with torch._dynamo.config.patch(error_on_recompile=True):
         for _ in range(20):
             q.temperature.mul_(0.8)
@@ -271,48 +269,34 @@ def opcheck(name, *arguments):
 def test_opcheck_gumbel(cpu_backend, dtype, is_logits, latents):
     case = make(6, 5, dtype=dtype, is_logits=is_logits, latents=latents)
     temperature, seed = torch.tensor(0.7, dtype=torch.float64), torch.tensor(3)
-    for hard, weights in ((False, True), (True, False)):
-        arguments = (
-            case.input,
-            case.codebook,
-            seed,
-            temperature,
-            0,
-            is_logits,
-            hard,
-            weights,
-            True,
-            cpu_backend,
-        )
-        opcheck("gumbel_forward", *arguments)
+    # The last one wants no kl.
+    for hard, wants in (
+        (False, [True] * 4),
+        (True, [True, True, True, False]),
+        (False, [True, True, False, True]),
+    ):
+        fields = 0, "gumbel", is_logits, hard, *wants, True, True, True
+        arguments = (case.input, case.codebook, seed, temperature, *fields, cpu_backend)
+        opcheck("quantize", *arguments)
         leaves = leaf(case.input), leaf(case.codebook), seed, leaf(temperature)
-        opcheck("gumbel_forward", *leaves, *arguments[4:])
-        out = torch.ops.fqvae_kernels.gumbel_forward(*arguments)
-        gradients = (
+        opcheck("quantize", *leaves, *arguments[4:])
+        out = torch.ops.fqvae_kernels.quantize(*arguments)
+        soft = out[3] if wants[3] and not hard and out[3].dtype == out[4].dtype else None
+        incoming = (
             torch.ones_like(out[0]),
-            torch.ones_like(out[2]),
-            torch.ones_like(out[3]) if weights else None,
+            torch.ones_like(out[2]) if wants[2] else None,
+            torch.ones_like(out[3]) if wants[3] else None,
         )
-        opcheck(
-            "gumbel_backward",
-            *arguments[:4],
-            out[1],
-            out[4],
-            *gradients,
-            0,
-            is_logits,
-            hard,
-            *(True, True, True),
-            cpu_backend,
-        )
+        opcheck("quantize_backward", *arguments, out[1], out[4], soft, *incoming, True, True, True)
 
 
 @of_opcheck
-def test_opcheck_nearest_and_noise(cpu_backend):
+def test_opcheck_nearest_and_draws(cpu_backend):
     case = make(6, 5, latents=3)
-    opcheck("nearest_forward", case.input, case.codebook, cpu_backend)
-    opcheck("nearest_forward", leaf(case.input), case.codebook, cpu_backend)
+    opcheck("nearest", case.input, case.codebook, cpu_backend)
+    opcheck("nearest", leaf(case.input), case.codebook, cpu_backend)
     opcheck("gumbel_noise", torch.tensor(3), 4, 5, 0, torch.device("cpu"), torch.float32, cpu_backend)
+    opcheck("row_uniform", torch.tensor(3), 4, 0, torch.device("cpu"), torch.float32)
 
 
 def test_every_operator_is_checked():
@@ -323,4 +307,12 @@ def test_every_operator_is_checked():
         if schema.name.startswith("fqvae_kernels::")
     }
     # draw_seed gives another number at each call, which opcheck's comparison of two calls cannot allow.
-    assert names == {"gumbel_forward", "gumbel_backward", "nearest_forward", "gumbel_noise", "draw_seed"}
+    assert names == {"quantize", "quantize_backward", "nearest", "gumbel_noise", "row_uniform", "draw_seed"}
+
+
+def test_the_first_compilation_warns_of_nothing():
+    """It warned of the cache in the choice of a backend, into which torch.compile looked."""
+    torch._dynamo.reset()
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        compiled(lambda z: gumbel_quantize(z, torch.ones(4), seed=1).quantized)(torch.randn(5))

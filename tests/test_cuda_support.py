@@ -90,7 +90,7 @@ def machine(monkeypatch):
     """Makes a Machine; what has been asked of the real one is forgotten, before and after."""
 
     def forget():
-        backends._best.cache_clear()
+        backends._find_best.cache_clear()
         launcher._why_no_gpu.cache_clear()
 
     forget()

@@ -86,7 +86,7 @@ def test_the_tensors_that_a_kernel_may_write_to(recorder):
         assert len(arguments) % 8 == 0 and launch.reads <= len(tensors)
     assert [x is not None and x.data_ptr() == z.data_ptr() for x in forward[2][:2]] == [True, False]
     written = forward[2][forward[0].reads :]
-    outputs = (result.quantized, result.indices, result.kl, None, result.weights)
+    outputs = (result.quantized, result.indices, result.kl, result.weights, None)
     for tensor, output in zip(written, outputs, strict=True):
         assert output is None or tensor.data_ptr() == output.data_ptr()
     grad_input, codebook_parts, temperature_parts = backward[2][backward[0].reads :]

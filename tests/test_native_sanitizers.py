@@ -56,6 +56,7 @@ def compiler(tmp_path_factory) -> str:
     return found
 
 
+@pytest.mark.slow
 def test_edge_cases_under_the_sanitizers(compiler):
     cmake, ninja = (shutil.which(tool, path=PATH) for tool in ("cmake", "ninja"))
     if cmake is None or ninja is None:

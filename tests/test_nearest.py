@@ -164,3 +164,12 @@ def test_scalar_and_empty(backend):
 def test_unpacks(backend):
     quantized, indices = fqvae_kernels.nearest_quantize(torch.randn(3), torch.randn(4), backend=backend)
     assert quantized.dtype == torch.float32 and indices.dtype == torch.int64
+
+
+def test_a_code_that_overflows_the_compute_dtype_passes_no_gradient(backend):
+    """Cast to float32 it is infinite, which spoils its codebook; the gradient of z was 1."""
+    z = torch.zeros(3, requires_grad=True)
+    codebook = torch.tensor([0.0, 1e300], dtype=torch.float64)
+    result = fqvae_kernels.nearest_quantize(z, codebook, backend=backend)
+    assert result.quantized.isnan().all()
+    assert torch.equal(torch.autograd.grad(result.quantized.sum(), z)[0], torch.zeros(3))

@@ -1,7 +1,6 @@
-"""ScalarQuantizer: estimators, losses, statistics, and what PyTorch does to modules."""
+"""ScalarQuantizer: estimators, losses, arguments, and what PyTorch does to modules."""
 
 import copy
-import math
 import pickle
 
 import pytest
@@ -10,7 +9,8 @@ from gradcases import leaf
 
 from fqvae_kernels import QuantizerOutput, ScalarQuantizer, gumbel_quantize, nearest_quantize
 
-ESTIMATORS = ("gumbel", "nearest")
+SAMPLING = ("gumbel", "straight_through", "reinmax")
+ESTIMATORS = (*SAMPLING, "nearest")
 BAD = (TypeError, ValueError)
 
 
@@ -47,6 +47,42 @@ def test_gumbel_in_training_is_gumbel_quantize(backend, hard):
         )
         for name in ("quantized", "indices", "kl", "weights"):
             assert torch.equal(getattr(out, name), getattr(expected, name)), name
+
+
+@pytest.mark.parametrize("estimator", ["straight_through", "reinmax"])
+def test_estimators_that_draw_a_code_are_those_of_the_function(backend, estimator):
+    q = ScalarQuantizer(9, num_codebooks=3, estimator=estimator, temperature=0.4, backend=backend)
+    z, other = leaf(z_of(10, 3)), leaf(z_of(10, 3))
+    codebook = leaf(q.codebook.detach())
+    out = q(z, seed=5, row_offset=7, return_weights=True)
+    expected = gumbel_quantize(
+        other,
+        codebook,
+        temperature=0.4,
+        seed=5,
+        row_offset=7,
+        return_weights=True,
+        estimator=estimator,
+        backend=backend,
+    )
+    for name in ("quantized", "indices", "kl", "weights"):
+        assert torch.equal(getattr(out, name), getattr(expected, name)), name
+    assert torch.equal(out.quantized, q.codes(out.indices))
+    out.quantized.square().sum().backward()
+    expected.quantized.square().sum().backward()
+    assert torch.equal(z.grad, other.grad) and torch.equal(q.codebook.grad, codebook.grad)
+
+
+@pytest.mark.parametrize("estimator", SAMPLING)
+def test_seed_and_row_offset(backend, estimator):
+    """A shard draws what the whole batch draws for it, and takes nothing from the generator."""
+    q = ScalarQuantizer(9, estimator=estimator, hard=True, backend=backend)
+    z = z_of(10, 4)
+    state = torch.get_rng_state()
+    whole = q(z, seed=3).indices
+    assert torch.equal(q(z[6:], seed=3, row_offset=24).indices, whole[6:])
+    assert not torch.equal(q(z, seed=4).indices, whole)
+    assert torch.equal(torch.get_rng_state(), state)
 
 
 def test_temperature_of_the_call_overrides(backend):
@@ -141,39 +177,6 @@ def test_each_loss_alone_reaches_what_it_should(backend, name):
     }[name]
 
 
-def test_usage_counts_per_latent():
-    q = ScalarQuantizer(4, num_codebooks=2, estimator="nearest", init=torch.tensor([0.0, 1.0, 2.0, 3.0]))
-    q(torch.tensor([[0.1, 2.9], [0.2, 3.0], [1.1, 3.2]]))
-    assert q.usage.tolist() == [[2, 1, 0, 0], [0, 0, 0, 3]]
-    q(torch.tensor([[2.0, 0.0]]))
-    assert q.usage.tolist() == [[2, 1, 1, 0], [1, 0, 0, 3]] and q.usage.dtype == torch.int64
-    q.reset_usage()
-    assert not q.usage.any()
-
-
-def test_usage_of_one_codebook_counts_per_latent_too():
-    q = ScalarQuantizer(3, estimator="nearest", init=torch.tensor([0.0, 1.0, 2.0])).eval()
-    q(torch.tensor([[0.1, 1.9], [0.2, 1.8]]))
-    assert q.usage.tolist() == [[2, 0, 0], [0, 0, 2]]
-
-
-def test_usage_in_training_counts_the_samples():
-    q = ScalarQuantizer(5, num_codebooks=2)
-    out = q(z_of(100, 2))
-    for latent in range(2):
-        assert q.usage[latent].tolist() == torch.bincount(out.indices[:, latent], minlength=5).tolist()
-
-
-def test_perplexity():
-    """exp of the entropy of the counts: K when all are used alike, 1 when one is."""
-    q = ScalarQuantizer(4, num_codebooks=3, estimator="nearest", init=torch.tensor([0.0, 1.0, 2.0, 3.0]))
-    q(torch.tensor([[0.0, 1.0, 0.0], [1.0, 1.0, 0.0], [2.0, 1.0, 0.0], [3.0, 1.0, 1.0]]))
-    third = math.exp(-0.75 * math.log(0.75) - 0.25 * math.log(0.25))
-    torch.testing.assert_close(q.perplexity(), torch.tensor([4.0, 1.0, third]))
-    q.reset_usage()
-    assert torch.isfinite(q.perplexity()).all()
-
-
 @pytest.mark.parametrize("num_codebooks", [1, 3])
 def test_codes_invert_the_indices(num_codebooks):
     q = ScalarQuantizer(9, num_codebooks=num_codebooks, hard=True)
@@ -195,20 +198,6 @@ def test_codes_of_bad_indices_are_named():
             ScalarQuantizer(9).codes(torch.tensor([outside]))
 
 
-@pytest.mark.parametrize("init", ["normal", "uniform", "linspace"])
-def test_named_inits(init):
-    torch.manual_seed(0)
-    book = ScalarQuantizer(1000, num_codebooks=2, init=init).codebook.detach()
-    assert book.shape == (2, 1000)
-    if init == "normal":
-        assert abs(book.std().item() - 1) < 0.1 and abs(book.mean().item()) < 0.1
-        assert not torch.equal(book[0], book[1])
-    else:
-        assert book.min() >= -0.5 and book.max() <= 0.5 and book.max() - book.min() > 0.99
-    if init == "linspace":
-        torch.testing.assert_close(book[1], torch.linspace(-0.5, 0.5, 1000))
-
-
 @pytest.mark.parametrize(
     ("name", "value"),
     [
@@ -228,6 +217,23 @@ def test_named_inits(init):
         ("init", torch.zeros(3)),
         ("backend", "nonsense"),
         ("hard", "yes"),
+        ("kl_weight", 10**400),
+        ("init_scale", 10**400),
+        ("precision", 10**400),
+        ("precision", [10**400]),
+        ("init_scale", 0.0),
+        ("init_scale", "big"),
+        ("init_scale", float("inf")),
+        ("sorted", 1),
+        ("precision", 0.0),
+        ("precision", -1.0),
+        ("precision", float("nan")),
+        ("precision", "sharp"),
+        ("precision", True),
+        ("precision", [1.0, 2.0]),
+        ("precision", torch.ones(1, 1)),
+        ("precision", None),
+        ("learn_precision", "yes"),
     ],
 )
 def test_bad_arguments_are_named(name, value):
@@ -235,10 +241,24 @@ def test_bad_arguments_are_named(name, value):
         ScalarQuantizer(**{name: value})
 
 
-@pytest.mark.parametrize("estimator", ["straight_through", "reinmax"])
-def test_later_estimators_say_so(estimator):
-    with pytest.raises(NotImplementedError, match=estimator):
-        ScalarQuantizer(estimator=estimator)
+@pytest.mark.parametrize("training", [True, False])
+def test_bad_arguments_of_a_call_are_named(training):
+    """Also where nothing is drawn, so that a mistake shows before the first epoch ends."""
+    q = ScalarQuantizer(9).train(training)
+    for name, value in (
+        ("temperature", 0.0),
+        ("temperature", "warm"),
+        ("seed", -1),
+        ("seed", "one"),
+        ("row_offset", -1),
+        ("row_offset", 0.5),
+        ("return_weights", 1),
+        ("return_kl", "no"),
+    ):
+        with pytest.raises(BAD, match=name):
+            q(z_of(5), **{name: value})
+    with pytest.raises(BAD, match="sync"):
+        q.perplexity(sync=1)
 
 
 def test_bad_input_is_named():
@@ -320,6 +340,20 @@ def test_functional_call(backend):
     assert other.grad is not None and q.codebook.grad is None
 
 
+@pytest.mark.parametrize("is_sorted", [False, True])
+def test_a_tensor_may_stand_for_a_parameter(is_sorted):
+    """As in the replicas of DataParallel."""
+    q = ScalarQuantizer(9, sorted=is_sorted)
+    replica = q._replicate_for_data_parallel()
+    for name, parameter in q.named_parameters():
+        setattr(replica, name, parameter * 1)
+    assert not list(replica.parameters()) and torch.equal(replica.codebook, q.codebook)
+    out = replica(z_of(10), seed=1)
+    out.quantized.sum().backward()
+    assert torch.equal(out.quantized, q(z_of(10), seed=1).quantized)
+    assert all(parameter.grad.any() for parameter in q.parameters())
+
+
 def test_moves_to_other_dtypes():
     q = ScalarQuantizer(9).double()
     out = q(z_of(10, dtype=torch.float64))
@@ -332,12 +366,12 @@ def test_moves_to_other_dtypes():
 
 
 @pytest.mark.parametrize("estimator", ESTIMATORS)
-def test_training_lowers_the_error(backend, estimator):
-    """A codebook of four learns data that lies at four places."""
+def test_training_lowers_the_error(estimator):
+    """A codebook of four learns data that lies at four places, on the best backend that there is."""
     torch.manual_seed(0)
     places = torch.tensor([-2.0, -0.7, 0.8, 2.5])
     x = places[torch.randint(4, (256,))]
-    q = ScalarQuantizer(4, estimator=estimator, codebook_weight=1.0, init="linspace", backend=backend)
+    q = ScalarQuantizer(4, estimator=estimator, codebook_weight=1.0, init="linspace")
     optimizer = torch.optim.Adam(q.parameters(), lr=0.1)
     for _ in range(150):
         optimizer.zero_grad()

@@ -12,7 +12,7 @@ import tempfile
 import pytest
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
-SOURCES = ("forward", "backward", "nearest", "posterior", "reduce", "slopes")
+SOURCES = ("forward", "backward", "drawn", "nearest", "posterior", "reduce", "slopes")
 
 
 @functools.cache
@@ -32,7 +32,8 @@ needs_nvcc = pytest.mark.skipif(nvcc() is None, reason="there is no nvcc, on the
 def compiled(source: str, arch: str, kind: str = "ptx") -> pathlib.Path:
     """A file of csrc/cuda compiled for one architecture, to "ptx" or "cubin"; kept between runs."""
     folder = ROOT / "csrc"
-    texts = [path.read_bytes() for path in sorted([*folder.glob("row/*.h"), *folder.glob("cuda/*")])]
+    paths = [*folder.glob("*.h"), *folder.glob("row/*.h"), *folder.glob("cuda/*")]
+    texts = [path.read_bytes() for path in sorted(paths)]
     version = subprocess.run([nvcc(), "--version"], capture_output=True, check=True).stdout
     key = hashlib.sha256(b"\0".join([*texts, version, f"{source} {arch} {kind}".encode()])).hexdigest()[:20]
     folder_of_cache = os.environ.get("FQVAE_PTX_CACHE")

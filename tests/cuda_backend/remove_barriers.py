@@ -26,6 +26,8 @@ from cases import make, output_gradients  # noqa: E402
 from gradcases import library_gradients  # noqa: E402
 
 import fqvae_kernels  # noqa: E402
+from fqvae_kernels._call import Call, Wants  # noqa: E402
+from fqvae_kernels.backends import cuda  # noqa: E402
 from fqvae_kernels.backends._cuda import geometry  # noqa: E402
 
 KERNELS = (
@@ -37,6 +39,10 @@ KERNELS = (
     "backward_z_float",
     "backward_z_general_float",
     "backward_logits_general_float",
+    "forward_drawn_z_float",
+    "forward_drawn_logits_float",
+    "backward_drawn_z_float",
+    "backward_drawn_logits_float",
     "nearest_float",
     "reduce",
 )
@@ -53,12 +59,13 @@ def calls(kernel):
     The codebook in shared memory as a whole and in parts; rows for several turns of a block; the bounded
     scorer (temperature 0.7) and the exact one; with weights, and without; all gradients.
     """
-    is_logits, general = "logits" in kernel, "general" in kernel
+    is_logits, general, drawn = (word in kernel for word in ("logits", "general", "drawn"))
+    estimator = "reinmax" if drawn else "gumbel"
     for rows, codes in SIZES:
         if tabulated(kernel) and codes > geometry.MOST_STAGED:
             continue  # no table
         for temperature, weights in itertools.product((0.7, 0.02), (False, True)):
-            case = make(rows, codes, is_logits=is_logits, temperature=temperature)
+            case = make(rows, codes, is_logits=is_logits, temperature=temperature, estimator=estimator)
             if kernel == "nearest_float":
                 if not weights and temperature == 0.7:
                     yield functools.partial(
@@ -73,10 +80,24 @@ def calls(kernel):
                 if weights and tabulated(kernel):
                     continue
                 yield functools.partial(case.call, "cuda", return_weights=weights)
-            elif general or not weights:
+                if not tabulated(kernel):  # the program without sums of the posterior
+                    call = Call(
+                        estimator=estimator,
+                        is_logits=is_logits,
+                        temperature=temperature,
+                        wants=Wants(kl=False, weights=weights),
+                    )
+                    yield functools.partial(cuda.forward, case.input, case.codebook, call, None)
+            elif general or drawn or not weights:
                 a, h, v = output_gradients(case, weights=weights)
-                needs = (True, True, general)
+                needs = (True, True, general or (drawn and weights))
                 yield functools.partial(library_gradients, case, "cuda", a, h, v, requires=needs)
+                if general and weights:  # the program that reads them
+                    needs = (True, True, False)
+                    yield functools.partial(library_gradients, case, "cuda", a, h, v, requires=needs)
+                if drawn and not weights:  # the program without sums of the posterior
+                    case = case.but(estimator="straight_through")
+                    yield functools.partial(library_gradients, case, "cuda", a, requires=needs)
 
 
 def tabulated(kernel):
@@ -137,7 +158,11 @@ def without_each_barrier(name):
     whole(name)
     text = nvcc.compiled(cudaptx.sources()[name], "sm_90").read_text()
     for n, line in enumerate(ptx.edit.barriers(text, name)):
-        broken = ptx.load(ptx.edit.without_barrier(text, n, name), name)
+        try:
+            less = ptx.edit.without_barrier(text, n, name)
+        except ValueError:
+            continue  # it also computes something, without which there is no kernel
+        broken = ptx.load(less, name)
 
         def instead(asked, arch, broken=broken):
             return broken if asked == name else load(asked, arch)

@@ -1,4 +1,4 @@
-"""The arithmetic of a CUDA thread on the CPU: the instruction set "device" (csrc/cuda/approximate.h).
+"""The arithmetic of a CUDA thread on the CPU: the instruction set "device" (csrc/row/approximate.h).
 
 Its two approximate functions are moved to either end of their documented errors, and to both by the bits of
 the argument; results must keep their tolerances wherever a GPU's values lie.

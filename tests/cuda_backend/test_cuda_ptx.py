@@ -10,13 +10,14 @@ import random
 import numpy as np
 import pytest
 import torch
-from cases import DTYPES, assert_close, check_forward, make, output_gradients
+import truth
+from cases import DTYPES, Case, assert_close, check_forward, make, output_gradients
 from cudaptx import running_ptx
-from gradcases import assert_gradients, check_temperatures_near_zero, library_gradients
+from gradcases import assert_gradients, check_temperatures_near_zero, library_gradients, library_pass
 from nvcc import needs_nvcc
 
 import fqvae_kernels
-from fqvae_kernels._types import GumbelCall
+from fqvae_kernels._call import Call
 from fqvae_kernels.backends import cuda
 from fqvae_kernels.backends._cuda import geometry
 
@@ -27,6 +28,8 @@ CODES = (1, 2, 3, 4, 5, 8, 9, 63, 64, 65, 130, 257)
 ROWS = (0, 1, 2, 3, 31, 33, 127, 129, 300)
 TEMPERATURES = (0.01, 0.05, 0.14, 0.2, 0.7, 1.0, 3.0, 100.0)
 ARCHITECTURES = ("sm_80", "sm_90")
+DRAWN = ("straight_through", "reinmax")
+ESTIMATORS = ("gumbel", *DRAWN)
 # Options of the launches: the order of the threads, and where approximate results lie within their bounds.
 CHECKS = (
     {"race": True},
@@ -47,6 +50,7 @@ def drawn(seed):
                 "rows": rows,
                 "dtype": dtype,
                 "hard": hard,
+                "estimator": draw.choice(ESTIMATORS),
                 "is_logits": is_logits,
                 "latents": next(d for d in (3, 1) if rows % d == 0) if per_latent else 0,
                 "temperature": draw.choice(TEMPERATURES),
@@ -59,7 +63,7 @@ def drawn(seed):
 @pytest.mark.parametrize("arch", ARCHITECTURES)
 @pytest.mark.parametrize("codes", CODES)
 def test_forward(codes, arch):
-    for options, weights, launch in itertools.islice(drawn(codes), 12):
+    for options, weights, launch in itertools.islice(drawn(codes), 15):
         case = make(codes=codes, seed=2**33 + codes, row_offset=options["rows"], **options)
         with running_ptx(arch, **launch):
             result = case.call("cuda", return_weights=weights)
@@ -69,21 +73,96 @@ def test_forward(codes, arch):
 @pytest.mark.parametrize("arch", ARCHITECTURES)
 @pytest.mark.parametrize("codes", CODES)
 def test_backward(codes, arch):
-    for options, weights, launch in itertools.islice(drawn(codes + 1), 12):
+    for options, weights, launch in itertools.islice(drawn(codes + 1), 15):
         if options["rows"] == 0:
             continue
         case = make(codes=codes, seed=codes, **options)
         a, h, v = output_gradients(case, weights=weights)
         with running_ptx(arch, **launch):
-            got = library_gradients(case, "cuda", a, h, v)
+            result, got = library_pass(case, "cuda", a, h, v)
         # With approximate results at the ends of their bounds, what the contract grants; else the usual.
         bound = case.tolerance if "jitter" in launch else None
-        assert_gradients(case, got, case.true_gradients(a, h, v), bound)
+        indices = None if case.estimator == "gumbel" else result.indices
+        assert_gradients(case, got, case.true_gradients(a, h, v, indices), bound)
+
+
+@pytest.mark.parametrize("estimator", ESTIMATORS)
+def test_masked_codes_and_padding_at_the_highest_temperatures(estimator):
+    """They weigh exactly 0, and the others share the rest."""
+    for dtype, temperature in itertools.product((torch.float32, torch.float64), (1e10, 1e25, 1e37)):
+        case = make(20, 13, dtype=dtype, is_logits=True, temperature=temperature, estimator=estimator)
+        logits = case.input.clone()
+        logits[:, [0, 6, 12]] = -float("inf")
+        case = case.but(input=logits)
+        for each in (case, make(20, 13, dtype=dtype, temperature=temperature, estimator=estimator)):
+            a, h, v = output_gradients(each)
+            with running_ptx():
+                result, got = library_pass(each, "cuda", a, h, v)
+            check_forward(each, result, weights=True)
+            indices = None if estimator == "gumbel" else result.indices
+            assert_gradients(each, got, each.true_gradients(a, h, v, indices))
+            if each is case:
+                assert not result.weights[:, [0, 6, 12]].any() and not got[0][:, [0, 6, 12]].any()
+
+
+@pytest.mark.parametrize("estimator", ESTIMATORS)
+def test_threads_without_a_row_at_low_temperatures(estimator):
+    """They must not weigh given logits by the stats of another row."""
+    for rows, hard in itertools.product((1, 3, 33), (False, True)):
+        case = make(rows, 2, is_logits=True, temperature=0.01, hard=hard, seed=2, estimator=estimator)
+        a, h, v = output_gradients(case)
+        with running_ptx(race=True):
+            result, got = library_pass(case, "cuda", a, h, v)
+        indices = None if estimator == "gumbel" else result.indices
+        assert_gradients(case, got, case.true_gradients(a, h, v, indices))
 
 
 def test_temperatures_near_zero():
     with running_ptx():
         check_temperatures_near_zero("cuda")
+
+
+@pytest.mark.parametrize("estimator", DRAWN)
+@pytest.mark.parametrize("lanes", [1, 2, 8, 32])
+def test_drawn_codes_and_the_threads_that_share_a_row(lanes, estimator, monkeypatch):
+    """Without sums under q, with them, and with everything; tiles for all threads, and for some of them."""
+    monkeypatch.setattr(geometry, "choose_lanes", lambda *given: max(lanes, given[-1]))
+    for codes, is_logits, given in (
+        (129, False, "a"),
+        (61, False, "ah"),
+        (150, True, "ahv"),
+        (130, True, "a"),
+    ):
+        case = make(70, codes, is_logits=is_logits, temperature=0.4, seed=codes, estimator=estimator)
+        a, h, v = (
+            g if name in given else None for name, g in zip("ahv", output_gradients(case), strict=True)
+        )
+        with running_ptx(race=True, order=2, seed=lanes):
+            result, got = library_pass(case, "cuda", a, h, v)
+        check_forward(case, result, weights=v is not None)
+        assert_gradients(case, got, case.true_gradients(a, h, v, result.indices))
+
+
+# (seed, row) of u = 1 - 2^-24 and of u = 2^-24: no other u lies further out.
+ENDS_OF_U = ((1, 4937074), (3, 1043471))
+
+
+@pytest.mark.parametrize("lanes", [1, 4, 32])
+def test_codes_without_weight_are_never_drawn(lanes, monkeypatch):
+    """Masked codes, before, between and behind the others, where u leaves nothing to rounding."""
+    monkeypatch.setattr(geometry, "choose_lanes", lambda *given: lanes)
+    random = torch.Generator().manual_seed(lanes)
+    for (seed, row), _ in itertools.product(ENDS_OF_U, range(40)):
+        assert abs(truth.row_uniform(seed, 1, row)[0] - (seed == 1)) == 2.0**-24
+        logits = torch.randn(1, 131, generator=random)
+        masked = torch.rand(1, 131, generator=random) < 0.3
+        masked[:, :9] = masked[:, 119:] = True
+        logits[masked] = -float("inf")
+        case = Case(logits, torch.linspace(-1, 1, 131), True, seed=seed, row_offset=row, estimator="reinmax")
+        with running_ptx():
+            index = case.call("cuda").indices
+        there = (~masked).nonzero()[:, 1]
+        assert index == there[-1 if seed == 1 else 0]
 
 
 @pytest.mark.parametrize("requires", list(itertools.product((False, True), repeat=3))[1:], ids=str)
@@ -94,21 +173,24 @@ def test_every_subset_of_requires_grad(requires):
         got = library_gradients(case, "cuda", a, h, requires=requires)
     assert [g is not None for g in got] == list(requires)
     true = case.true_gradients(a, h, None)
-    everything = library_gradients(case, "cpu", a, h)
+    everything = library_gradients(case, "reference", a, h)
     assert_gradients(case, [g if g is not None else e for g, e in zip(got, everything, strict=True)], true)
 
 
 @pytest.mark.parametrize("is_logits", [False, True])
-@pytest.mark.parametrize("codes", [2051, 4100])
-def test_more_codes_than_a_block_keeps(codes, is_logits):
+@pytest.mark.parametrize(
+    ("codes", "estimator"),
+    [(2051, "gumbel"), (4100, "gumbel"), (2051, "reinmax"), (4100, "straight_through")],
+)
+def test_more_codes_than_a_block_keeps(codes, estimator, is_logits):
     """In several parts, forward and backward, with weights and their gradient."""
-    case = make(5, codes, is_logits=is_logits, hard=codes == 4100)
+    case = make(5, codes, is_logits=is_logits, hard=codes == 4100, estimator=estimator)
     a, h, v = output_gradients(case)
     with running_ptx(race=True, order=2, jitter=1):
-        result = case.call("cuda", return_weights=True)
-        got = library_gradients(case, "cuda", a, h, v)
+        result, got = library_pass(case, "cuda", a, h, v)
     check_forward(case, result, weights=True)
-    assert_gradients(case, got, case.true_gradients(a, h, v), bound=1e-5)
+    indices = None if estimator == "gumbel" else result.indices
+    assert_gradients(case, got, case.true_gradients(a, h, v, indices), bound=1e-5)
 
 
 @pytest.mark.parametrize(("multiprocessors", "blocks"), [(1, 1), (1, 5), (2, 5), (132, 5)])
@@ -130,18 +212,22 @@ def test_same_words_and_indices_as_the_cpu_backend():
         assert torch.equal(indices, case.call("reference").indices)
 
 
-def test_rows_that_cross_two_to_the_32():
+@pytest.mark.parametrize(("estimator", "kernel"), [("gumbel", "z"), ("reinmax", "drawn_z")])
+def test_rows_that_cross_two_to_the_32(estimator, kernel):
     """Two launches, whose parts of the shared gradients are added up."""
-    whole = make(300, 17, latents=3, row_offset=2**32 - 100)
+    whole = make(300, 17, latents=3, row_offset=2**32 - 100, estimator=estimator)
     a, h, _ = output_gradients(whole, weights=False)
     with running_ptx(race=True) as launcher:
         check_forward(whole, whole.call("cuda"), weights=False)
-        assert launcher.launched == ["forward_z_float"] * 2
-        assert_gradients(whole, library_gradients(whole, "cuda", a, h), whole.true_gradients(a, h, None))
+        assert launcher.launched == [f"forward_{kernel}_float"] * 2
+        result, got = library_pass(whole, "cuda", a, h)
+        indices = None if estimator == "gumbel" else result.indices
+        assert_gradients(whole, got, whole.true_gradients(a, h, None, indices))
 
 
-def test_same_bits_in_every_order_of_the_threads():
-    case = make(500, 40, latents=4)
+@pytest.mark.parametrize("estimator", ["gumbel", "reinmax"])
+def test_same_bits_in_every_order_of_the_threads(estimator):
+    case = make(500, 40, latents=4, estimator=estimator)
     a, h, _ = output_gradients(case, weights=False)
     runs = []
     for options in ({"order": 0}, {"order": 1}, {"order": 2, "seed": 1}):
@@ -151,11 +237,12 @@ def test_same_bits_in_every_order_of_the_threads():
         assert all(torch.equal(x, y) for x, y in zip(run, runs[0], strict=True))
 
 
+@pytest.mark.parametrize("estimator", ["gumbel", "reinmax"])
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
-def test_z_that_is_not_finite_and_z_that_is_far(dtype):
+def test_z_that_is_not_finite_and_z_that_is_far(dtype, estimator):
     z = torch.tensor([float("nan"), 1.0, float("inf"), -float("inf"), 1e30, -1e19, 2e4], dtype=dtype)
     for codes in (7, 130):
-        case = make(7, codes, dtype=dtype)
+        case = make(7, codes, dtype=dtype, estimator=estimator)
         with running_ptx(race=True):
             whole = case.but(input=z).call("cuda", return_weights=True)
             alone = case.but(input=torch.where(z.isfinite(), z, 0)).call("cuda", return_weights=True)
@@ -194,9 +281,8 @@ def test_seed_and_temperature_in_device_memory(dtype):
     case = make(20, 9, dtype=torch.float32, temperature=0.5)
     seed, temperature = torch.tensor(-5), torch.tensor(0.5, dtype=dtype)
     with running_ptx():
-        got = cuda.gumbel_forward(
-            case.input, case.codebook, GumbelCall(False, False, False, 3, seed, temperature), None
-        )
+        call = Call(temperature=temperature, seed=seed, row_offset=3)
+        got = cuda.forward(case.input, case.codebook, call, None)
         expected = case.but(seed=2**64 - 5, row_offset=3).call("cuda")
     assert all(torch.equal(x, y) for x, y in zip(got[:3], expected[:3], strict=True))
 

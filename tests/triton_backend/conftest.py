@@ -25,9 +25,7 @@ def serves_cpu():
 @pytest.fixture
 def interpreted(serves_cpu):
     """The name of the backend, its kernels interpreted."""
-    from fqvae_kernels.backends._triton.launch import launching_with
-
-    with launching_with(interpreter.launcher):
+    with interpreter.launching_with(interpreter.launcher):
         yield "triton"
 
 
@@ -45,10 +43,8 @@ def compiled(request, serves_cpu):
         pytest.skip("running PTX needs g++")
     from compiled import PtxLauncher
 
-    from fqvae_kernels.backends._triton.launch import launching_with
-
     launcher = PtxLauncher(order=request.param[0], jitter=request.param[1], seed=7)
-    with launching_with(launcher):
+    with interpreter.launching_with(launcher):
         yield launcher
 
 

@@ -28,6 +28,7 @@ def prepare() -> bool:
         import triton.runtime.interpreter as interpreter
 
         import fqvae_kernels.backends._triton.backward
+        import fqvae_kernels.backends._triton.drawn
         import fqvae_kernels.backends._triton.forward  # noqa: F401
 
         builder = interpreter.InterpreterBuilder
@@ -63,6 +64,18 @@ def interpreting():
             del os.environ[VARIABLE]
         else:
             os.environ[VARIABLE] = before
+
+
+@contextlib.contextmanager
+def launching_with(launcher):
+    """Within, the backend's kernels go to this launcher in the place of the device."""
+    from fqvae_kernels.backends._triton import launch
+
+    before, launch._launcher = launch._launcher, launcher
+    try:
+        yield
+    finally:
+        launch._launcher = before
 
 
 def launcher(kernel, programs, arguments):

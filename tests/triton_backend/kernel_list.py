@@ -22,20 +22,37 @@ MEASURES = COLUMNS[4:]
 def recorded_calls():
     """(variant, function of no arguments that calls the backend): what they launch is recorded."""
     from cases import make
-    from gradcases import library_gradients
+    from gradcases import leaf, weighted_sum
 
     from fqvae_kernels import nearest_quantize
 
-    def both(case, every=False):
-        """Forward and gradients, of quantized and kl for input and codebook; every: of and for everything."""
+    def both(case, every=False, weights=False, **options):
+        """Forward and gradients, of quantized and kl for input and codebook. weights: also of the weights;
+        every: of and for everything.
+        """
 
         def call():
-            case.call("triton", return_weights=every)
-            lead = case.input.shape[:-1] if case.is_logits else case.input.shape
-            given = [torch.ones(lead), torch.ones(lead), torch.ones(*lead, case.codes) if every else None]
-            library_gradients(case, "triton", *given, requires=(True, True, every))
+            case.call("triton", return_weights=weights or every, **options)
+            leaves = leaf(case.input), leaf(case.codebook)
+            temperature = leaf(torch.tensor(case.temperature, dtype=torch.float64), every)
+            out = case.call(
+                "triton",
+                input=leaves[0],
+                codebook=leaves[1],
+                temperature=temperature,
+                return_weights=weights or every,
+                **options,
+            )
+            outputs = [o for o in (out.quantized, out.kl, out.weights) if o is not None]
+            weighted_sum(outputs, map(torch.ones_like, outputs)).backward()
 
         return call
+
+    def frozen():
+        """A pass whose kl nobody wants, over a codebook that wants no gradient."""
+        case = make(3072, 64)
+        out = case.call("triton", input=leaf(case.input), return_kl=False)
+        out.quantized.sum().backward()
 
     def nearest():
         case = make(3072, 64)
@@ -45,6 +62,8 @@ def recorded_calls():
     return [
         ("3,072 rows of 64 codes", both(make(3072, 64))),
         ("3,072 rows of 64 codes, weights and temperature", both(make(3072, 64), every=True)),
+        ("3,072 rows of 64 codes, weights", both(make(3072, 64), weights=True)),
+        ("3,072 rows of 64 codes, no kl, frozen", frozen),
         ("1,048,576 rows of 64 codes", both(make(2**20, 64))),
         ("1,048,576 rows of 16 codes", both(make(2**20, 16))),
         ("3,072 rows of 1,024 codes", both(make(3072, 1024))),
@@ -54,7 +73,24 @@ def recorded_calls():
         ),
         ("3,072 rows of 64 codes, bfloat16 logits", both(make(3072, 64, is_logits=True, **half))),
         ("3,072 rows of 64 codes, float64", both(make(3072, 64, dtype=torch.float64))),
+        (
+            "3,072 rows of 64 codes, float64, weights and temperature",
+            both(make(3072, 64, dtype=torch.float64), every=True),
+        ),
         ("3,072 rows of 64 codes, nearest", nearest),
+        *(
+            (f"{what}, {estimator}", both(case, every, estimator=estimator))
+            for estimator in ("straight_through", "reinmax")
+            for what, case, every in (
+                ("3,072 rows of 64 codes", make(3072, 64), False),
+                ("3,072 rows of 64 codes, weights and temperature", make(3072, 64), True),
+                ("1,048,576 rows of 64 codes", make(2**20, 64), False),
+                ("3,072 rows of 1,024 codes, weights and temperature", make(3072, 1024), True),
+                ("3,072 rows of 64 codes, bfloat16, 12 codebooks", make(3072, 64, latents=12, **half), False),
+                ("3,072 rows of 64 codes, bfloat16 logits", make(3072, 64, is_logits=True, **half), False),
+                ("3,072 rows of 64 codes, float64", make(3072, 64, dtype=torch.float64), True),
+            )
+        ),
     ]
 
 
@@ -77,7 +113,7 @@ class Recorder:
 
 def measured() -> list[dict]:
     """The table as the kernels are now: a line for each compiled kernel, not twice the same one."""
-    from fqvae_kernels.backends._triton.launch import launching_with
+    from interpreter import launching_with
 
     lines = []
     for variant, call in recorded_calls():

@@ -12,7 +12,7 @@ import triton
 from triton.backends.compiler import GPUTarget
 
 from fqvae_kernels import functional
-from fqvae_kernels._types import GumbelCall
+from fqvae_kernels._call import Call, Incoming, Kept, Needs, Wants
 from fqvae_kernels.backends import triton as backend
 
 loaded: list[str] = []
@@ -61,7 +61,7 @@ class Driver:
 FIELDS = 4 if tuple(map(int, triton.__version__.split(".")[:2])) < (3, 4) else 5
 
 
-def step(capturing: bool, temperature, weights=True, dtype=torch.float32, latents=0):
+def step(capturing: bool, temperature, weights=True, dtype=torch.float32, latents=0, **options):
     """A training step with seed=None, as it is called in a CUDA graph's capture or before."""
     # 1 and 16 are numbers, and an odd address a pointer, that Triton would compile anew for, left to itself.
     z = torch.zeros(17, latents or 1, dtype=dtype).requires_grad_()
@@ -71,7 +71,7 @@ def step(capturing: bool, temperature, weights=True, dtype=torch.float32, latent
     drawn = torch.empty((), dtype=torch.int64).random_() if capturing else next(seeds)
     functional.draw_seed = lambda device: drawn
     out = functional.gumbel_quantize(
-        z, codebook, temperature=temperature, return_weights=weights, backend="triton"
+        z, codebook, temperature=temperature, return_weights=weights, backend="triton", **options
     )
     outputs = [out.quantized, out.kl, *([out.weights] if weights else [])]
     torch.autograd.grad(outputs, (z, codebook), [torch.ones_like(output) for output in outputs])
@@ -81,7 +81,7 @@ def noise(seed):
     backend.gumbel_noise(seed, 16, 17, 0, torch.device("cpu"), torch.float32)
 
 
-seeds = iter((1, 16, 2**63 + 1, 3, 5, 7))
+seeds = iter((1, 16, 2**63 + 1, 3, 5, 7, 9))
 kept = torch.tensor(0.5)
 DTYPES = (torch.float64, torch.float32, torch.float16, torch.bfloat16)
 
@@ -90,12 +90,13 @@ def temperatures():
     """Tensors of every dtype, on the device of the data, in calls as those of the warm-up."""
     for dtype in DTYPES:
         place = torch.tensor(0.5, dtype=dtype)
-        call = GumbelCall(False, False, True, 0, 1, place)
+        needs = Needs(True, True, False)
+        call = Call(temperature=place, seed=1, wants=Wants(weights=True), needs=needs)
         z, codebook = torch.zeros(17, 1), torch.zeros(17)
-        stats = torch.zeros(backend.stats_rows, 17)
-        _, indices, kl, weights = backend.gumbel_forward(z, codebook, call, stats)
-        gradients = (torch.ones_like(z), torch.ones_like(kl), torch.ones_like(weights))
-        backend.gumbel_backward(z, codebook, call, indices, stats, *gradients, (True, True, False))
+        stats = torch.zeros(backend.stats_rows(call), 17)
+        _, indices, kl, weights = backend.forward(z, codebook, call, stats)
+        incoming = Incoming(torch.ones_like(z), torch.ones_like(kl), torch.ones_like(weights))
+        backend.backward(z, codebook, call, Kept(indices, stats, weights), incoming, needs)
 
 
 CALLS = [
@@ -104,6 +105,8 @@ CALLS = [
     ("capture", lambda: step(True, 0.5)),
     ("warm-up, codebook per latent", lambda: step(False, kept, False, torch.bfloat16, 3)),
     ("capture, codebook per latent", lambda: step(True, kept, False, torch.bfloat16, 3)),
+    ("warm-up, reinmax", lambda: step(False, kept, estimator="reinmax")),
+    ("capture, reinmax", lambda: step(True, kept, estimator="reinmax")),
     ("temperatures", temperatures),
     ("noise", lambda: noise(1)),
     ("noise of a tensor's seed", lambda: noise(torch.tensor(1))),

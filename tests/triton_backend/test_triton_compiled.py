@@ -9,7 +9,9 @@ import pytest
 import torch
 import truth
 from cases import check_forward, double, make, output_gradients
+from estimator_checks import ESTIMATORS, check_estimator, check_indices
 from gradcases import assert_gradients, library_gradients
+from interpreter import launching_with
 from test_nearest import check as check_nearest
 from test_triton_interpreted import check_both, check_numbers_on_the_device
 
@@ -26,7 +28,7 @@ def test_float32(compiled, temperature):
     assert set(compiled.ran) == {
         "gumbel_forward_kernel",
         "gumbel_weights_kernel",
-        "gumbel_backward_kernel",
+        "backward_kernel",
         "sum_partials_kernel",
     }
 
@@ -92,6 +94,76 @@ def test_wide_codebooks_and_far_z(compiled):
     assert_gradients(case, library_gradients(case, "triton", *given), case.true_gradients(*given))
 
 
+@pytest.mark.parametrize("estimator", ESTIMATORS)
+def test_drawn_estimators(compiled, estimator):
+    """Scalars with 16 lanes a row, logits with a masked code and bad rows, codebooks per latent, chunks."""
+    check_estimator(PAPER, "triton", estimator)
+    assert set(compiled.ran) == {
+        "drawn_forward_kernel",
+        "one_hot_kernel",
+        "backward_kernel",
+        "sum_partials_kernel",
+    }
+    check_estimator(make(21, 18, dtype=torch.bfloat16, latents=3, temperature=0.4), "triton", estimator)
+    check_estimator(make(9, 131, temperature=0.6), "triton", estimator)
+    case = make(13, 18, dtype=torch.float16, is_logits=True, temperature=0.4)
+    input = case.input.clone()
+    input[:, 4], input[3, 0], input[5] = -float("inf"), float("nan"), -float("inf")
+    check_estimator(case.but(input=input), "triton", estimator)
+    check_estimator(make(9, 18, dtype=torch.float64, temperature=0.3), "triton", estimator)
+
+
+@pytest.mark.parametrize("estimator", ESTIMATORS)
+def test_many_rows_of_drawn_estimators(compiled, few_rows_are_many, estimator):
+    for rows, codes in ((255, 64), (300, 5)):
+        check_estimator(make(rows, codes, temperature=0.3), "triton", estimator)
+
+
+def test_many_codes_of_drawn_estimators(compiled):
+    """Boundaries are off by no more than 2e-6: sums over 2^17 codes lose next to nothing.
+
+    Equal terms are rounded the same way again and again, and those of the second half otherwise than those of
+    the first.
+    """
+    codes = 2**17
+    logits = torch.full((16, codes), -1.3)
+    logits[:, : codes // 2] = -torch.linspace(0.9, 1.9, 16)[:, None]
+    logits[:, 0] = 0.0
+    case = make(16, codes, is_logits=True, seed=5).but(input=logits)
+    check_indices(case, case.call("triton", estimator="reinmax", return_kl=False).indices)
+
+
+def test_kept_weights(compiled):
+    """Without a gradient of the temperature, the backward pass reads the weights."""
+    for case in (PAPER, make(13, 18, is_logits=True), make(9, 131, latents=3)):
+        given = output_gradients(case)
+        got = library_gradients(case, "triton", *given, requires=(True, True, False))
+        true = case.true_gradients(*given)
+        true.temperature = 0.0
+        assert_gradients(case, got, true)
+
+
+def test_bad_codes(compiled):
+    book = PAPER.codebook.clone()
+    book[7] = float("nan")
+    case = PAPER.but(codebook=book)
+    got = library_gradients(case, "triton", *output_gradients(case))
+    assert not any(gradient.any() for gradient in got)
+    for estimator in ("gumbel", *ESTIMATORS):
+        out = case.call("triton", estimator=estimator, return_weights=True)
+        assert all(output.isnan().all() for output in (out.quantized, out.kl, out.weights))
+        assert ((out.indices >= 0) & (out.indices < 64)).all()
+
+
+def test_masked_codes_at_a_temperature_beyond_all(compiled):
+    logits = torch.zeros(6, 13)
+    logits[:, [0, 5, 12]] = -float("inf")
+    case = make(6, 13, is_logits=True, temperature=1e30).but(input=logits)
+    got = case.call("triton", return_weights=True)
+    torch.testing.assert_close(got.weights, torch.where(logits == 0, 0.1, 0.0))
+    assert not got.weights[:, [0, 5, 12]].any()
+
+
 def test_nearest(compiled):
     case = make(33, 18, dtype=torch.bfloat16)
     check_nearest(case.input, case.codebook, "triton")
@@ -100,8 +172,6 @@ def test_nearest(compiled):
 def test_the_order_of_threads_changes_no_bit(serves_cpu):
     """Nor does a second run: the sums are added up in a fixed order."""
     from compiled import PtxLauncher
-
-    from fqvae_kernels.backends._triton.launch import launching_with
 
     case = PAPER.but(temperature=0.2)
     results = []

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 import torch
 import truth
-from cases import DTYPES, check_forward, double, make, output_gradients
+from cases import DTYPES, check_forward, compute_dtype, double, make, output_gradients
 from gradcases import assert_gradients, check_temperatures_near_zero, library_gradients
 from test_backward import SUBSETS, chosen
 from test_forward import TEMPERATURES, divisor, far_case
@@ -19,7 +19,7 @@ from test_nearest import check as check_nearest
 
 import fqvae_kernels
 from fqvae_kernels import backends
-from fqvae_kernels._types import GumbelCall
+from fqvae_kernels._call import Call, Incoming, Kept, Needs, Wants
 from fqvae_kernels.backends._triton.launch import backward_tile, forward_tile
 
 CODES = (1, 2, 3, 4, 5, 15, 16, 17, 63, 64, 65, 130, 257)
@@ -66,12 +66,14 @@ def check_numbers_on_the_device(dtype):
     backend = backends.kernel("triton")
 
     def results(seed, temperature):
-        call = GumbelCall(False, False, True, 0, seed, temperature)
-        stats = case.codebook.new_zeros(backend.stats_rows, 9)
-        codebook = case.codebook.to(stats.dtype)
-        quantized, indices, kl, weights = backend.gumbel_forward(case.input, codebook, call, stats)
-        given = (case.input, codebook, call, indices, stats, *gradients, (True, True, True))
-        return quantized, indices, kl, weights, *backend.gumbel_backward(*given)
+        needs = Needs(True, True, True)
+        call = Call(temperature=temperature, seed=seed, wants=Wants(weights=True), needs=needs)
+        codebook = case.codebook.to(compute_dtype(dtype))
+        stats = codebook.new_zeros(backend.stats_rows(call), 9)
+        outputs = backend.forward(case.input, codebook, call, stats)
+        kept = Kept(outputs[1], stats)
+        given = (case.input, codebook, call, kept, Incoming(*gradients), needs)
+        return *outputs, *backend.backward(*given)
 
     for seed in (5, 2**63 + 2**40 + 1):
         bits = torch.tensor(seed - 2**64 if seed >= 2**63 else seed)

@@ -36,9 +36,10 @@ pytestmark = pytest.mark.usefixtures("compile_only")
 
 def test_a_first_call_loads_what_it_runs(loaded):
     """The stand-in sees what is loaded."""
-    forward, backward = ["gumbel_forward_kernel", "gumbel_weights_kernel"], ["gumbel_backward_kernel"]
-    assert set(loaded["warm-up"]) == {*forward, *backward, "sum_partials_kernel"}
-    assert set(loaded["warm-up, codebook per latent"]) == {*forward[:1], *backward}
+    forward, backward = "gumbel_forward_kernel", "backward_kernel"
+    assert set(loaded["warm-up"]) == {forward, "gumbel_weights_kernel", backward, "sum_partials_kernel"}
+    assert set(loaded["warm-up, codebook per latent"]) == {forward, backward}
+    assert set(loaded["warm-up, reinmax"]) == {"drawn_forward_kernel", "one_hot_kernel", backward}
 
 
 def test_a_second_call_loads_nothing(loaded):
@@ -49,6 +50,7 @@ def test_a_second_call_loads_nothing(loaded):
 def test_a_capture_loads_nothing(loaded):
     assert loaded["capture"] == []
     assert loaded["capture, codebook per latent"] == []
+    assert loaded["capture, reinmax"] == []
 
 
 def test_noise_of_a_seed_on_the_device_loads_nothing_more(loaded):

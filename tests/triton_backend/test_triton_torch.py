@@ -6,6 +6,8 @@ from cases import make
 from gradcases import leaf
 
 from fqvae_kernels import gumbel_quantize
+from fqvae_kernels._call import Call, Needs, Wants
+from fqvae_kernels._operators import pack_call
 
 
 @pytest.fixture(autouse=True)
@@ -21,12 +23,18 @@ def poisoned_memory():
 @pytest.mark.parametrize("is_logits", [False, True])
 def test_opcheck(interpreted, is_logits):
     case = make(6, 5, latents=3, is_logits=is_logits)
-    arguments = (
-        leaf(case.input), leaf(case.codebook), torch.tensor(3), leaf(torch.tensor(0.7)), 4, is_logits, False
-    )  # fmt: skip
-    torch.library.opcheck(torch.ops.fqvae_kernels.gumbel_forward, (*arguments, True, True, interpreted))
+    call = Call(
+        is_logits=is_logits,
+        temperature=leaf(torch.tensor(0.7)),
+        seed=torch.tensor(3),
+        row_offset=4,
+        wants=Wants(weights=True),
+        needs=Needs(True, True, True),
+    )
+    arguments = leaf(case.input), leaf(case.codebook), *pack_call(call, case.input.device), interpreted
+    torch.library.opcheck(torch.ops.fqvae_kernels.quantize, arguments)
     torch.library.opcheck(
-        torch.ops.fqvae_kernels.nearest_forward, (case.input[..., 0], case.codebook[0], interpreted)
+        torch.ops.fqvae_kernels.nearest, (case.input[..., 0], case.codebook[0], interpreted)
     )
 
 

@@ -1,0 +1,120 @@
+"""ScalarQuantizer in two processes over gloo: gradients under DistributedDataParallel, and usage."""
+
+import itertools
+import multiprocessing
+import sys
+import traceback
+
+import pytest
+import torch
+from torch import distributed
+from torch.nn.parallel import DistributedDataParallel
+
+from fqvae_kernels import QuantizerOutput, ScalarQuantizer
+
+RANKS = 2
+pytestmark = pytest.mark.skipif(
+    not distributed.is_available() or not distributed.is_gloo_available(),
+    reason="needs torch.distributed and gloo",
+)
+
+
+def _start(rank, work, arguments, place, results):
+    try:
+        torch.set_num_threads(1)
+        distributed.init_process_group("gloo", init_method=f"file://{place}", rank=rank, world_size=RANKS)
+        results.put((rank, work(rank, *arguments), None))
+        distributed.barrier()
+        distributed.destroy_process_group()
+    except Exception:
+        results.put((rank, None, traceback.format_exc()))
+        sys.exit(1)
+
+
+def on_ranks(tmp_path, work, *arguments):
+    """What work(rank, *arguments) returns on each rank. A rank that fails or dies fails the test."""
+    context = multiprocessing.get_context("spawn")
+    results = context.SimpleQueue()
+    place = tmp_path / "meeting"
+    processes = [
+        context.Process(target=_start, args=(rank, work, arguments, place, results)) for rank in range(RANKS)
+    ]
+    for process in processes:
+        process.start()
+    for process in processes:
+        process.join(120)
+        if process.is_alive():
+            process.kill()
+            process.join()
+    found = {}
+    while not results.empty():
+        rank, value, problem = results.get()
+        assert problem is None, problem
+        found[rank] = value
+    assert [process.exitcode for process in processes] == [0] * RANKS
+    return [found[rank] for rank in range(RANKS)]
+
+
+class Encoded(torch.nn.Module):
+    def __init__(self, estimator):
+        super().__init__()
+        torch.manual_seed(0)
+        self.encoder = torch.nn.Linear(4, 3)
+        self.quantizer = ScalarQuantizer(6, estimator=estimator, kl_weight=0.1, codebook_weight=0.2)
+
+    def forward(self, x, seed):
+        return self.quantizer(self.encoder(x), seed=seed)
+
+
+def _train(rank, settings):
+    return [_train_one(rank, *setting) for setting in settings]
+
+
+def _train_one(rank, estimator, static_graph):
+    model = DistributedDataParallel(Encoded(estimator), static_graph=static_graph)
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.5)
+    generator = torch.Generator().manual_seed(rank)
+    kept = []
+    for step in range(20):
+        optimizer.zero_grad()
+        out = model(torch.randn(16, 4, generator=generator), seed=2 * step + rank)
+        kept.append(type(out) is QuantizerOutput and out.losses.keys() == {"kl", "codebook"})
+        quantized, _, loss = out
+        total = (quantized - 1).square().mean() + loss
+        if out.kl is not None:
+            total = total + 0.1 * out.kl.mean()
+        total.backward()
+        optimizer.step()
+    module = model.module
+    return [parameter.tolist() for parameter in module.parameters()], all(kept)
+
+
+def test_gradients_are_synchronised(tmp_path):
+    """Ranks see other data and noise, and hold the same parameters after 20 steps."""
+    settings = list(itertools.product(("gumbel", "straight_through", "reinmax", "nearest"), (True, False)))
+    for setting, one, other in zip(settings, *on_ranks(tmp_path, _train, settings), strict=True):
+        start = [parameter.tolist() for parameter in Encoded(setting[0]).parameters()]
+        assert one == other and one[1], setting
+        assert all(trained != initial for trained, initial in zip(one[0], start, strict=True)), setting
+
+
+def _count(rank):
+    q = ScalarQuantizer(3, estimator="nearest", init=torch.tensor([0.0, 1.0, 2.0]))
+    found = []
+    # Nobody has counted; one rank alone; each a different number of latents.
+    for z in (None, [[0.0, 1.0]], [[2.0]] if rank == 0 else [[2.0, 2.0, 1.0, 0.0]]):
+        if z is not None and not (rank == 1 and z == [[0.0, 1.0]]):
+            q(torch.tensor(z))
+        found.append((q.usage.tolist(), q.perplexity().tolist(), q.perplexity(sync=False).tolist()))
+    return found
+
+
+def test_usage_sums_over_ranks_with_different_latents(tmp_path):
+    zero, one = on_ranks(tmp_path, _count)
+    assert [part[0] for part in zero] == [part[0] for part in one]
+    assert [part[1] for part in zero] == [part[1] for part in one]
+    assert zero[0][0] == [] and zero[1][0] == [[1, 0, 0], [0, 1, 0]]
+    assert zero[2][0] == [[1, 0, 2], [0, 1, 1], [0, 1, 0], [1, 0, 0]]
+    assert one[2][1] == pytest.approx([3 / 2 ** (2 / 3), 2.0, 1.0, 1.0])
+    assert zero[2][2] == pytest.approx([2.0, 1.0]) and one[2][2] == pytest.approx([1.0] * 4)
+    assert one[1][2] == []
