@@ -29,7 +29,6 @@ from _timing import (
 
 _CPU = torch.device("cpu")
 _SCALARS, _CODES, _LARGE = 65_536, 64, 1_048_576
-_FLOAT32 = 0
 
 
 class BareKernel(Contender):
@@ -42,42 +41,26 @@ class BareKernel(Contender):
         self._native = native
 
     def prepare(self, case: Case) -> None:
+        from fqvae_kernels._call import Call, Incoming, Kept
+        from fqvae_kernels.backends import cpu
+
         n, k = case.scalars, case.codes
-        self._quantized, self._kl, self._grad_z = (torch.empty(n) for _ in range(3))
-        self._indices = torch.empty(n, dtype=torch.int64)
-        self._stats = torch.empty(self._native.ROW_SUMS, n)
-        self._grad_codebook = torch.empty(1, k)
+        quantized, kl, grad_z = (torch.empty(n) for _ in range(3))
+        indices = torch.empty(n, dtype=torch.int64)
+        stats = torch.empty(self._native.STATS, n)
+        inputs = case.z, case.codebook, Call(temperature=case.temperature, seed=1)
+        self._forward = cpu.pack_forward(*inputs, quantized, indices, kl, None, stats)
+        kept, incoming = Kept(indices, stats), Incoming(case.grad_quantized, case.grad_kl)
+        gradients = grad_z, torch.empty(1, k), None
+        self._backward = cpu.pack_backward(*inputs, kept, incoming, gradients)
+        self._pointed = inputs, kept, incoming, gradients, quantized, kl  # what the packed addresses are of
         self._threads = torch.get_num_threads()
 
-    def _problem(self, case: Case) -> tuple[Any, ...]:
-        """The arguments that both passes begin with: input, its dtype, whether logits, codebook ... hard."""
-        pointers = case.z.data_ptr(), _FLOAT32, False, case.codebook.data_ptr()
-        return *pointers, case.scalars, case.codes, 1, 1, 0, case.temperature, False
-
     def forward(self, case: Case) -> Any:
-        self._native.gumbel_forward(
-            *self._problem(case),
-            self._quantized.data_ptr(),
-            self._indices.data_ptr(),
-            self._kl.data_ptr(),
-            0,
-            self._stats.data_ptr(),
-            self._threads,
-        )
+        self._native.forward(self._forward, self._threads)
 
     def backward(self, case: Case, outputs: Any) -> Any:
-        self._native.gumbel_backward(
-            *self._problem(case),
-            self._indices.data_ptr(),
-            self._stats.data_ptr(),
-            case.grad_quantized.data_ptr(),
-            case.grad_kl.data_ptr(),
-            0,
-            self._grad_z.data_ptr(),
-            self._grad_codebook.data_ptr(),
-            0,
-            self._threads,
-        )
+        self._native.backward(self._backward, self._threads)
 
 
 class _Sheet:

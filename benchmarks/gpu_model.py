@@ -7,7 +7,8 @@
 
 The loops over codes are found in the disassembly by Philox's multiplications, their instructions are counted
 by pipe, and the busiest pipe, the issue slots or the DRAM give the time. A kernel with several such loops has
-several paths (with weights or without, after a pass for the nearest code or not): all are listed.
+several paths (with weights or without, after a pass for the nearest code or not): all are listed. The kernels
+of csrc/cuda/drawn.cu draw one number a row, and are not modelled.
 
 --table adds what _gpu_time.py knows: blocks that come in turns, few warps, latencies, and the gaps between
 the kernels of a CUDA graph. --tree models another checkout, to set a state before beside one after.
@@ -137,6 +138,8 @@ def load(options: argparse.Namespace, gpus: list[Gpu]) -> tuple[list[Entry], lis
     for function in (function for listing in listings for function in _sass.parse(listing)):
         name = _sass.readable(function.name)
         if function.architecture not in architectures or not re.search(options.kernel, name):
+            continue
+        if "_drawn_" in name:
             continue
         try:
             entries += [

@@ -21,6 +21,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from fqvae_kernels._call import Call, Incoming, Kept, Needs
+
 CAPABILITY = 90
 
 
@@ -32,13 +34,13 @@ def install() -> None:
     from fqvae_kernels import backends
 
     # Imported now, so that they are compiled kernels, whatever comes after.
-    from fqvae_kernels.backends._triton import backward, forward, noise  # noqa: F401
+    from fqvae_kernels.backends._triton import backward, drawn, forward, noise  # noqa: F401
 
     if not isinstance(forward.nearest_kernel, triton.JITFunction):
         raise RuntimeError("the kernels were imported before, to be interpreted")
     triton.runtime.driver.set_active(Driver())
     backends._MODULES["triton"] = Asking()
-    backends._best.cache_clear()
+    backends._find_best.cache_clear()
 
 
 class Driver:
@@ -128,36 +130,34 @@ class Asking:
 
         self._triton, self._cpu = triton, cpu
         self.stats_rows = cpu.stats_rows
+        self.devices = ("cpu",)
 
     def unavailable_reason(self, device: torch.device | None) -> str | None:
         return self._cpu.unavailable_reason(device)
 
-    def gumbel_forward(self, input: Tensor, codebook: Tensor, call: Any, stats: Tensor | None) -> Any:
+    def forward(self, input: Tensor, codebook: Tensor, call: Call, stats: Tensor | None) -> Any:
         for variant in variants(call):
-            self._triton.gumbel_forward(input, codebook, variant, self._like(stats))
-        return self._cpu.gumbel_forward(input, codebook, call, stats)
+            self._triton.forward(input, codebook, variant, self._like(stats, call))
+        return self._cpu.forward(input, codebook, call, stats)
 
-    def gumbel_backward(
-        self, input: Tensor, codebook: Tensor, call: Any, indices: Tensor, stats: Tensor, *rest: Any
+    def backward(
+        self, input: Tensor, codebook: Tensor, call: Call, kept: Kept, incoming: Incoming, needs: Needs
     ) -> Any:
+        like = kept._replace(stats=self._like(kept.stats, call))
         for variant in variants(call):
-            self._triton.gumbel_backward(input, codebook, variant, indices, self._like(stats), *rest)
-        return self._cpu.gumbel_backward(input, codebook, call, indices, stats, *rest)
-
-    def nearest_forward(self, z: Tensor, codebook: Tensor) -> Any:
-        self._triton.nearest_forward(z, codebook)
-        return self._cpu.nearest_forward(z, codebook)
+            self._triton.backward(input, codebook, variant, like, incoming, needs)
+        return self._cpu.backward(input, codebook, call, kept, incoming, needs)
 
     def gumbel_noise(self, seed: Any, *rest: Any) -> Tensor:
         for value in (seed, torch.tensor(0)):
             self._triton.gumbel_noise(value, *rest)
         return self._cpu.gumbel_noise(seed, *rest)
 
-    def _like(self, stats: Tensor | None) -> Tensor | None:
-        return None if stats is None else stats.new_empty((self._triton.stats_rows, *stats.shape[1:]))
+    def _like(self, stats: Any, call: Call) -> Any:
+        return None if stats is None else stats.new_empty((self._triton.stats_rows(call), *stats.shape[1:]))
 
 
-def variants(call: Any) -> list[Any]:
+def variants(call: Call) -> list[Call]:
     """The call with its seed and temperature as numbers and as tensors of the device.
 
     Which of them a GPU would get can't be told here, where every tensor is on the CPU. Where a program serves

@@ -10,7 +10,7 @@ from typing import Any
 
 import torch
 
-from fqvae_kernels._types import GumbelCall
+from fqvae_kernels._call import Call, Incoming, Kept, Needs, Wants
 
 Case = tuple[dict[str, Any], Callable[[], dict[str, Any]]]
 
@@ -25,26 +25,27 @@ def cases(backend: str) -> list[Case]:
 
     def scalars() -> dict[str, Any]:
         z, codes = torch.empty(2**31 + 19, **half), torch.empty(2, **book)
-        for call in variants(GumbelCall(False, False, False, 0, 1, 0.5)):
-            triton.gumbel_forward(z, codes, call, None)
-        triton.nearest_forward(z, codes)
+        for call in variants(Call()):
+            triton.forward(z, codes, call, None)
+        triton.forward(z, codes, Call(estimator="nearest", wants=Wants(kl=False)), None)
         return {}
 
     def logits() -> dict[str, Any]:
         rows = 2**25 + 1003
-        _both(torch.empty(rows, 64, **half), torch.empty(64, **book), True, True, (True, False, False))
+        call = Call(is_logits=True, wants=Wants(weights=True), needs=Needs(input=True))
+        _both(torch.empty(rows, 64, **half), torch.empty(64, **book), call)
         return {}
 
     def million() -> dict[str, Any]:
-        _both(torch.empty(2**20, **book), torch.empty(64, **book), False, False, (True, True, False))
+        _both(torch.empty(2**20, **book), torch.empty(64, **book), Call(needs=Needs(True, True)))
         return {}
 
-    def _both(input: Any, codes: Any, is_logits: bool, weights: bool, needs: tuple[bool, bool, bool]) -> None:
-        rows = input.shape[0]
-        for call in variants(GumbelCall(is_logits, False, weights, 0, 1, 0.5)):
-            stats = codes.new_empty((triton.stats_rows, rows))
-            quantized, indices, kl, _ = triton.gumbel_forward(input, codes, call, stats)
-            triton.gumbel_backward(input, codes, call, indices, stats, quantized, kl, None, needs)
+    def _both(input: Any, codes: Any, like: Call) -> None:
+        for call in variants(like):
+            stats = codes.new_empty((triton.stats_rows(call), input.shape[0]))
+            quantized, indices, kl, _ = triton.forward(input, codes, call, stats)
+            incoming = Incoming(quantized, kl)
+            triton.backward(input, codes, call, Kept(indices, stats), incoming, call.needs)
 
     return [
         ({"what": name}, run)

@@ -31,6 +31,7 @@ class Pass(NamedTuple):
     codebooks: bool = False
     frozen: bool = False
     many: bool = False
+    estimator: str = "gumbel"
 
 
 PASSES = {
@@ -44,6 +45,10 @@ PASSES = {
     "logits, weights": Pass(logits=True, weights=True),
     "logits, hard": Pass(logits=True, hard=True),
     "logits, codebooks": Pass(logits=True, hard=True, weights=True, codebooks=True),
+    "z, straight_through": Pass(estimator="straight_through"),
+    "z, reinmax, weights": Pass(weights=True, estimator="reinmax"),
+    "logits, straight_through, codebooks": Pass(True, False, True, True, estimator="straight_through"),
+    "logits, reinmax": Pass(logits=True, estimator="reinmax"),
 }
 MANY_ROWS = 2**19
 
@@ -86,7 +91,7 @@ def cases(backend: str) -> list[Case]:
 def _pass(
     backend: str, dtype: torch.dtype, codes: int, backward: bool, options: Pass
 ) -> Callable[[], dict[str, Any]]:
-    logits, hard, weights, codebooks, frozen, many = options
+    logits, hard, weights, codebooks, frozen, many, estimator = options
 
     def results(name: str, device: str) -> list[torch.Tensor | None]:
         rows = MANY_ROWS if many else rows_of(codes, backend)
@@ -111,6 +116,7 @@ def _pass(
             hard=hard,
             seed=SEED,
             return_weights=weights,
+            estimator=estimator,
             backend=name,
         )
         if not backward:

@@ -10,7 +10,7 @@ import torch
 
 import fqvae_kernels
 from fqvae_kernels import backends
-from fqvae_kernels._types import GumbelCall
+from fqvae_kernels._call import Call, Incoming, Kept, Needs
 from gpu_check.place import BACKENDS, ON_CPU, PRETENDED, device_name
 
 # The size between first, then that of a training step, then the one that no cache holds.
@@ -58,7 +58,7 @@ class Tensors:
         self.z, self.book, self.a, self.h = (
             torch.randn(size, generator=random).to(device_name()) for size in (rows, codes, rows, rows)
         )
-        self.call = GumbelCall(False, False, False, 0, SEED, TEMPERATURE)
+        self.call = Call(temperature=TEMPERATURE, seed=SEED)
 
 
 def on_device(step: Callable[[], Any]) -> dict[str, Any]:
@@ -93,16 +93,16 @@ def pass_steps(backend: str, rows: int, codes: int, frozen: bool = False) -> dic
     frozen: the codebook wants no gradient.
     """
     module, tensors = backends.kernel(backend), Tensors(rows, codes)
-    z, book, call = tensors.z, tensors.book, tensors.call._replace(only_input=frozen)
-    stats = book.new_zeros((module.stats_rows, rows))
-    indices = module.gumbel_forward(z, book, call, stats)[1]
+    z, book, needs = tensors.z, tensors.book, Needs(True, not frozen)
+    call = tensors.call._replace(needs=needs)
+    stats = book.new_zeros((module.stats_rows(call), rows))
+    kept = Kept(module.forward(z, book, call, stats)[1], stats)
 
     def forward() -> Any:
-        return module.gumbel_forward(z, book, call, stats)
+        return module.forward(z, book, call, stats)
 
     def backward() -> Any:
-        needs = (True, not frozen, False)
-        return module.gumbel_backward(z, book, call, indices, stats, tensors.a, tensors.h, None, needs)
+        return module.backward(z, book, call, kept, Incoming(tensors.a, tensors.h), needs)
 
     return {"forward": forward, "backward": backward, "both": lambda: (forward(), backward())}
 
