@@ -4,7 +4,7 @@
 those of `fqvae_kernels`.
 """
 
-from fqvae.training.checkpoint import load
+from fqvae.runs.checkpoint import load
 
 __version__ = "0.1.0"
 

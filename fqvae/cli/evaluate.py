@@ -53,7 +53,7 @@ def _evaluate(options: argparse.Namespace, words: list[str]) -> int:
         raise ValueError("name a run: fqvae evaluate RUN")
     from fqvae.evaluation import Options, comparison
     from fqvae.evaluation.table import scores_text
-    from fqvae.training.checkpoint import read_checkpoint
+    from fqvae.runs.checkpoint import read_checkpoint
 
     conditions = Options(options.train, options.test, options.seed, options.classifier, options.order)
     # All of them first: not after an hour for the others.
@@ -74,19 +74,16 @@ def _evaluate(options: argparse.Namespace, words: list[str]) -> int:
 
 def _measured(checkpoint: Path, conditions: Options) -> dict[str, Any] | None:
     """What is known of this checkpoint under these conditions."""
-    from fqvae.evaluation import read_evaluation
-    from fqvae.evaluation.encoding import sha256
+    from fqvae.evaluation import find_evaluation
+    from fqvae.runs.run import sha256
 
-    try:
-        content = read_evaluation(checkpoint.parent)
-    except (FileNotFoundError, ValueError):
-        return None
-    same = content["options"] == asdict(conditions) and content["checkpoint"]["sha256"] == sha256(checkpoint)
-    return content if same else None
+    content, _ = find_evaluation(checkpoint.parent, sha256(checkpoint))
+    return content if content is not None and content["options"] == asdict(conditions) else None
 
 
 def _measure(checkpoint: Path, conditions: Options, options: argparse.Namespace) -> dict[str, Any]:
-    from fqvae.evaluation import evaluate, open_run, read_evaluation, write_evaluation
+    from fqvae.evaluation import evaluate, read_evaluation, write_evaluation
+    from fqvae.runs import open_run
 
     run = open_run(checkpoint, device=options.device, root=options.root)
     try:

@@ -5,14 +5,14 @@ from __future__ import annotations
 import argparse
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-    from fqvae.evaluation import Encoded, Run
+    from fqvae.runs import Encoded, Run
 
 _SAMPLES = 1000
 
@@ -73,42 +73,50 @@ def _add_samples(parser: argparse.ArgumentParser) -> None:
 
 
 def _traverse(options: argparse.Namespace, words: list[str]) -> int:
-    from fqvae.figures.runs import run_reconstructions, run_traversals
+    from fqvae.evaluation import find_evaluation
+    from fqvae.figures.runs import run_traversals
+    from fqvae.runs.names import PICTURE, PICTURES
+    from fqvae.runs.picture import write_reconstructions
 
     if options.image < 0 or options.steps < 1:
         raise ValueError(
             f"--image must be at least 0 and --steps at least 1, but were {options.image} and {options.steps}"
         )
     run, encoded, base = _encode(options, words, options.image)
-    evaluation, missing = _evaluation(run.folder, run.sha256)
-    out = options.out or run.folder / "pictures"
+    evaluation, missing = find_evaluation(run.folder, run.sha256)
+    out = options.out or run.folder / PICTURES
     _save(run_traversals(run, encoded, base, options.steps, evaluation), out, f"traversal-{options.image}")
-    _save(run_reconstructions(run, encoded), out, "reconstructions")
+    write_reconstructions(run, encoded.index[:16], out / PICTURE)
+    print(out / PICTURE)
     _say_missing("which factor each latent tells most about", missing)
     return 0
 
 
 def _codes(options: argparse.Namespace, words: list[str]) -> int:
+    from fqvae.evaluation import find_evaluation
     from fqvae.figures.runs import run_codes
+    from fqvae.runs.names import PICTURES
 
     run, encoded, _ = _encode(options, words, 0)
-    evaluation, missing = _evaluation(run.folder, run.sha256)
-    _save(run_codes(run, encoded, evaluation), options.out or run.folder / "pictures", "codes")
+    evaluation, missing = find_evaluation(run.folder, run.sha256)
+    _save(run_codes(run, encoded, evaluation), options.out or run.folder / PICTURES, "codes")
     _say_missing("which factor each latent tells most about", missing)
     return 0
 
 
 def _plot(options: argparse.Namespace, words: list[str]) -> int:
-    from fqvae.evaluation.encoding import sha256
+    from fqvae.evaluation import find_evaluation
     from fqvae.figures import read_columns, training_curves
     from fqvae.figures.runs import score_heatmaps
-    from fqvae.training.checkpoint import checkpoint_path
+    from fqvae.runs.checkpoint import checkpoint_path
+    from fqvae.runs.names import CURVES, PICTURES
+    from fqvae.runs.run import sha256
 
     checkpoint = checkpoint_path(_only_run(words))
     folder = checkpoint.parent
-    evaluation, missing = _evaluation(folder, sha256(checkpoint))
-    out = options.out or folder / "pictures"
-    _save(training_curves(read_columns(folder / "metrics.csv"), title=folder.resolve().name), out, "training")
+    evaluation, missing = find_evaluation(folder, sha256(checkpoint))
+    out = options.out or folder / PICTURES
+    _save(training_curves(read_columns(folder / CURVES), title=folder.resolve().name), out, "training")
     if evaluation is not None:
         for name, figure in score_heatmaps(evaluation).items():
             _save(figure, out, name)
@@ -125,7 +133,7 @@ def _only_run(words: list[str]) -> Path:
 def _encode(options: argparse.Namespace, words: list[str], image: int) -> tuple[Run, Encoded, int]:
     """The run; held-out images encoded, the one of that number among them; its place."""
     from fqvae.data import split
-    from fqvae.evaluation import encode, held_out, open_run
+    from fqvae.runs import encode, held_out, open_run
 
     run = open_run(_only_run(words), root=options.root, device=options.device)
     there = len(split(run.dataset).test)
@@ -139,23 +147,6 @@ def _encode(options: argparse.Namespace, words: list[str], image: int) -> tuple[
         index = np.append(index, held_out(run.dataset, image + 1)[-1])
     encoded = encode(run, index, progress=sys.stderr.isatty())
     return run, encoded, min(image, samples)
-
-
-def _evaluation(folder: Path, digest: str) -> tuple[dict[str, Any] | None, str]:
-    """What `fqvae evaluate` has found about this checkpoint; if nothing, None and why."""
-    from fqvae.evaluation import read_evaluation
-
-    try:
-        evaluation = read_evaluation(folder)
-    except (FileNotFoundError, ValueError) as error:
-        return None, str(error)
-    if evaluation["checkpoint"]["sha256"] != digest:
-        step = evaluation["checkpoint"]["step"]
-        return (
-            None,
-            f"metrics.json is of another checkpoint, of step {step}; fqvae evaluate {folder} writes it anew",
-        )
-    return evaluation, ""
 
 
 def _save(figure: Figure, out: Path, name: str) -> None:

@@ -36,13 +36,14 @@ def _report(options: argparse.Namespace, words: list[str]) -> int:
         raise ValueError(
             f"name one run's folder or checkpoint, not {len(words)}: {' '.join(words)}".rstrip(": ")
         )
-    from fqvae.evaluation import open_run
     from fqvae.report import build_report
+    from fqvae.runs import open_run
+    from fqvae.runs.names import REPORT
 
     run = open_run(words[0], device=options.device, root=options.root)
     out = build_report(
         run,
-        options.out or run.folder / "report.html",
+        options.out or run.folder / REPORT,
         images=options.images,
         steps=options.steps,
         samples=options.samples,

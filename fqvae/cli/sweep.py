@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import argparse
-import os
 import shlex
 import sys
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 
+from fqvae.files import write_together
 from fqvae.models.config import ConfigError
+from fqvae.runs.checkpoint import CheckpointError
 from fqvae.sweep import file as sweep_file
 from fqvae.sweep.file import RESULTS, Sweep, read_sweep, sweep_names
 from fqvae.sweep.plan import (
@@ -22,7 +23,6 @@ from fqvae.sweep.plan import (
     steps_trained,
     train_words,
 )
-from fqvae.training.checkpoint import CheckpointError
 
 _DESCRIPTION = """Train a list of configurations with several seeds each, evaluate them, and compare them
 in one table, which is also written as comparison.md and comparison.csv. What is finished is skipped, and
@@ -126,9 +126,6 @@ def _write_table(jobs: Sequence[Job], out: Path) -> None:
         folders.setdefault(job.name, []).append(job.folder)
     lines = [replace(comparison(runs).lines[0], name=name) for name, runs in folders.items()]
     table = Comparison(tuple(lines), comparison([job.folder for job in jobs]).conditions)
-    for name, text in zip(RESULTS, (table.markdown(), table.csv()), strict=True):
-        temporary = out / f"{name}.tmp"
-        temporary.write_text(text, encoding="utf-8")
-        os.replace(temporary, out / name)
+    write_together({out / RESULTS[0]: table.markdown(), out / RESULTS[1]: table.csv()})
     print(table.markdown())
     print(f"the table is in {out / RESULTS[0]} and {out / RESULTS[1]}")

@@ -7,9 +7,9 @@ import os
 from pathlib import Path
 
 from fqvae.models.config import ConfigError
-from fqvae.training.checkpoint import read_checkpoint
-from fqvae.training.config import RunConfig
-from fqvae.training.presets import load_preset, model_names, preset_names
+from fqvae.runs.checkpoint import read_checkpoint
+from fqvae.runs.config import RunConfig
+from fqvae.runs.presets import load_preset, model_names, preset_names
 
 _DESCRIPTION = """Train a model in a folder of its own: last.ckpt, config.yaml, metrics.csv,
 TensorBoard's events, and reconstructions.png. A run that was interrupted or killed goes on with

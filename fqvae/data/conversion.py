@@ -8,7 +8,6 @@ of the final name is a finished one, whatever interrupted the conversions before
 from __future__ import annotations
 
 import errno
-import fcntl
 import importlib
 import io
 import os
@@ -19,6 +18,8 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+
+from fqvae.files import lock
 
 
 def optional(module: str, purpose: str) -> Any:
@@ -51,7 +52,7 @@ def convert(target: Path, shape: tuple[int, int, int, int], batches: Iterable[ND
     while not target.exists():
         with _open_part(part) as stream:
             # Another process (a rank of the same job, say) may hold the lock: it converts, this one waits.
-            fcntl.flock(stream, fcntl.LOCK_EX)
+            lock(stream, wait=True)
             if not _is_file(part, stream):
                 continue  # it has finished, or given up
             if target.exists():

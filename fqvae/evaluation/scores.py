@@ -5,10 +5,9 @@ from __future__ import annotations
 import contextlib
 import json
 import math
-import os
 import platform
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -20,7 +19,8 @@ from numpy.typing import NDArray
 
 import fqvae
 from fqvae.data import split
-from fqvae.evaluation.encoding import Codes, Encoded, Run, encode, encode_codes, held_out, ordered_codes
+from fqvae.evaluation.order import ordered_codes
+from fqvae.files import write_together
 from fqvae.metrics import (
     GridSampler,
     beta_vae_score,
@@ -36,10 +36,10 @@ from fqvae.metrics import (
     total_correlation,
 )
 from fqvae.metrics._arrays import check_choice, check_count, check_seed
-from fqvae.training.config import to_flat
-from fqvae.training.presets import model_name
+from fqvae.runs import Codes, Encoded, Run, encode, encode_codes, held_out, to_flat
+from fqvae.runs.names import EVALUATION
+from fqvae.runs.presets import model_name
 
-FILE = "metrics.json"  # in a run's folder
 FORMAT = 1
 
 CLASSIFIERS = ("boosting", "histogram")
@@ -259,13 +259,12 @@ def write_evaluation(run: Run, evaluation: Evaluation) -> None:
     lines = ",\n".join(
         f"{json.dumps(key)}: {json.dumps(value, allow_nan=False)}" for key, value in content.items()
     )
-    _write(
-        run.folder,
+    write_together(
         {
-            "importance.csv": _csv("latent", names, latents, evaluation.importance),
-            "nmi.csv": _csv("factor", latents, names, evaluation.nmi),
-            FILE: f"{{\n{lines}\n}}\n",
-        },
+            run.folder / "importance.csv": _csv("latent", names, latents, evaluation.importance),
+            run.folder / "nmi.csv": _csv("factor", latents, names, evaluation.nmi),
+            run.folder / EVALUATION: f"{{\n{lines}\n}}\n",
+        }
     )
 
 
@@ -278,7 +277,7 @@ def read_evaluation(folder: str | Path) -> dict[str, Any]:
 
     Raises FileNotFoundError; ValueError for a file that is damaged or of another format.
     """
-    path = Path(folder) / FILE
+    path = Path(folder) / EVALUATION
     if not path.is_file():
         raise FileNotFoundError(f"there is no {path}; fqvae evaluate {folder} writes it")
     try:
@@ -293,6 +292,24 @@ def read_evaluation(folder: str | Path) -> dict[str, Any]:
     if problem is not None:
         raise ValueError(f"{path} is damaged: {problem}; fqvae evaluate {folder} writes it anew")
     return content
+
+
+def find_evaluation(folder: Path, sha256: str) -> tuple[dict[str, Any] | None, str]:
+    """What `fqvae evaluate` has found about a checkpoint; or None, and why there is nothing.
+
+    folder: of the run. sha256: of the checkpoint.
+    """
+    try:
+        content = read_evaluation(folder)
+    except (FileNotFoundError, ValueError) as error:
+        return None, str(error)
+    if content["checkpoint"]["sha256"] != sha256:
+        step = content["checkpoint"]["step"]
+        return None, (
+            f"{folder / EVALUATION} is of another checkpoint, of step {step:,}; "
+            f"fqvae evaluate {folder} writes it anew"
+        )
+    return content, ""
 
 
 def _problem(content: dict[str, Any]) -> str | None:
@@ -330,22 +347,6 @@ def _problem(content: dict[str, Any]) -> str | None:
 def _csv(corner: str, columns: Sequence[object], rows: Sequence[object], matrix: NDArray[np.float64]) -> str:
     lines = [[corner, *columns], *([row, *values] for row, values in zip(rows, matrix.tolist(), strict=True))]
     return "".join(",".join(map(str, line)) + "\n" for line in lines)
-
-
-def _write(folder: Path, texts: Mapping[str, str]) -> None:
-    """Write all files beside their names, then rename them, the last one last."""
-    temporary = {name: folder / f"{name}.{os.getpid()}.tmp" for name in texts}
-    try:
-        for name, text in texts.items():
-            temporary[name].write_text(text, encoding="utf-8")
-        for name, path in temporary.items():
-            os.replace(path, folder / name)
-    except OSError as error:
-        raise OSError(f"could not write the scores in {folder}: {error}") from error
-    finally:
-        for path in temporary.values():
-            with contextlib.suppress(OSError):
-                path.unlink(missing_ok=True)
 
 
 @contextlib.contextmanager

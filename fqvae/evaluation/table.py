@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from fqvae.evaluation.scores import read_evaluation
-from fqvae.training.presets import model_names
+from fqvae.runs.presets import model_names
 
 COLUMNS = {
     "D": "disentanglement",

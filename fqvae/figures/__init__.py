@@ -2,7 +2,7 @@
 
 from fqvae.figures.codes import code_usage, value_histograms
 from fqvae.figures.curves import read_columns, training_curves
-from fqvae.figures.images import reconstructions, traversals
+from fqvae.figures.images import traversals
 from fqvae.figures.matrices import heatmap
 from fqvae.figures.saving import save
 from fqvae.figures.traversal import Traversal, spread_codes, spread_values, traverse, used_codes
@@ -12,7 +12,6 @@ __all__ = [
     "code_usage",
     "heatmap",
     "read_columns",
-    "reconstructions",
     "save",
     "spread_codes",
     "spread_values",

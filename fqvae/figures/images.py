@@ -1,4 +1,4 @@
-"""Figures made of images: reconstructions and latent traversals."""
+"""Figures made of images: latent traversals."""
 
 from __future__ import annotations
 
@@ -21,40 +21,6 @@ _NARROWEST = 1000
 _LABELS = 250  # pixels for the labels on the left
 _LETTER = 9.5  # pixels of a letter of small text, about
 _LINE = 26  # pixels for a line of small text
-
-
-@styled
-def reconstructions(originals: ArrayLike, reconstructed: ArrayLike, *, columns: int = 8) -> Figure:
-    """Images, each above its reconstruction.
-
-    Args:
-        originals, reconstructed: uint8 (images, 3, S, S) both, at least one image.
-        columns: pairs side by side.
-
-    Raises:
-        TypeError, ValueError: another dtype or shape.
-    """
-    pairs = _pictures("originals", originals), _pictures("reconstructed", reconstructed)
-    if pairs[0].shape != pairs[1].shape:
-        raise ValueError(
-            f"reconstructed must have the originals' shape {np.shape(originals)}, but had "
-            f"{np.shape(reconstructed)}"
-        )
-    count, size = len(pairs[0]), _cell(pairs[0])
-    columns = min(columns, count)
-    block = 2 * size + 4 + 2 * _GAP
-    rows = -(-count // columns)
-    figure, axes = canvas(
-        _LABELS + columns * (size + _GAP) - _GAP + _MARGIN, 2 * _MARGIN + rows * block - 2 * _GAP
-    )
-    for row in range(rows):
-        top = _MARGIN + row * block
-        for line, (pictures, name) in enumerate(zip(pairs, ("image", "reconstruction"), strict=True)):
-            y = top + line * (size + 4)
-            _label(axes, y + size / 2, name, color=(INK, MUTED)[line])
-            for column, picture in enumerate(pictures[row * columns : (row + 1) * columns]):
-                _place(axes, picture, _LABELS + column * (size + _GAP), y, size)
-    return figure
 
 
 @styled

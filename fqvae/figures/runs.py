@@ -10,14 +10,13 @@ import torch
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
-from fqvae.evaluation import Encoded, Run
 from fqvae.figures.codes import code_usage, value_histograms
-from fqvae.figures.images import reconstructions, traversals
+from fqvae.figures.images import traversals
 from fqvae.figures.matrices import heatmap
 from fqvae.figures.style import two_decimals
 from fqvae.figures.traversal import spread_codes, spread_values, traverse, used_codes
 from fqvae.metrics import code_usage as count_codes
-from fqvae.models import to_uint8
+from fqvae.runs import Encoded, Run
 
 Evaluation = Mapping[str, Any]  # what `fqvae.evaluation.scores.read_evaluation` returns
 
@@ -63,14 +62,6 @@ def run_traversals(
         original=run.dataset.images(encoded.index[base : base + 1])[0].numpy(),
         caption=_caption(run, encoded, base),
     )
-
-
-def run_reconstructions(run: Run, encoded: Encoded, count: int = 16) -> Figure:
-    """The first `count` of the images with their reconstructions."""
-    device = next(run.model.parameters()).device
-    with torch.no_grad():
-        decoded = to_uint8(run.model.decode(torch.as_tensor(encoded.codes[:count], device=device)))
-    return reconstructions(run.dataset.images(encoded.index[:count]).numpy(), decoded.cpu().numpy())
 
 
 def run_codes(run: Run, encoded: Encoded, evaluation: Evaluation | None = None) -> Figure:

@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import base64
-import contextlib
 import hashlib
 import importlib.resources
-import os
 import string
 from pathlib import Path
 from typing import Any
@@ -15,14 +13,16 @@ import numpy as np
 
 import fqvae
 from fqvae.data import split
-from fqvae.evaluation import Run
-from fqvae.evaluation.scores import read_evaluation
+from fqvae.evaluation import find_evaluation
 from fqvae.figures.curves import read_columns
+from fqvae.files import write_whole
 from fqvae.report.explorer import TooLargeError, explorer_data, pairs, sliders, thumbnails
 from fqvae.report.html import escape, json_block
 from fqvae.report.sample import LITTLE, Sample, draw_sample
 from fqvae.report.sections import curves_section, facts, matrices_section, scores_section, usage_figures
-from fqvae.training.presets import model_name
+from fqvae.runs import Run
+from fqvae.runs.names import CURVES
+from fqvae.runs.presets import model_name
 
 LIMIT = 5_000_000  # bytes of a page
 _RESERVE = 200_000  # of those, for all that is no picture
@@ -42,7 +42,7 @@ def build_report(
 ) -> Path:
     """Write a run's report: one HTML file that loads nothing else, of at most 5 MB.
 
-    It shows the run's scores if `fqvae evaluate` has written them for this checkpoint.
+    It shows the run's scores if `fqvae evaluate` has written them for this checkpoint; else it says why not.
 
     Args:
         run: an open one.
@@ -59,7 +59,7 @@ def build_report(
 
     Raises:
         ValueError: an option out of range; a model that has no codes, because none of its latents changes or
-            they are not finite; a damaged metrics.json or metrics.csv; pictures that do not fit into 5 MB.
+            they are not finite; a damaged metrics.csv; pictures that do not fit into 5 MB.
         OSError: the file cannot be written.
     """
     for name, value, least in (("images", images, 1), ("steps", steps, 2), ("samples", samples, 2)):
@@ -68,9 +68,10 @@ def build_report(
     samples = min(samples, len(split(run.dataset).test))
     if images > samples:
         raise ValueError(f"images must be at most {samples}, the held-out images encoded, but was {images}")
-    evaluation, notice = _evaluation(run)
+    evaluation, missing = find_evaluation(run.folder, run.sha256)
+    notice = escape(f"There are no scores here: {missing}. Then write the report anew.") if missing else ""
     nmi = None if evaluation is None else np.array(evaluation["nmi"])
-    curves = run.folder / "metrics.csv"
+    curves = run.folder / CURVES
     columns = read_columns(curves) if curves.is_file() else {}
     sample = draw_sample(run, samples, seed, nmi, progress)
 
@@ -105,26 +106,9 @@ def build_report(
         raise TooLargeError(
             f"the page would take {len(content):,} bytes, more than {LIMIT:,}: choose fewer images"
         )
-    return _write(Path(out), content)
-
-
-def _evaluation(run: Run) -> tuple[dict[str, Any] | None, str]:
-    """What `fqvae evaluate` wrote for this checkpoint; None and how to get it where it did not."""
-    command = f"<code>fqvae evaluate {escape(str(run.folder))}</code>"
-    try:
-        evaluation = read_evaluation(run.folder)
-    except FileNotFoundError:
-        return (
-            None,
-            f"This run has not been evaluated yet. {command} measures it; then write the report anew.",
-        )
-    if evaluation["checkpoint"]["sha256"] != run.sha256:
-        step = evaluation["checkpoint"]["step"]
-        return None, (
-            f"The scores beside this checkpoint are of another one, at step {step:,}. "
-            f"{command} measures this one; then write the report anew."
-        )
-    return evaluation, ""
+    out = Path(out)
+    write_whole(out, content)
+    return out
 
 
 def _over(sample: Sample) -> str:
@@ -170,17 +154,3 @@ def _footer(run: Run, lossless: bool) -> str:
 
 def _read(name: str) -> str:
     return (_FILES / name).read_text(encoding="utf-8")
-
-
-def _write(out: Path, content: bytes) -> Path:
-    temporary = out.with_name(f"{out.name}.{os.getpid()}.tmp")
-    try:
-        out.parent.mkdir(parents=True, exist_ok=True)
-        temporary.write_bytes(content)
-        os.replace(temporary, out)
-    except OSError as error:
-        raise OSError(f"could not write {out}: {error}") from error
-    finally:
-        with contextlib.suppress(OSError):
-            temporary.unlink(missing_ok=True)
-    return out

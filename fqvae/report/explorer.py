@@ -10,12 +10,12 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from fqvae.evaluation import Run
 from fqvae.figures.runs import readable
 from fqvae.figures.traversal import spread_codes, spread_values, traverse
 from fqvae.models.autoencoder import to_uint8
 from fqvae.report.html import escape
 from fqvae.report.sample import Sample, value_text
+from fqvae.runs import Run
 
 # WebP's settings, in the order in which they are tried until the sheets fit.
 _QUALITIES = (None, 95, 90, 80, 65, 50)  # None: without loss

@@ -7,11 +7,11 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from fqvae.evaluation import Run, encode, held_out
 from fqvae.figures.runs import code_values, readable
 from fqvae.figures.style import two_decimals
 from fqvae.figures.traversal import used_codes
 from fqvae.metrics import CodeUsage, code_usage, latent_nmi
+from fqvae.runs import Run, encode, held_out
 
 LITTLE = 0.05  # a latent with less of every factor is named after none
 

@@ -7,9 +7,9 @@ from typing import Any
 
 import numpy as np
 
-from fqvae.evaluation import Run
 from fqvae.report.html import bars, curve, escape, matrix
 from fqvae.report.sample import Sample, value_text
+from fqvae.runs import Run
 
 _NAMES = {
     "ae": "AE",

@@ -25,8 +25,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from fqvae.models.config import ConfigError
-from fqvae.training.config import RunConfig, build, did_you_mean, differences
-from fqvae.training.presets import load_preset
+from fqvae.runs.config import RunConfig, differences
+from fqvae.runs.keys import build, did_you_mean
+from fqvae.runs.presets import load_preset
 
 if TYPE_CHECKING:
     from fqvae.evaluation.scores import Options

@@ -11,16 +11,17 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from fqvae.models.config import ConfigError
+from fqvae.runs.checkpoint import CheckpointError, read_checkpoint
+from fqvae.runs.config import RunConfig, differences
+from fqvae.runs.names import CHECKPOINT, CURVES, PICTURE
+from fqvae.runs.presets import load_preset
 from fqvae.sweep.file import Sweep
-from fqvae.training.checkpoint import FILE, CheckpointError, read_checkpoint
-from fqvae.training.config import RunConfig, differences
-from fqvae.training.presets import load_preset
 
 if TYPE_CHECKING:
     from fqvae.evaluation.scores import Options
 
 # What a run that was killed before its first checkpoint leaves: nothing in it is worth keeping.
-_LEFTOVERS = ("config.*", "metrics.*", "hparams.yaml", "events.out.tfevents.*", f"{FILE}.*.tmp")
+_LEFTOVERS = ("config.*", "metrics.*", "hparams.yaml", "events.out.tfevents.*", "*.tmp")
 
 
 @dataclass(frozen=True)
@@ -64,7 +65,7 @@ def steps_trained(job: Job) -> int | None:
 
     Raises CheckpointError for a damaged one, ConfigError for one of another configuration.
     """
-    if not (job.folder / FILE).exists():
+    if not (job.folder / CHECKPOINT).exists():
         return None
     checkpoint = read_checkpoint(job.folder)
     if different := differences(job.config, checkpoint.config):
@@ -88,7 +89,7 @@ def train_words(job: Job) -> list[str] | None:
     The picture is the last that a run writes: without it `fqvae train --resume` makes it, and nothing else.
     """
     step = steps_trained(job)
-    if step == job.config.steps and (job.folder / "reconstructions.png").exists():
+    if step == job.config.steps and (job.folder / PICTURE).exists():
         return None
     return [*job.words, "--out" if step is None else "--resume", str(job.folder)]
 
@@ -103,7 +104,7 @@ def clear_leftovers(job: Job) -> None:
 
     Raises FileExistsError if there is anything that no such run has left; then nothing is removed.
     """
-    if (job.folder / FILE).exists() or not job.folder.exists():
+    if (job.folder / CHECKPOINT).exists() or not job.folder.exists():
         return
     files = list(job.folder.iterdir()) if job.folder.is_dir() else [job.folder]
     for file in files:
@@ -116,7 +117,7 @@ def clear_leftovers(job: Job) -> None:
 def steps_logged(job: Job) -> int:
     """The step of the last row of metrics.csv: how far a run that is under way has come."""
     try:
-        with open(job.folder / "metrics.csv", encoding="utf-8", newline="") as file:
+        with open(job.folder / CURVES, encoding="utf-8", newline="") as file:
             rows = [row[0] for row in csv.reader(file) if row]
         return int(rows[-1])
     except (OSError, ValueError, IndexError):  # not there yet, or only its heading

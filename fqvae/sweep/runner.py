@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import fcntl
 import os
 import shlex
 import signal
@@ -13,8 +12,9 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import IO, Any, BinaryIO
+from typing import BinaryIO
 
+from fqvae.files import lock
 from fqvae.sweep.file import LOCK
 from fqvae.sweep.plan import Job
 from fqvae.sweep.progress import Progress
@@ -125,23 +125,14 @@ def _begin(
         outcomes.append(Outcome(job, str(error)))
         progress.ended(job, str(error), 0.0)
         return
-    if not _lock(log):
+    if not lock(log):
         progress.note(f"{job.title}: waiting for a process of an earlier sweep to end")
-        while not _lock(log):
+        while not lock(log):
             if interrupts:
                 log.close()
                 return
             time.sleep(_PAUSE)
     running.append(_Running(job, stages(job), log))
-
-
-def _lock(file: IO[Any]) -> bool:
-    """Take an open file's lock, which its other holders keep as long as they have it open."""
-    try:
-        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        return False
-    return True
 
 
 def _next_stage(run: _Running, environment: dict[str, str]) -> Outcome | None:
@@ -211,7 +202,7 @@ def locked(folder: Path) -> Iterator[None]:
     """Make a sweep's folder and hold it: no second sweep may work in it. Raises BlockingIOError, OSError."""
     folder.mkdir(parents=True, exist_ok=True)
     with open(folder / LOCK, "w", encoding="utf-8") as file:
-        if not _lock(file):
+        if not lock(file):
             raise BlockingIOError(f"{folder} is in use by another sweep that is running now")
         yield
 

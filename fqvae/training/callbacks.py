@@ -13,7 +13,7 @@ from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.callbacks import TQDMProgressBar
 from torch import Tensor
 
-from fqvae.training.checkpoint import read_plain, write_plain
+from fqvae.runs.checkpoint import read_plain, write_plain
 from fqvae.training.module import NonFiniteError, Training
 
 

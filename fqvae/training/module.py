@@ -15,8 +15,9 @@ from torch import Tensor, nn
 from fqvae.data import FactorDataset
 from fqvae.models.autoencoder import Autoencoder, to_float
 from fqvae.models.networks import build_discriminator, initialise
-from fqvae.training.checkpoint import FORMAT, check_sizes
-from fqvae.training.config import RunConfig, to_flat
+from fqvae.runs.checkpoint import FORMAT, check_sizes
+from fqvae.runs.config import RunConfig
+from fqvae.runs.keys import to_flat
 from fqvae.training.counters import Batches, cosine, derive_seed
 from fqvae.training.fast import Fast
 from fqvae.training.step import Place, compute_losses

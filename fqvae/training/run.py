@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import fcntl
 import logging
 import os
 import sys
@@ -13,22 +12,19 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal, get_args
 
-import numpy as np
 import torch
 import yaml
 from lightning.pytorch import Trainer
 from lightning.pytorch.loggers import Logger, TensorBoardLogger
 from lightning.pytorch.strategies import DDPStrategy
-from numpy.typing import NDArray
-from PIL import Image
-from torch import Tensor
 
 from fqvae.data import FactorDataset, split
-from fqvae.models.autoencoder import Autoencoder, to_float, to_uint8
+from fqvae.files import lock, write_whole
+from fqvae.runs import CheckpointError, RunConfig, encode, open_data, open_run, read_checkpoint, to_flat
+from fqvae.runs.config import differences
+from fqvae.runs.names import CHECKPOINT, CONFIG, CURVES, PICTURE
+from fqvae.runs.picture import write_reconstructions
 from fqvae.training.callbacks import Checkpoints, SafeCheckpointIO, StepBar
-from fqvae.training.checkpoint import FILE, CheckpointError, load, read_checkpoint
-from fqvae.training.config import RunConfig, differences, to_flat
-from fqvae.training.data import open_data
 from fqvae.training.fast import FastMode, choose_fast
 from fqvae.training.loggers import CsvFile
 from fqvae.training.module import Training
@@ -107,7 +103,7 @@ def train(
             precision="bf16-mixed" if module.fast.bfloat16 else "32-true",
             max_epochs=1,
             logger=_loggers(folder, start),
-            callbacks=[Checkpoints(folder / FILE), *([StepBar(refresh_rate=10)] if bar else [])],
+            callbacks=[Checkpoints(folder / CHECKPOINT), *([StepBar(refresh_rate=10)] if bar else [])],
             plugins=[SafeCheckpointIO()],
             enable_progress_bar=bar,
             enable_checkpointing=False,
@@ -120,46 +116,11 @@ def train(
     finished = max(module.step, start) == config.steps
     losses = dict(module.last_losses)
     if finished and rank == 0:
-        model = load(folder, device="cuda" if cuda else "cpu")
+        run = open_run(folder, device="cuda" if cuda else "cpu", dataset=dataset)
         held_out = split(dataset).valid[:1024]
-        losses["held_out"] = reconstruction_error(model, dataset, held_out)
-        _write_picture(model, dataset.images(held_out[:16]), folder / "reconstructions.png")
+        losses["held_out"] = encode(run, held_out).error
+        write_reconstructions(run, held_out[:16], folder / PICTURE)
     return Outcome(folder, max(module.step, start), finished, losses)
-
-
-@torch.no_grad()
-def reconstruction_error(
-    model: Autoencoder, dataset: FactorDataset, index: NDArray[np.int64], batch_size: int = 256
-) -> float:
-    """Mean squared error of the images as their codes describe them, nothing drawn, `to_float`'s units."""
-    device = next(model.parameters()).device
-    total = 0.0
-    for start in range(0, len(index), batch_size):
-        images = to_float(dataset.images(index[start : start + batch_size]).to(device))
-        total += (model(images) - images).square().sum(dtype=torch.float64).item()
-    return total / (len(index) * 3 * model.image_size**2)
-
-
-def picture(images: Tensor, reconstructions: Tensor, columns: int = 8) -> Tensor:
-    """A grid of images, each above its reconstruction: (count, 3, S, S) both, to (H, W, 3), all uint8."""
-    count, channels, size, _ = images.shape
-    pairs = torch.stack([images, reconstructions], 1)  # (count, 2, 3, S, S)
-    rows = -(-count // columns)
-    grid = torch.full((rows * columns, 2, channels, size + 2, size + 2), 255, dtype=torch.uint8)
-    grid[:count, :, :, 1:-1, 1:-1] = pairs
-    grid = grid.view(rows, columns, 2, channels, size + 2, size + 2).permute(0, 2, 4, 1, 5, 3)
-    return grid.reshape(rows * 2 * (size + 2), columns * (size + 2), channels)
-
-
-@torch.no_grad()
-def _write_picture(model: Autoencoder, images: Tensor, path: Path) -> None:
-    reconstructions = to_uint8(model(images.to(next(model.parameters()).device))).cpu()
-    grid = picture(images, reconstructions)
-    scale = max(1, 96 // model.image_size)
-    image = Image.fromarray(grid.repeat_interleave(scale, 0).repeat_interleave(scale, 1).numpy())
-    temporary = path.with_suffix(".tmp")
-    image.save(temporary, format="PNG")
-    os.replace(temporary, path)
 
 
 def _resume_step(folder: Path, config: RunConfig) -> int:
@@ -173,7 +134,7 @@ def _resume_step(folder: Path, config: RunConfig) -> int:
 
 
 def _check_free(folder: Path) -> None:
-    if (folder / FILE).exists():
+    if (folder / CHECKPOINT).exists():
         raise FileExistsError(f"{folder} is in use; resume the run that is there, or name another folder")
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
         raise FileExistsError(f"{folder} is no empty folder, and has no run to resume; name another one")
@@ -185,17 +146,11 @@ def _claimed(folder: Path, config: RunConfig, resume: bool) -> Iterator[None]:
     folder.mkdir(parents=True, exist_ok=True)
     descriptor = os.open(folder, os.O_RDONLY)
     try:
-        try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            raise FileExistsError(f"{folder} is in use by a run that is going on") from None
-        except OSError:
-            pass  # a file system without locks
+        if not lock(descriptor):
+            raise FileExistsError(f"{folder} is in use by a run that is going on")
         if not resume:
             _check_free(folder)
-        temporary = folder / "config.tmp"
-        temporary.write_text(yaml.safe_dump(to_flat(config), sort_keys=False), encoding="utf-8")
-        os.replace(temporary, folder / "config.yaml")
+        write_whole(folder / CONFIG, yaml.safe_dump(to_flat(config), sort_keys=False))
         yield
     finally:
         os.close(descriptor)
@@ -203,7 +158,7 @@ def _claimed(folder: Path, config: RunConfig, resume: bool) -> Iterator[None]:
 
 def _fit(trainer: Trainer, module: Training, folder: Path, resume: bool) -> None:
     try:
-        trainer.fit(module, ckpt_path=folder / FILE if resume else None)
+        trainer.fit(module, ckpt_path=folder / CHECKPOINT if resume else None)
     except OSError as error:
         if error.errno is not None and error.filename is None:
             error.filename = str(folder)  # a full disk, say, is reported without a name
@@ -212,7 +167,7 @@ def _fit(trainer: Trainer, module: Training, folder: Path, resume: bool) -> None
 
 def _loggers(folder: Path, step: int) -> list[Logger]:
     board = TensorBoardLogger(folder, name="", version="", purge_step=step + 1)
-    return [CsvFile(folder / "metrics.csv", step), board]
+    return [CsvFile(folder / CURVES, step), board]
 
 
 @contextlib.contextmanager

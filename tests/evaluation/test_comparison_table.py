@@ -8,8 +8,8 @@ import pytest
 
 from fqvae.evaluation import comparison
 from fqvae.evaluation.table import scores_text
-from fqvae.training.config import to_flat
-from fqvae.training.presets import load_preset
+from fqvae.runs import to_flat
+from fqvae.runs.presets import load_preset
 
 PAPER = ["disentanglement", "completeness", "informativeness", "infom", "infoc", "infoe", "mse"]
 

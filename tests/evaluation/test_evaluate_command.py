@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 import torch
 
-import fqvae.evaluation.encoding as encoding_module
 import fqvae.evaluation.scores as scores_module
+import fqvae.runs.run as run_module
 from fqvae.cli import main
 from fqvae.evaluation import read_evaluation
 
@@ -18,7 +18,7 @@ SMALL = ["--train", "16", "--test", "8", "--classifier", "histogram", "--jobs", 
 def blobs(monkeypatch):
     from blobset import BlobSet
 
-    monkeypatch.setattr(encoding_module, "open_data", lambda data, root: BlobSet())
+    monkeypatch.setattr(run_module, "open_data", lambda data, root: BlobSet())
 
 
 @pytest.fixture
@@ -132,7 +132,7 @@ def test_interrupted(copy_of, monkeypatch, capsys):
 
 def test_options_reach_the_evaluation(copy_of, monkeypatch):
     folder, seen = copy_of("factorqvae"), []
-    monkeypatch.setattr(encoding_module, "open_data", lambda data, root: seen.append(root))
+    monkeypatch.setattr(run_module, "open_data", lambda data, root: seen.append(root))
 
     def stop(run, **options):
         seen.append(options)

@@ -9,8 +9,8 @@ import pytest
 import torch
 
 import fqvae.evaluation.scores as scores_module
-from fqvae.evaluation import Evaluation, Options, evaluate, open_run, read_evaluation, write_evaluation
-from fqvae.training.config import to_flat
+from fqvae.evaluation import Evaluation, Options, evaluate, read_evaluation, write_evaluation
+from fqvae.runs import open_run, to_flat
 
 FILES = ("metrics.json", "importance.csv", "nmi.csv")
 
@@ -163,7 +163,7 @@ def test_old_results_stay_when_an_evaluation_fails(blob_run, monkeypatch):
 
     with monkeypatch.context() as patch:
         patch.setattr(os, "replace", full)
-        with pytest.raises(OSError, match=r"could not write the scores in .*No space left"):
+        with pytest.raises(OSError, match=r"could not write .*kept: No space left"):
             write_evaluation(run, made_up(shift=1.0))
     assert unchanged()
     write_evaluation(run, made_up(shift=1.0))

@@ -11,8 +11,9 @@ import fqvae
 import fqvae.evaluation.scores as scores_module
 from fqvae import metrics
 from fqvae.data import split
-from fqvae.evaluation import Run, evaluate, held_out, open_run
+from fqvae.evaluation import evaluate
 from fqvae.models.autoencoder import to_float
+from fqvae.runs import Run, held_out, open_run
 
 SMALL = {"train": 16, "test": 8, "classifier": "histogram"}
 

@@ -8,7 +8,8 @@ import torch
 
 import fqvae
 from fqvae.data import split
-from fqvae.evaluation import encode, encode_codes, held_out, open_run, ordered_codes
+from fqvae.evaluation import ordered_codes
+from fqvae.runs import encode, encode_codes, held_out, open_run
 
 
 def test_a_seeded_sample_of_the_test_split():

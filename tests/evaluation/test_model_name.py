@@ -2,7 +2,7 @@
 
 import pytest
 
-from fqvae.training.presets import load_preset, model_name, model_names, preset_names
+from fqvae.runs.presets import load_preset, model_name, model_names, preset_names
 
 SHARED = ["model.latent.codebooks=shared", "model.latent.init=normal"]
 

@@ -6,9 +6,9 @@ import numpy as np
 import torch
 
 from fqvae.models import Autoencoder
-from fqvae.training.checkpoint import FORMAT, write_plain
-from fqvae.training.config import to_flat
-from fqvae.training.presets import load_preset
+from fqvae.runs import to_flat
+from fqvae.runs.checkpoint import FORMAT, write_plain
+from fqvae.runs.presets import load_preset
 
 SETTINGS = ["model.network.channels=4", "model.network.hidden=16", "model.latent.size=3"]
 VECTORS = ["model.latent.kind=vector", "model.latent.dimension=2"]

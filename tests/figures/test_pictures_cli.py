@@ -5,13 +5,15 @@ import json
 import numpy as np
 import pytest
 from picture_runs import VECTORS, evaluation, write_run
+from PIL import Image
 
 pytest.importorskip("matplotlib")
 
 from fqvae.cli import main
-from fqvae.evaluation import encode, held_out, open_run
 from fqvae.figures import runs
 from fqvae.models import to_uint8
+from fqvae.runs import encode, held_out, open_run
+from fqvae.runs.picture import write_reconstructions
 
 
 def files(*stems):
@@ -27,7 +29,7 @@ def evaluated(tmp_path, monkeypatch):
     """A run with a metrics.json, as `read_evaluation` gives it."""
     run = write_run(tmp_path / "run")
     found = evaluation(run)
-    monkeypatch.setattr("fqvae.evaluation.read_evaluation", lambda folder: found)
+    monkeypatch.setattr("fqvae.evaluation.scores.read_evaluation", lambda folder: found)
     return run, found
 
 
@@ -50,12 +52,16 @@ def test_the_three_commands(tmp_path, monkeypatch, capsys):
     ):
         assert main(command) == 0
         *printed, left_out = capsys.readouterr().out.splitlines()
-        assert printed == [f"run/pictures/{stem}.{suffix}" for stem in stems for suffix in ("png", "svg")]
+        assert printed == [
+            f"run/pictures/{stem}.{suffix}"
+            for stem in stems
+            for suffix in (("png",) if stem == "reconstructions" else ("png", "svg"))
+        ]
         assert left_out.startswith(f"left out: {missing}")
         assert "there is no run/metrics.json" in left_out and "fqvae evaluate run" in left_out
-    assert names(run / "pictures") == files(
-        "traversal-0", "traversal-30", "reconstructions", "codes", "training"
-    )
+    assert names(run / "pictures") == files("traversal-0", "traversal-30", "codes", "training") | {
+        "reconstructions.png"
+    }
 
     assert main(["plot", "run", "--out", "else/where"]) == 0
     assert names(tmp_path / "else" / "where") == files("training")
@@ -67,7 +73,7 @@ def test_the_image_is_the_one_of_that_number(tmp_path, monkeypatch):
 
     def record(run, encoded, base, *rest):
         moved.append((encoded.index[base], len(encoded.index)))
-        return runs.run_reconstructions(run, encoded, 1)
+        return runs.run_codes(run, encoded)
 
     monkeypatch.setattr(runs, "run_traversals", record)
     for image in (0, 4, 5, 30):
@@ -154,14 +160,15 @@ def test_code_figures_name_the_factors(tmp_path):
 def test_reconstructions_of_a_run(tmp_path):
     run = open_run(write_run(tmp_path / "run"))
     index = held_out(run.dataset, 3)
-    figure = runs.run_reconstructions(run, encode(run, index))
-    images = [image.get_array() for image in figure.axes[0].images]
+    write_reconstructions(run, index, tmp_path / "pairs.png")
+    with Image.open(tmp_path / "pairs.png") as file:
+        shown = np.asarray(file)[1::3, 1::3]  # 32 pixels and two of the frame, each three times as large
     originals = run.dataset.images(index)
-    assert len(images) == 6
-    for given, shown in zip(originals, images[:3], strict=True):
-        np.testing.assert_array_equal(shown, given.permute(1, 2, 0).numpy())
-    for given, shown in zip(to_uint8(run.model(originals)), images[3:], strict=True):
-        assert np.abs(shown.astype(int) - given.permute(1, 2, 0).numpy()).max() <= 1
+    for column, (given, made) in enumerate(zip(originals, to_uint8(run.model(originals)), strict=True)):
+        across = slice(34 * column, 34 * column + 34)
+        np.testing.assert_array_equal(shown[1:33, across][:, 1:33], given.permute(1, 2, 0).numpy())
+        below = shown[35:67, across][:, 1:33]
+        assert np.abs(below.astype(int) - made.permute(1, 2, 0).numpy()).max() <= 1
 
 
 @pytest.mark.parametrize(

@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from fqvae.models import Autoencoder, to_float, to_uint8
-from fqvae.training import load_preset, model_names
+from fqvae.runs import load_preset, model_names
 
 CONTINUOUS = ("ae", "bioae", "vae", "factorvae")
 

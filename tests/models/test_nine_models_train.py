@@ -10,7 +10,7 @@ import pytest
 
 from fqvae.data import RayShapes, split
 from fqvae.models import to_float
-from fqvae.training import load_preset, model_names
+from fqvae.runs import load_preset, model_names
 
 pytest.importorskip("lightning")
 

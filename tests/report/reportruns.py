@@ -10,10 +10,10 @@ sys.path.append(str(pathlib.Path(__file__).parents[1] / "training"))
 from blobruns import tiny
 from blobset import BlobSet
 
-from fqvae.evaluation import open_run
 from fqvae.models.autoencoder import Autoencoder
-from fqvae.training.checkpoint import FILE, FORMAT, write_plain
-from fqvae.training.config import to_flat
+from fqvae.runs import open_run, to_flat
+from fqvae.runs.checkpoint import FORMAT, write_plain
+from fqvae.runs.names import CHECKPOINT
 
 METRICS = "step,loss,reconstruction,kl,temperature\n1,0.5,0.4,nan,1.0\n10,0.25,0.002,0.75,0.5\n"
 
@@ -32,6 +32,6 @@ def make_run(folder, model="factorqvae", *overrides, dataset=None, change=None):
     folder.mkdir(parents=True, exist_ok=True)
     state = {f"autoencoder.{name}": value for name, value in autoencoder.state_dict().items()}
     header = {"format": FORMAT, "config": to_flat(config), "step": 12}
-    write_plain({"fqvae": header, "state_dict": state}, folder / FILE)
+    write_plain({"fqvae": header, "state_dict": state}, folder / CHECKPOINT)
     (folder / "metrics.csv").write_text(METRICS)
     return open_run(folder, dataset=dataset or BlobSet())

@@ -9,8 +9,8 @@ import yaml
 
 from fqvae.cli import main
 from fqvae.models import ConfigError
+from fqvae.runs import load_preset, model_names, preset_names
 from fqvae.sweep import plan, read_sweep, sweep_names
-from fqvae.training import load_preset, model_names, preset_names
 
 GOOD = {
     "preset": "smoke",

@@ -9,7 +9,7 @@ import time
 
 import pytest
 
-from fqvae.training.checkpoint import read_checkpoint
+from fqvae.runs.checkpoint import read_checkpoint
 
 pytest.importorskip("lightning")
 

@@ -6,10 +6,10 @@ import pytest
 
 from fqvae.cli import main
 from fqvae.models import ConfigError
+from fqvae.runs import to_flat
+from fqvae.runs.checkpoint import CheckpointError, write_plain
 from fqvae.sweep import plan, read_sweep
 from fqvae.sweep.plan import check_unchanged, clear_leftovers, evaluate_words, steps_logged, train_words
-from fqvae.training import to_flat
-from fqvae.training.checkpoint import CheckpointError, write_plain
 
 TEXT = """
 preset: smoke

@@ -14,10 +14,10 @@ import time
 
 import pytest
 
+from fqvae.runs import load_preset
 from fqvae.sweep import Job
 from fqvae.sweep.progress import Progress
 from fqvae.sweep.runner import locked, run_jobs, share_of_threads
-from fqvae.training import load_preset
 
 CONFIG = load_preset("smoke", "ae")
 
@@ -170,7 +170,7 @@ SWEEP = """
     from fqvae.sweep import Job
     from fqvae.sweep.progress import Progress
     from fqvae.sweep.runner import run_jobs
-    from fqvae.training import load_preset
+    from fqvae.runs import load_preset
 
     folder = pathlib.Path({folder!r})
     child = [sys.executable, "-c", {child!r}, str(folder)]

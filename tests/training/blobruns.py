@@ -6,8 +6,8 @@ import sys
 
 from blobset import BlobSet
 
-from fqvae.training.config import to_flat
-from fqvae.training.presets import load_preset
+from fqvae.runs import to_flat
+from fqvae.runs.presets import load_preset
 
 TINY = [
     "data.name=blobs",

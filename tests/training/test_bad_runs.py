@@ -10,8 +10,8 @@ import torch
 from blobruns import run, tiny
 from blobset import BlobSet
 
-from fqvae.training import CheckpointError, read_checkpoint
-from fqvae.training.checkpoint import write_plain
+from fqvae.runs import CheckpointError, read_checkpoint
+from fqvae.runs.checkpoint import write_plain
 
 pytest.importorskip("lightning")
 

@@ -9,8 +9,8 @@ import torch
 
 import fqvae
 from fqvae.models import Autoencoder
-from fqvae.training import CheckpointError, RunConfig, from_flat, load_preset, read_checkpoint, to_flat
-from fqvae.training.checkpoint import FORMAT, write_plain
+from fqvae.runs import CheckpointError, RunConfig, from_flat, load_preset, read_checkpoint, to_flat
+from fqvae.runs.checkpoint import FORMAT, write_plain
 
 CONFIG = load_preset("smoke", "qvae", ["model.network.channels=4", "data.size=16", "model.latent.size=3"])
 

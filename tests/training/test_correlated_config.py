@@ -6,12 +6,11 @@ from scipy import stats
 
 import fqvae.training.run
 from fqvae.data import RayShapes, split
-from fqvae.evaluation import open_run
 from fqvae.models import Autoencoder, ConfigError
+from fqvae.runs import from_flat, load_preset, open_run, to_flat
+from fqvae.runs.checkpoint import read_checkpoint, write_plain
+from fqvae.runs.data import open_data
 from fqvae.sweep import plan, read_sweep
-from fqvae.training import from_flat, load_preset, to_flat
-from fqvae.training.checkpoint import read_checkpoint, write_plain
-from fqvae.training.data import open_data
 
 WALL, OBJECT, SCALE, SHAPE = (
     RayShapes.factor_names.index(name) for name in ("wall_hue", "object_hue", "scale", "shape")

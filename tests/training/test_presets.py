@@ -5,7 +5,7 @@ import dataclasses
 import pytest
 
 from fqvae.models import ConfigError, LatentConfig, ModelConfig, NetworkConfig
-from fqvae.training import RunConfig, from_flat, load_preset, model_names, preset_names, to_flat
+from fqvae.runs import RunConfig, from_flat, load_preset, model_names, preset_names, to_flat
 
 SETS = {"shapes3d": 12, "isaac3d": 18, "mpi3d_complex": 14}
 # Weights by model: on Shapes3D, Isaac3D, MPI3D-Complex.

@@ -16,7 +16,7 @@ from blobset import BlobSet
 from PIL import Image
 
 import fqvae
-from fqvae.training import CheckpointError, load_preset, model_names, read_checkpoint
+from fqvae.runs import CheckpointError, load_preset, model_names, read_checkpoint
 
 pytest.importorskip("lightning")
 

@@ -9,7 +9,7 @@ import torch.nn.functional as F
 from fqvae.models import Autoencoder, Noise
 from fqvae.models.networks import build_discriminator, initialise
 from fqvae.models.total_correlation import draw_permutations, permute_latents
-from fqvae.training import load_preset
+from fqvae.runs import load_preset
 from fqvae.training.counters import derive_seed
 from fqvae.training.step import Place, compute_losses
 from fqvae_kernels import gumbel_noise

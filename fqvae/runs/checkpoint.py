@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
-import os
 import zipfile
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -14,12 +12,13 @@ import torch
 from torch import Tensor
 from torch.optim import Optimizer
 
+from fqvae.files import write_whole
 from fqvae.models.autoencoder import Autoencoder
 from fqvae.models.config import ConfigError
-from fqvae.training.config import RunConfig, from_flat
+from fqvae.runs.config import RunConfig, from_flat
+from fqvae.runs.names import CHECKPOINT
 
 FORMAT = 1
-FILE = "last.ckpt"  # in a run's folder
 
 
 class CheckpointError(ValueError):
@@ -39,10 +38,10 @@ class Checkpoint:
 def checkpoint_path(run_or_checkpoint: str | Path) -> Path:
     """The checkpoint file of a run's folder; a file is taken as it is. Raises FileNotFoundError."""
     path = Path(run_or_checkpoint)
-    file = path / FILE if path.is_dir() else path
+    file = path / CHECKPOINT if path.is_dir() else path
     if not file.is_file():
         raise FileNotFoundError(
-            f"there is no checkpoint {FILE} in the folder {path}"
+            f"there is no checkpoint {CHECKPOINT} in the folder {path}"
             if path.is_dir()
             else f"there is no run or checkpoint {path}"
         )
@@ -122,26 +121,8 @@ def read_plain(path: str | Path) -> dict[str, Any]:
 
 
 def write_plain(content: dict[str, Any], path: str | Path) -> None:
-    """Write beside the path, then rename: the file is the old or the new one, whole, whatever happens.
-
-    Raises OSError if it cannot be written.
-    """
-    path = Path(path)
-    temporary = path.with_name(f"{path.name}.{os.getpid()}.tmp")
-    try:
-        with open(temporary, "wb") as file:
-            torch.save(content, file)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(temporary, path)
-    except BaseException as error:
-        with contextlib.suppress(OSError):
-            temporary.unlink(missing_ok=True)
-        # PyTorch's own error hides the one that says why.
-        reason = error.__context__ if isinstance(error, RuntimeError) and error.__context__ else error
-        if isinstance(error, OSError | RuntimeError):
-            raise OSError(f"could not write {path}, what was there is kept: {reason}") from error
-        raise
+    """Write a file of tensors and plain values, whole or not at all. Raises OSError."""
+    write_whole(path, lambda file: torch.save(content, file))
 
 
 def load(run_or_checkpoint: str | Path, *, device: torch.device | str = "cpu") -> Autoencoder:

@@ -11,7 +11,8 @@ from collections.abc import Iterable
 from typing import Any
 
 from fqvae.models.config import ConfigError
-from fqvae.training.config import RunConfig, check_keys, did_you_mean, from_flat
+from fqvae.runs.config import RunConfig, check_keys, from_flat
+from fqvae.runs.keys import did_you_mean
 
 _FOLDER = importlib.resources.files("fqvae") / "configs"
 _SHARED = ("models", "paper")  # not presets by themselves

@@ -1,52 +1,24 @@
-"""A run's model and data, and the codes that it gives to held-out images."""
+"""The codes that a run's model gives to images, and how well it reconstructs them."""
 
 from __future__ import annotations
 
-import hashlib
 import sys
 from collections.abc import Iterator
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TypeAlias
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
-from tqdm import tqdm
 
 from fqvae.data import FactorDataset, split
-from fqvae.metrics import code_ranks
-from fqvae.models.autoencoder import Autoencoder, to_float
-from fqvae.training.checkpoint import build_model, checkpoint_path, read_checkpoint
-from fqvae.training.config import RunConfig
-from fqvae.training.data import open_data
+from fqvae.models.autoencoder import to_float
+from fqvae.runs.run import Run
 
 # int64 indices of a discrete model, float32 numbers of another; (samples, latents).
 Codes: TypeAlias = NDArray[np.int64] | NDArray[np.float32]
-
-
-@dataclass(frozen=True, eq=False)
-class Run:
-    """A run's folder, or a single checkpoint, opened.
-
-    folder: where results belong. checkpoint: the file, and its SHA-256 as hexadecimal digits. step: the steps
-    that it was trained.
-    """
-
-    folder: Path
-    checkpoint: Path
-    sha256: str
-    step: int
-    config: RunConfig
-    model: Autoencoder
-    dataset: FactorDataset
-
-    @property
-    def discrete(self) -> bool:
-        """Whether its latents are codes of a codebook."""
-        return self.model.latent.discrete
 
 
 @dataclass(frozen=True, eq=False)
@@ -62,44 +34,6 @@ class Encoded:
     factors: NDArray[np.int64]
     codes: Codes
     error: float
-
-
-def open_run(
-    run_or_checkpoint: str | Path,
-    *,
-    device: torch.device | str = "cpu",
-    root: str | Path | None = None,
-    dataset: FactorDataset | None = None,
-) -> Run:
-    """Open a run.
-
-    Args:
-        run_or_checkpoint: a run's folder, or a checkpoint file.
-        device: of the model; "auto" is CUDA where there is one.
-        root: where the images are now, if not where the run's configuration says.
-        dataset: opened already; by default the one that the configuration names.
-
-    Raises:
-        FileNotFoundError: no such run, or no checkpoint in it. CheckpointError: a damaged one.
-        ValueError: a CUDA device where there is none.
-        Errors of `open_dataset`.
-    """
-    if device == "auto":
-        device = "cuda" if torch.cuda.is_available() else "cpu"
-    elif torch.device(device).type == "cuda" and not torch.cuda.is_available():
-        raise ValueError(f"device was {str(device)!r}, but PyTorch finds no CUDA device here")
-    path = checkpoint_path(run_or_checkpoint)
-    checkpoint = read_checkpoint(path)
-    config = checkpoint.config
-    if dataset is None:
-        dataset = open_data(config.data, root)
-    model = build_model(checkpoint).to(device)
-    return Run(path.parent, path, sha256(path), checkpoint.step, config, model, dataset)
-
-
-def sha256(path: Path) -> str:
-    """The SHA-256 of a file, as hexadecimal digits."""
-    return hashlib.sha256(path.read_bytes()).hexdigest()
 
 
 def held_out(dataset: FactorDataset, count: int, seed: int = 0) -> NDArray[np.int64]:
@@ -154,6 +88,8 @@ def _batches(
     run: Run, index: NDArray[np.int64], batch_size: int, progress: bool
 ) -> Iterator[tuple[Tensor, Tensor]]:
     """Images in the units of `to_float` and their codes, on the model's device."""
+    from tqdm import tqdm  # from the extra `train`: a model loads without it
+
     device = next(run.model.parameters()).device
     starts = range(0, len(index), batch_size)
     for start in tqdm(starts, "encoding", disable=not progress, file=sys.stderr, leave=False):
@@ -171,14 +107,3 @@ def _float32() -> AbstractContextManager[None]:
         enabled=True, deterministic=True, allow_tf32=False
     )
     return context
-
-
-def ordered_codes(run: Run, codes: Codes) -> Codes:
-    """Codes as metrics want them: discrete ones by their rank among the codebook's values.
-
-    An index has no order, and trees read order. Codes that are vectors have none either and stay indices.
-    """
-    if not run.discrete or run.config.model.latent.kind == "vector":
-        return codes
-    codebook: Tensor = run.model.latent.get_parameter("codebook")
-    return code_ranks(codes, codebook.detach().cpu())

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from fqvae.data import FactorDataset, open_dataset
-from fqvae.training.config import DataConfig
+from fqvae.runs.config import DataConfig
 
 
 def open_data(data: DataConfig, root: str | Path | None = None) -> FactorDataset:
