@@ -10,7 +10,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from fqvae.data.factors import FactorDataset, nearest
+from fqvae.data.factors import FactorDataset, ImageDataset, has_full_grid, nearest
 from fqvae.data.isaac3d import Isaac3D
 from fqvae.data.mpi3d import MPI3DComplex
 from fqvae.data.rayshapes import RayShapes
@@ -19,11 +19,13 @@ from fqvae.data.splits import Splits, split
 
 __all__ = [
     "FactorDataset",
+    "ImageDataset",
     "Isaac3D",
     "MPI3DComplex",
     "RayShapes",
     "Shapes3D",
     "Splits",
+    "has_full_grid",
     "open_dataset",
     "split",
 ]

@@ -5,7 +5,7 @@ from __future__ import annotations
 import difflib
 import math
 from collections.abc import Iterable
-from typing import Any, Protocol, TypeAlias
+from typing import Any, Protocol, TypeAlias, TypeGuard
 
 import numpy as np
 import torch
@@ -15,13 +15,13 @@ from torch import Tensor
 IntArray: TypeAlias = NDArray[np.int64] | Tensor
 
 
-class FactorDataset(Protocol):
-    """An image for every combination of the factors' values, in mixed radix: the last factor is fastest.
+class ImageDataset(Protocol):
+    """Numbered images, with the values of their factors of variation where these are known.
 
     Attributes:
         name: as `open_dataset` knows it.
-        factor_names, factor_sizes: in index order.
-        image_shape: (3, height, width).
+        factor_names, factor_sizes: of the factors, and how many values each has; both empty without labels.
+        image_shape: (channels, height, width).
     """
 
     @property
@@ -37,16 +37,25 @@ class FactorDataset(Protocol):
     def image_shape(self) -> tuple[int, int, int]: ...
 
     def __len__(self) -> int:
-        """The number of images, which is the product of the factors' sizes."""
+        """The number of images."""
 
     def images(self, index: IntArray) -> Tensor:
-        """The images of these numbers, (batch,) of integers: uint8 (batch, 3, height, width)."""
+        """The images of these numbers, (batch,) of integers: uint8 (batch, channels, height, width)."""
 
     def factors(self, index: IntArray) -> Tensor:
         """The factors of these images, (batch,) of integers: int64 (batch, factors)."""
 
+
+class FactorDataset(ImageDataset, Protocol):
+    """An image for every combination of the factors' values, in mixed radix: the last factor is fastest."""
+
     def index(self, factors: IntArray) -> Tensor:
         """The inverse of factors: (batch, factors) of integers to int64 (batch,)."""
+
+
+def has_full_grid(dataset: ImageDataset) -> TypeGuard[FactorDataset]:
+    """Whether the set is a `FactorDataset`: it has an image for every combination of the factors' values."""
+    return hasattr(dataset, "index")
 
 
 class FactorGrid:

@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fqvae.data.correlation import Correlation
-from fqvae.data.factors import FactorDataset
+from fqvae.data.factors import ImageDataset
 
 
 class Splits(NamedTuple):
@@ -19,7 +19,7 @@ class Splits(NamedTuple):
     test: NDArray[np.int64]
 
 
-def split(dataset: FactorDataset | int, seed: int = 0) -> Splits:
+def split(dataset: ImageDataset | int, seed: int = 0) -> Splits:
     """Divide a set at random: a tenth (rounded down) for validation, a tenth for the test, the rest to train.
 
     Every image is in exactly one part. A set with correlated factors is divided in the same way, and then the

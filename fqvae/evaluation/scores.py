@@ -18,7 +18,7 @@ import torch
 from numpy.typing import NDArray
 
 import fqvae
-from fqvae.data import split
+from fqvae.data import has_full_grid, split
 from fqvae.evaluation.order import ordered_codes
 from fqvae.files import write_together
 from fqvae.metrics import (
@@ -206,12 +206,14 @@ def _ordered(run: Run, codes: Codes, order: str) -> Codes:
 
 def _sampler(run: Run, encoded: Encoded, order: str, progress: bool) -> GridSampler:
     """All images of the set, each encoded when it is first drawn."""
+    dataset = run.dataset
+    assert has_full_grid(dataset)
     known = np.zeros(len(run.dataset), dtype=bool)
     table = np.zeros((len(run.dataset), encoded.codes.shape[1]), dtype=encoded.codes.dtype)
     known[encoded.index], table[encoded.index] = True, encoded.codes
 
     def codes(factors: NDArray[np.int64]) -> Codes:
-        index = run.dataset.index(factors).numpy()
+        index = dataset.index(factors).numpy()
         new = np.unique(index[~known[index]])
         if len(new):
             known[new], table[new] = True, encode_codes(run, new, progress=progress)

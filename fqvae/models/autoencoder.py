@@ -18,37 +18,38 @@ class Autoencoder(nn.Module):
     Args:
         config: the parts.
         image_size: S, height and width of the images.
+        channels: C of the images, 1 or 3.
         seed: of the initial weights.
 
     Raises:
         ConfigError: an image size that the network cannot take.
     """
 
-    def __init__(self, config: ModelConfig, image_size: int, *, seed: int = 0) -> None:
+    def __init__(self, config: ModelConfig, image_size: int, *, channels: int = 3, seed: int = 0) -> None:
         super().__init__()
         self.config = config
-        self.image_size = image_size
+        self.image_size, self.channels = image_size, channels
         self.latent = build_latent(config.latent)
-        self.encoder = build_encoder(config.network, image_size, self.latent.outputs)
-        self.decoder = build_decoder(config.network, image_size, self.latent.inputs)
+        self.encoder = build_encoder(config.network, image_size, self.latent.outputs, channels)
+        self.decoder = build_decoder(config.network, image_size, self.latent.inputs, channels)
         generator = torch.Generator().manual_seed(seed)
         initialise(self, config.network.init, generator)
         self.latent.initialise(generator)
 
     def forward(self, images: Tensor) -> Tensor:
-        """The images as their codes describe them, nothing drawn: float (batch, 3, S, S) like `decode`'s."""
+        """The images as their codes describe them, nothing drawn: float (batch, C, S, S) like `decode`'s."""
         return self.decode(self.encode(images))
 
     def encode(self, images: Tensor) -> Tensor:
         """The codes of images, nothing drawn: (batch, M).
 
         int64 in [0, K) for the models with a codebook; the posterior means, or z itself, for the others.
-        images: (batch, 3, S, S), uint8 or in the units of `to_float`. Raises ValueError for another shape.
+        images: (batch, C, S, S), uint8 or in the units of `to_float`. Raises ValueError for another shape.
         """
         return self.latent.codes(self._head(images))
 
     def decode(self, codes: Tensor) -> Tensor:
-        """Images of codes (batch, M): float (batch, 3, S, S), black at -1/2 and white at 1/2; see `to_uint8`.
+        """Images of codes (batch, M): float (batch, C, S, S), black at -1/2 and white at 1/2; see `to_uint8`.
 
         Raises TypeError, ValueError for codes of another dtype or shape, or out of range.
         """
@@ -74,7 +75,7 @@ class Autoencoder(nn.Module):
 
     def _head(self, images: Tensor) -> Tensor:
         """The encoder's numbers, at least float32: the codes lie closer than bfloat16 can tell apart."""
-        shape = (3, self.image_size, self.image_size)
+        shape = (self.channels, self.image_size, self.image_size)
         if images.dim() != 4 or images.shape[1:] != shape:
             raise ValueError(
                 f"images must have shape (batch, {shape[0]}, {shape[1]}, {shape[2]}), "

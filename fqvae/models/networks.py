@@ -1,4 +1,4 @@
-"""Encoders, decoders and the discriminator. Shapes: images (batch, 3, S, S)."""
+"""Encoders, decoders and the discriminator. Shapes: images (batch, channels, S, S)."""
 
 from __future__ import annotations
 
@@ -24,8 +24,8 @@ class Network(nn.Sequential):
         return x
 
 
-def build_encoder(config: NetworkConfig, image_size: int, outputs: int) -> Network:
-    """(batch, 3, S, S) -> (batch, outputs).
+def build_encoder(config: NetworkConfig, image_size: int, outputs: int, channels: int = 3) -> Network:
+    """(batch, channels, S, S) -> (batch, outputs).
 
     Raises ConfigError for an S that the network cannot halve as often as it has to.
     """
@@ -33,30 +33,30 @@ def build_encoder(config: NetworkConfig, image_size: int, outputs: int) -> Netwo
     c, hidden = config.channels, config.hidden
     if config.kind == "light":
         convolutions = _between_relus(
-            [nn.Conv2d(i, o, 4, 2, 1) for i, o in ((3, c), (c, 2 * c), (2 * c, 4 * c))]
+            [nn.Conv2d(i, o, 4, 2, 1) for i, o in ((channels, c), (c, 2 * c), (2 * c, 4 * c))]
         )
         dense = [nn.Linear(4 * c * size**2, hidden)]
     else:
         blocks = _groups((c, c, 2 * c, 4 * c), (3, 3, 3, 1), upward=False)
-        convolutions = [nn.Conv2d(3, c, 3, padding=1), *blocks]
+        convolutions = [nn.Conv2d(channels, c, 3, padding=1), *blocks]
         dense = [nn.Linear(4 * c * size**2, hidden), nn.Linear(hidden, hidden)]
     head = nn.Linear(hidden, outputs)
     return Network(*convolutions, nn.Flatten(), nn.ReLU(), *_between_relus([*dense, head]))
 
 
-def build_decoder(config: NetworkConfig, image_size: int, inputs: int) -> Network:
-    """(batch, inputs) -> (batch, 3, S, S), no activation at the end. Raises as `build_encoder` does."""
+def build_decoder(config: NetworkConfig, image_size: int, inputs: int, channels: int = 3) -> Network:
+    """(batch, inputs) -> (batch, channels, S, S), no activation at the end. Raises like `build_encoder`."""
     size = _smallest_size(config, image_size)
     c, hidden = config.channels, config.hidden
     if config.kind == "light":
-        pairs = ((4 * c, 2 * c), (2 * c, c), (c, 3))
+        pairs = ((4 * c, 2 * c), (2 * c, c), (c, channels))
         dense = _between_relus([nn.Linear(inputs, hidden), nn.Linear(hidden, 4 * c * size**2)])
         convolutions = _between_relus([nn.ConvTranspose2d(i, o, 4, 2, 1) for i, o in pairs])
         return Network(*dense, nn.ReLU(), nn.Unflatten(1, (4 * c, size, size)), *convolutions)
     seed = nn.Linear(inputs, _SEED_CHANNELS * size**2)
     blocks = _groups((_SEED_CHANNELS, 4 * c, 2 * c, c), (1, 3, 3, 3), upward=True)
     unflatten = nn.Unflatten(1, (_SEED_CHANNELS, size, size))
-    return Network(seed, unflatten, *blocks, nn.ReLU(), nn.Conv2d(c, 3, 1))
+    return Network(seed, unflatten, *blocks, nn.ReLU(), nn.Conv2d(c, channels, 1))
 
 
 def build_discriminator(config: DiscriminatorConfig, inputs: int) -> Network:

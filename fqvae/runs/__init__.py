@@ -1,4 +1,4 @@
-"""A run: a folder with a trained model, its configuration and what is known of it. Everything opens runs here."""
+"""A run: a folder with a trained model, its configuration and what is known of it."""
 
 from fqvae.runs.checkpoint import Checkpoint, CheckpointError, load, read_checkpoint
 from fqvae.runs.config import DataConfig, OptimizerConfig, RunConfig, from_flat

@@ -136,7 +136,8 @@ def load(run_or_checkpoint: str | Path, *, device: torch.device | str = "cpu") -
 
 def build_model(checkpoint: Checkpoint) -> Autoencoder:
     """The autoencoder of a checkpoint, in `eval()`. Raises CheckpointError if it does not fit."""
-    model = Autoencoder(checkpoint.config.model, checkpoint.config.data.size)
+    data = checkpoint.config.data
+    model = Autoencoder(checkpoint.config.model, data.size, channels=data.channels)
     prefix = "autoencoder."
     state = {
         name[len(prefix) :]: value for name, value in checkpoint.state.items() if name.startswith(prefix)

@@ -13,8 +13,9 @@ from fqvae.runs.keys import build, did_you_mean, to_flat
 
 @dataclass(frozen=True)
 class DataConfig:
-    """name: of a set that `fqvae.data.open_dataset` knows. size: height and width of its images.
+    """name: of a set that `fqvae.data.open_dataset` knows.
 
+    size: height and width of its images. channels: 1 for grey images, 3 for those with colours.
     root: the file or folder of a set that is not rendered here.
     correlated: factors of RayShapes that are tied in the training images, "tied:leading" with a comma between
         pairs. strength: of the ties, 0 to 1; see `fqvae.data.correlation`.
@@ -22,11 +23,14 @@ class DataConfig:
 
     name: str = "rayshapes"
     size: int = 64
+    channels: int = 3
     root: str | None = None
     correlated: str | None = None
     strength: float = 0.0
 
     def __post_init__(self) -> None:
+        if self.channels not in (1, 3):
+            raise ConfigError(f"data.channels must be 1 or 3, but was {self.channels}")
         pairs = self.correlated_pairs()
         if (pairs or self.strength) and self.name != RayShapes.name:
             key = "correlated" if pairs else "strength"
@@ -37,6 +41,11 @@ class DataConfig:
             RayShapes(correlated=pairs, strength=self.strength)
         except ValueError as error:  # it begins with the name of the argument
             raise ConfigError(f"data.{error}") from error
+
+    @property
+    def image_shape(self) -> tuple[int, int, int]:
+        """(channels, size, size)."""
+        return self.channels, self.size, self.size
 
     def correlated_pairs(self) -> dict[str, str]:
         """{tied factor: leading factor}. Raises ConfigError if the text does not say that."""

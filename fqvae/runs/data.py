@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from fqvae.data import FactorDataset, open_dataset
+from fqvae.data import ImageDataset, open_dataset
 from fqvae.runs.config import DataConfig
 
 
-def open_data(data: DataConfig, root: str | Path | None = None) -> FactorDataset:
+def open_data(data: DataConfig, root: str | Path | None = None) -> ImageDataset:
     """Open a configuration's set, with its correlated factors.
 
     Args:

@@ -13,7 +13,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from fqvae.data import FactorDataset, split
+from fqvae.data import ImageDataset, split
 from fqvae.models.autoencoder import to_float
 from fqvae.runs.run import Run
 
@@ -36,7 +36,7 @@ class Encoded:
     error: float
 
 
-def held_out(dataset: FactorDataset, count: int, seed: int = 0) -> NDArray[np.int64]:
+def held_out(dataset: ImageDataset, count: int, seed: int = 0) -> NDArray[np.int64]:
     """The numbers of `count` different images of the test split, in random order: int64 (count,).
 
     A smaller count gives the beginning of a larger one. Raises ValueError for more than there are.

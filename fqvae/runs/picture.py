@@ -23,14 +23,15 @@ def write_reconstructions(run: Run, index: NDArray[np.int64], path: Path) -> Non
     reconstructed = to_uint8(run.model(images.to(next(run.model.parameters()).device))).cpu()
     grid = picture(images, reconstructed)
     scale = max(1, 96 // run.model.image_size)
-    image = Image.fromarray(grid.repeat_interleave(scale, 0).repeat_interleave(scale, 1).numpy())
+    pixels = grid.repeat_interleave(scale, 0).repeat_interleave(scale, 1).numpy()
+    image = Image.fromarray(pixels[..., 0] if pixels.shape[2] == 1 else pixels)
     write_whole(path, lambda file: image.save(file, format="PNG"))
 
 
 def picture(images: Tensor, reconstructions: Tensor, columns: int = 8) -> Tensor:
-    """A grid of images, each above its reconstruction: (count, 3, S, S) both, to (H, W, 3), all uint8."""
+    """A grid of images, each above its reconstruction: (count, C, S, S) both, to (H, W, C), all uint8."""
     count, channels, size, _ = images.shape
-    pairs = torch.stack([images, reconstructions], 1)  # (count, 2, 3, S, S)
+    pairs = torch.stack([images, reconstructions], 1)  # (count, 2, C, S, S)
     rows = -(-count // columns)
     grid = torch.full((rows * columns, 2, channels, size + 2, size + 2), 255, dtype=torch.uint8)
     grid[:count, :, :, 1:-1, 1:-1] = pairs

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import torch
 
-from fqvae.data import FactorDataset
+from fqvae.data import ImageDataset
 from fqvae.models.autoencoder import Autoencoder
 from fqvae.runs.checkpoint import build_model, checkpoint_path, read_checkpoint
 from fqvae.runs.config import RunConfig
@@ -29,7 +29,7 @@ class Run:
     step: int
     config: RunConfig
     model: Autoencoder
-    dataset: FactorDataset
+    dataset: ImageDataset
 
     @property
     def discrete(self) -> bool:
@@ -42,7 +42,7 @@ def open_run(
     *,
     device: torch.device | str = "cpu",
     root: str | Path | None = None,
-    dataset: FactorDataset | None = None,
+    dataset: ImageDataset | None = None,
 ) -> Run:
     """Open a run.
 

@@ -17,7 +17,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from fqvae.data import FactorDataset
+from fqvae.data import ImageDataset
 
 
 def derive_seed(seed: int, purpose: str, number: int = 0) -> int:
@@ -42,7 +42,7 @@ class Batches:
 
     def __init__(
         self,
-        dataset: FactorDataset,
+        dataset: ImageDataset,
         train: NDArray[np.int64],
         *,
         seed: int,

@@ -12,7 +12,7 @@ from lightning.pytorch import LightningModule
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from fqvae.data import FactorDataset
+from fqvae.data import ImageDataset
 from fqvae.models.autoencoder import Autoencoder, to_float
 from fqvae.models.networks import build_discriminator, initialise
 from fqvae.runs.checkpoint import FORMAT, check_sizes
@@ -34,21 +34,21 @@ class Training(LightningModule):
     usage: how often each code was drawn since then in this process, (M, K), or (M, 0) without a codebook.
     """
 
-    def __init__(self, config: RunConfig, dataset: FactorDataset, train: NDArray[np.int64]) -> None:
+    def __init__(self, config: RunConfig, dataset: ImageDataset, train: NDArray[np.int64]) -> None:
         super().__init__()
         self.automatic_optimization = False
         self.config, self.dataset, self.train_index = config, dataset, train
-        size = config.data.size
-        if tuple(dataset.image_shape) != (3, size, size):
+        data = config.data
+        if tuple(dataset.image_shape) != data.image_shape:
             raise ValueError(
-                f"images of {dataset.name} must be {(3, size, size)}, since data.size is {size}, "
-                f"but are {tuple(dataset.image_shape)}"
+                f"images of {dataset.name} must be {data.image_shape}, since data.channels is "
+                f"{data.channels} and data.size is {data.size}, but are {tuple(dataset.image_shape)}"
             )
         self.step = 0
         self.last_losses: dict[str, float] = {}
         self.fast = Fast()
         self.autoencoder = Autoencoder(
-            config.model, config.data.size, seed=derive_seed(config.seed, "autoencoder")
+            config.model, data.size, channels=data.channels, seed=derive_seed(config.seed, "autoencoder")
         )
         latent = self.autoencoder.latent
         self.discriminator: nn.Module | None = None
@@ -70,7 +70,7 @@ class Training(LightningModule):
     def training_step(self, batch: Tensor, batch_idx: int) -> None:
         """One step: both losses at the same weights, then both updates.
 
-        batch: uint8 (batch, 3, S, S); with a discriminator, two independent halves.
+        batch: uint8 (batch, C, S, S); with a discriminator, two independent halves.
         """
         images = to_float(batch)
         if self.fast.channels_last:

@@ -18,7 +18,7 @@ from lightning.pytorch import Trainer
 from lightning.pytorch.loggers import Logger, TensorBoardLogger
 from lightning.pytorch.strategies import DDPStrategy
 
-from fqvae.data import FactorDataset, split
+from fqvae.data import ImageDataset, split
 from fqvae.files import lock, write_whole
 from fqvae.runs import CheckpointError, RunConfig, encode, open_data, open_run, read_checkpoint, to_flat
 from fqvae.runs.config import differences
@@ -49,7 +49,7 @@ def train(
     resume: bool = False,
     device: Device = "auto",
     fast: FastMode = "auto",
-    dataset: FactorDataset | None = None,
+    dataset: ImageDataset | None = None,
 ) -> Outcome:
     """Train, in `folder`: last.ckpt, config.yaml, metrics.csv, TensorBoard's events, reconstructions.png.
 
