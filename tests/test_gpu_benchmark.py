@@ -4,13 +4,14 @@ from types import SimpleNamespace
 
 import _contenders
 import _cuda_timing
-import _gpu_bound
 import _report
 import _timing
 import pytest
 import quantize_bench
 import torch
 from _grid import Cell
+
+from gpu_model import bound
 
 
 def test_copies_fill_the_cache_twice():
@@ -119,12 +120,12 @@ def test_no_gpu_is_said_in_one_sentence(monkeypatch, capsys):
 
 
 def test_the_models_bound_is_put_beside_what_was_measured(tmp_path, capsys):
-    assert _gpu_bound.gpu_of("NVIDIA A100-SXM4-80GB").name == "A100"
-    assert _gpu_bound.gpu_of("NVIDIA H200").name == "H200"
-    assert _gpu_bound.gpu_of("NVIDIA GH200 480GB") is None
+    assert bound.gpu_of("NVIDIA A100-SXM4-80GB").name == "A100"
+    assert bound.gpu_of("NVIDIA H200").name == "H200"
+    assert bound.gpu_of("NVIDIA GH200 480GB") is None
     assert (
         "knows A100, H100, H200, B200, not NVIDIA GeForce RTX 4090"
-        in _gpu_bound.Bounds("NVIDIA GeForce RTX 4090").missing
+        in bound.Bounds("NVIDIA GeForce RTX 4090").missing
     )
     measured = _timing.Measured(seconds={"forward": [2e-4], "backward": [3e-4], "both": [5e-4]})
     cell = Cell(1000, 64, measured={"fqvae_kernels, cuda": measured})
@@ -143,9 +144,9 @@ def test_the_models_bound_is_put_beside_what_was_measured(tmp_path, capsys):
 
 def test_a_bound_of_an_installation_without_cuda_kernels(monkeypatch):
     def no_code(*_):
-        raise _gpu_bound._sass.CodeError("nothing there")
+        raise bound.sass.CodeError("nothing there")
         yield
 
-    monkeypatch.setattr(_gpu_bound._sass, "cubins_of", no_code)
-    bounds = _gpu_bound.Bounds("NVIDIA H100 80GB HBM3")
+    monkeypatch.setattr(bound.sass, "cubins_of", no_code)
+    bounds = bound.Bounds("NVIDIA H100 80GB HBM3")
     assert bounds.missing and bounds.seconds("forward", 1000, 64) is None

@@ -1,16 +1,16 @@
 """Models what the GPU kernels cost, from their compiled code: no GPU is needed, and nothing is measured.
 
-    python benchmarks/gpu_model.py                          the CUDA kernels, compiled here by nvcc
-    python benchmarks/gpu_model.py --code FILE...           cubins, or libraries that hold some
-    python benchmarks/gpu_model.py --bars FORWARD BACKWARD  two kernels against the figures of the project
-    python benchmarks/gpu_model.py --table                  forward, backward and reduce at nine shapes
+    python tools/gpu_model                          the CUDA kernels, compiled here by nvcc
+    python tools/gpu_model --code FILE...           cubins, or libraries that hold some
+    python tools/gpu_model --bars FORWARD BACKWARD  two kernels against the figures of the project
+    python tools/gpu_model --table                  forward, backward and reduce at nine shapes
 
 The loops over codes are found in the disassembly by Philox's multiplications, their instructions are counted
 by pipe, and the busiest pipe, the issue slots or the DRAM give the time. A kernel with several such loops has
 several paths (with weights or without, after a pass for the nearest code or not): all are listed. The kernels
 of csrc/cuda/drawn.cu draw one number a row, and are not modelled.
 
---table adds what _gpu_time.py knows: blocks that come in turns, few warps, latencies, and the gaps between
+--table adds what duration.py knows: blocks that come in turns, few warps, latencies, and the gaps between
 the kernels of a CUDA graph. --tree models another checkout, to set a state before beside one after.
 """
 
@@ -24,10 +24,13 @@ from dataclasses import dataclass
 from pathlib import Path as FilePath
 from typing import Any
 
-import _sass
-from _gpu_cost import Modelled, Path, Work, model, paths_of
-from _gpu_launch import ROOT, Launch, launch_of
-from _gpu_specs import (
+from . import sass
+from .calls import REDUCE, Reduce, shape_table, table_assumptions
+from .cost import Modelled, Path, Work, model, paths_of
+from .launch import ROOT, Launch, launch_of
+from .output import show, write_rows
+from .sass import PIPES, CodeError
+from .specs import (
     BYTES,
     GPUS,
     Gpu,
@@ -37,9 +40,6 @@ from _gpu_specs import (
     textbook_floor,
     textbook_operations,
 )
-from _gpu_table import REDUCE, Reduce, shape_table, table_assumptions
-from _sass import PIPES, CodeError
-from _text_table import show, write_rows
 
 _SLOTS_FORWARD, _SLOTS_BOTH, _TIMES_AS_FAST = 48.0, 105.0, 20.0
 
@@ -57,7 +57,10 @@ class Entry:
 
 def parse_arguments(argv: list[str] | None = None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False
+        prog="gpu_model",
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        allow_abbrev=False,
     )
     parser.add_argument(
         "--code", nargs="+", type=FilePath, metavar="FILE", help="cubins or libraries that hold some"
@@ -124,19 +127,19 @@ def load(options: argparse.Namespace, gpus: list[Gpu]) -> tuple[list[Entry], lis
     with tempfile.TemporaryDirectory() as folder:
         scratch = FilePath(folder)
         if options.code:
-            cubins = [c for file in options.code for c in _sass.cubins_of(file, architectures, scratch)]
+            cubins = [c for file in options.code for c in sass.cubins_of(file, architectures, scratch)]
         else:
             sources = options.source or sorted((ROOT / "csrc" / "cuda").glob("*.cu"))
             if not sources:
                 raise CodeError("csrc/cuda holds no CUDA sources: give --source or --code")
             cubins = [
-                _sass.compile_cubin(source, architecture, ROOT / "csrc", scratch)
+                sass.compile_cubin(source, architecture, ROOT / "csrc", scratch)
                 for architecture in architectures
                 for source in sources
             ]
-        listings = [_sass.disassemble(cubin) for cubin in cubins]
-    for function in (function for listing in listings for function in _sass.parse(listing)):
-        name = _sass.readable(function.name)
+        listings = [sass.disassemble(cubin) for cubin in cubins]
+    for function in (function for listing in listings for function in sass.parse(listing)):
+        name = sass.readable(function.name)
         if function.architecture not in architectures or not re.search(options.kernel, name):
             continue
         if "_drawn_" in name:
@@ -335,7 +338,7 @@ def main(argv: list[str] | None = None) -> int:
         if options.bars:
             figures, entries = bars(options, entries)
     except CodeError as error:
-        print(f"gpu_model.py: {error}", file=sys.stderr)
+        print(f"gpu_model: {error}", file=sys.stderr)
         return 2
     tables = [cost_table(entries), time_table(entries, options.rows)]
     print(f"{options.rows:,} rows, {options.codes} codes. All figures are modelled.\n")
@@ -361,7 +364,7 @@ def _print_table(options: argparse.Namespace, gpus: list[Gpu]) -> int:
     try:
         table = [row for gpu in gpus for row in shape_table(options.tree, gpu, options.reduce)]
     except CodeError as error:
-        print(f"gpu_model.py: {error}", file=sys.stderr)
+        print(f"gpu_model: {error}", file=sys.stderr)
         return 2
     print(
         "float32, ordinary path. Microseconds, all modelled; forward, backward and both with launch gaps.\n"
@@ -383,7 +386,3 @@ def write_csv(path: FilePath, tables: list[list[dict[str, Any]]]) -> None:
         for row in tables[1]
     ]
     write_rows(path, lines)
-
-
-if __name__ == "__main__":
-    sys.exit(main())

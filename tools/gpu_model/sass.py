@@ -77,7 +77,7 @@ class Instruction:
         if self.opcode in _UNIFORM or self.opcode.startswith("U"):
             return "uniform"
         raise CodeError(
-            f"instruction {self.opcode}{self.modifiers} at {self.address:#x} is in no table of _sass.py: add "
+            f"instruction {self.opcode}{self.modifiers} at {self.address:#x} is in no table of sass.py: add "
             "it to the pipe that executes it"
         )
 

@@ -36,7 +36,7 @@ L2_BYTES = 64
 
 # Cycles that a scheduler with w warps takes for one slot of each of them: SLOT_ALONE + w * SLOT_EACH, and no
 # fewer than w. Where few warps are there, each waits for its own results. The two numbers are those of
-# _gpu_schedule.py for the loops of the float32 kernels with one to five warps, within 20 %.
+# schedule.py for the loops of the float32 kernels with one to five warps, within 20 %.
 SLOT_ALONE, SLOT_EACH = 1.4, 0.85
 
 # What stands in a block's way before its first row: the codebook comes from L2 once and from L1 twice (its

@@ -7,7 +7,7 @@ Sources:
          integer multiplications, ALU integer additions, logic, shifts, comparisons and selections, XU the
          special functions and conversions. From 8.6 on FMA is two halves; integer multiplications have one.
 [sheet]  NVIDIA's data sheets and architecture white papers of A100, H100, H200 and B200.
-_gpu_time.py says where the gaps between the kernels of a CUDA graph come from.
+duration.py says where the gaps between the kernels of a CUDA graph come from.
 """
 
 from __future__ import annotations
@@ -130,8 +130,8 @@ class Operation:
     writes: int
 
 
-# What `textbook` of _contenders.py runs, as PyTorch dispatches it. Views, and arrays of size N or K alone,
-# are free here. A softmax reads its input once; exponential_ overwrites without reading.
+# What `textbook` of benchmarks/_contenders.py runs, as PyTorch dispatches it. Views, and arrays of size N or
+# K alone, are free here. A softmax reads its input once; exponential_ overwrites without reading.
 TEXTBOOK_FORWARD = (
     Operation("sub", 0, 1),
     Operation("pow", 1, 1),

@@ -11,9 +11,9 @@ from pathlib import Path
 from types import ModuleType
 from typing import NamedTuple
 
-from _gpu_specs import Gpu
+from .specs import Gpu
 
-ROOT = Path(__file__).resolve().parent.parent
+ROOT = Path(__file__).resolve().parents[2]
 THREADS = 128  # a block of a kernel of somebody else's
 _GEOMETRY = Path("fqvae_kernels") / "backends" / "_cuda" / "geometry.py"
 _CUDA_KERNEL = re.compile(r"^(forward|backward)_(z|logits)_.*(float|double)$")
