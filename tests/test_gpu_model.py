@@ -339,7 +339,7 @@ def test_a_missing_tool_or_file_is_named(tmp_path, capsys, monkeypatch):
     source = tmp_path / "kernel.cu"
     source.write_text("")
     assert program.main(["--source", str(source)]) == 2
-    assert "nvcc is not on the PATH" in capsys.readouterr().err
+    assert "nvcc is not on the PATH: give --code" in capsys.readouterr().err
     cubin = tmp_path / "kernel.cubin"
     cubin.write_bytes(b"")
     assert program.main(["--code", str(cubin)]) == 2

@@ -43,21 +43,25 @@ def test_few_warps_do_not_fill_a_scheduler():
     assert duration.round_cycles(100, 0, 273) == 0
 
 
-KERNEL = {"slots_per_pair": 10.0, "slots_once": 60.0, "slots_start": 200.0, "codes": 64, "blocks_resident": 5}
+SLOTS = duration.Slots(pair=10.0, row=60.0, start=200.0)
+
+
+def grid(rows, lanes, blocks):
+    return duration.Grid(rows, codes=64, lanes=lanes, blocks=blocks, resident=5, threads=128)
 
 
 def test_one_wave():
     # 132 * 128 rows: one block on each multiprocessor, one warp on each scheduler, one row a thread.
     # Start 200 * 2.25 + 355 = 805; row 64 * 10 + 60 = 700 slots: 700 * 2.25 + 273 = 1,848.
-    cycles = duration.launch_cycles(132, **KERNEL, rows=132 * 128, lanes=1, blocks=132)
+    cycles = duration.launch_cycles(132, SLOTS, grid(132 * 128, lanes=1, blocks=132))
     assert cycles == pytest.approx(805 + 1848)
     # Four threads a row and four times the blocks: four warps, rows of 16 codes.
     # Start max(200 * 4.8, 805); row 220 slots: max(220 * 4.8, 220 * 2.25 + 273) = 1,056.
-    cycles = duration.launch_cycles(132, **KERNEL, rows=132 * 128, lanes=4, blocks=4 * 132)
+    cycles = duration.launch_cycles(132, SLOTS, grid(132 * 128, lanes=4, blocks=4 * 132))
     assert cycles == pytest.approx(960 + 1056)
-    seconds = duration.launch_seconds(H100, **KERNEL, rows=132 * 128, lanes=4, blocks=4 * 132)
+    seconds = duration.launch_seconds(H100, SLOTS, grid(132 * 128, lanes=4, blocks=4 * 132))
     assert seconds == pytest.approx((960 + 1056) / 1.98e9)
-    slow = duration.launch_seconds(H100, **KERNEL, rows=132 * 128, lanes=4, blocks=528, bytes_moved=3.35e9)
+    slow = duration.launch_seconds(H100, SLOTS, grid(132 * 128, lanes=4, blocks=528), bytes_moved=3.35e9)
     assert slow == pytest.approx(1e-3)
 
 
@@ -69,41 +73,42 @@ def test_codes_are_dealt_out_four_at_a_time():
 
 def test_chunks_that_do_not_come_out_even():
     """A persistent grid: 660 blocks, 1,000 chunks; 340 blocks have two, three of them on a multiprocessor."""
-    cycles = duration.launch_cycles(132, **KERNEL, rows=1000 * 128, lanes=1, blocks=660)
+    cycles = duration.launch_cycles(132, SLOTS, grid(1000 * 128, lanes=1, blocks=660))
     start = 200 * (1.4 + 0.85 * 5)
     assert cycles == pytest.approx(start + 700 * 5.65 + 700 * 3.95)
-    even = duration.launch_cycles(132, **KERNEL, rows=660 * 128, lanes=1, blocks=660)
+    even = duration.launch_cycles(132, SLOTS, grid(660 * 128, lanes=1, blocks=660))
     assert even == pytest.approx(start + 700 * 5.65)
 
 
 def test_more_blocks_than_fit_come_in_turns():
     """16 blocks on a multiprocessor that holds five: three turns of five and one of one."""
-    cycles = duration.launch_cycles(132, **KERNEL, rows=16 * 132 * 128, lanes=1, blocks=16 * 132)
+    cycles = duration.launch_cycles(132, SLOTS, grid(16 * 132 * 128, lanes=1, blocks=16 * 132))
     assert cycles == pytest.approx(3 * (200 * 5.65 + 700 * 5.65) + 805 + 1848)
     # The first blocks have the rows that are left over: one more on each multiprocessor, in the first turn.
-    more = duration.launch_cycles(132, **KERNEL, rows=17 * 132 * 128, lanes=1, blocks=16 * 132)
+    more = duration.launch_cycles(132, SLOTS, grid(17 * 132 * 128, lanes=1, blocks=16 * 132))
     assert more - cycles == pytest.approx(1848)
+
+
+def reduce_cycles(parts, length, threads, lanes, loads, adds):
+    return duration.reduce_seconds(H100, parts, length, duration.Reduce(threads, lanes, loads, adds)) * 1.98e9
 
 
 def test_reduce():
     """2,048 parts of 64: four warps, 512 parts each, four loads on the way: 128 waits of 273 + 8 cycles."""
-    before = duration.reduce_seconds(H100, 2048, 64, 128, 4, 4, 1)
-    assert before * 1.98e9 == pytest.approx(128 * 281 + 29 + 3 * 8)
-    assert before == pytest.approx(18.19e-6, rel=1e-3)
+    before = reduce_cycles(2048, 64, 128, lanes=4, loads=4, adds=1)
+    assert before == pytest.approx(128 * 281 + 29 + 3 * 8)
+    assert before / 1.98e9 == pytest.approx(18.19e-6, rel=1e-3)
     # All of a thread's loads before its additions: those are not hidden. Eight blocks of eight outputs.
-    assert duration.reduce_seconds(H100, 512, 64, 256, 32, 8) * 1.98e9 == pytest.approx(
-        2 * (273 + 64) + 29 + 31 * 8
-    )
+    eight = reduce_cycles(512, 64, 256, lanes=32, loads=8, adds=8)
+    assert eight == pytest.approx(2 * (273 + 64) + 29 + 31 * 8)
     # The same in two blocks: the ports of two multiprocessors are what takes time, 2,048 cycles.
-    assert duration.reduce_seconds(H100, 512, 64, 1024, 32, 8) * 1.98e9 == pytest.approx(
-        512 * 64 * 8 / (64 * 2) + 29 + 31 * 8
-    )
+    two = reduce_cycles(512, 64, 1024, lanes=32, loads=8, adds=8)
+    assert two == pytest.approx(512 * 64 * 8 / (64 * 2) + 29 + 31 * 8)
     # No one to share an output with, one part: a single wait.
-    assert duration.reduce_seconds(H100, 1, 64, 64, 1) * 1.98e9 == pytest.approx(273 + 4 * 8)
+    assert reduce_cycles(1, 64, 64, lanes=1, loads=4, adds=4) == pytest.approx(273 + 4 * 8)
     # 65,536 parts of 32 numbers in one block: 16 MiB through 64 bytes a cycle.
-    assert duration.reduce_seconds(H100, 65_536, 32, 1024, 32, 64) * 1.98e9 == pytest.approx(
-        65_536 * 32 * 8 / 64 + 29 + 31 * 8
-    )
+    one = reduce_cycles(65_536, 32, 1024, lanes=32, loads=64, adds=64)
+    assert one == pytest.approx(65_536 * 32 * 8 / 64 + 29 + 31 * 8)
 
 
 def test_gaps_of_a_graph():
@@ -112,10 +117,10 @@ def test_gaps_of_a_graph():
 
 
 def test_how_reduce_is_described():
-    assert calls.Reduce.parse("128,32,8,8") == calls.REDUCE
+    assert duration.Reduce.parse("128,32,8,8") == duration.REDUCE
     for text in ("128,4,4", "128,256,4,1", "0,1,1,1", "a,b,c,d"):
         with pytest.raises(ValueError, match=r"invalid literal|" + text):
-            calls.Reduce.parse(text)
+            duration.Reduce.parse(text)
 
 
 def test_an_h200_is_an_h100_with_faster_memory():
@@ -198,8 +203,7 @@ def test_the_geometry_chooses_what_the_model_finds_fastest(pass_, monkeypatch):
     def seconds(rows, codes, lanes=None):
         monkeypatch.setattr(geometry, "choose_lanes", choose if lanes is None else lambda *_: lanes)
         launch = launches.launch_of(kernel.name, H100, rows, codes)
-        sizes = {"lanes": launch.lanes, "blocks": launch.blocks, "dynamic_shared": launch.shared}
-        taken = calls.kernel_seconds(kernel, H100, rows, codes, **sizes, bytes_moved=0)
+        taken = calls.kernel_seconds(kernel, H100, rows, codes, launch, bytes_moved=0)
         return taken if launch.shared <= geometry.SHARED else math.inf
 
     for rows in (3072, 65_536, 2**20):

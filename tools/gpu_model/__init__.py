@@ -10,6 +10,7 @@
     kernels    tables of single kernels
     calls      the table of whole calls: forward, backward and reduce
     bound      the least time of the kernels that are installed; benchmarks/quantize_bench.py prints it
+    output     tables as text, in Markdown and as CSV
     program    the program around all of it: python tools/gpu_model
 
 It imports nothing but the standard library. The CUDA backend's choices are read from its geometry.py.

@@ -10,9 +10,10 @@ from typing import Any
 
 from . import duration, sass
 from .cost import Path, paths_of
-from .launch import THREADS, launch_of, tabulates
+from .duration import Reduce
+from .launch import THREADS, Launch, launch_of, tabulates
 from .sass import CodeError
-from .specs import Gpu, bytes_per_row
+from .specs import WARP, Gpu, bytes_per_row
 
 SCALARS = (3072, 65_536, 1_048_576)
 CODES = (16, 64, 256)
@@ -37,28 +38,6 @@ class Kernel:
     shared: int
 
 
-@dataclasses.dataclass(frozen=True)
-class Reduce:
-    """How csrc/cuda/reduce.cu adds up: see `duration.reduce_seconds`."""
-
-    threads: int
-    lanes: int
-    loads_in_flight: int
-    adds_in_line: int
-
-    @classmethod
-    def parse(cls, text: str) -> Reduce:
-        """From four numbers with commas between them. Raises ValueError."""
-        numbers = [int(part) for part in text.split(",")]
-        if len(numbers) != 4 or min(numbers) < 1 or numbers[1] > numbers[0]:
-            raise ValueError(text)
-        return cls(*numbers)
-
-
-# 32 threads share an output and have eight loads on the way at a time, whose additions follow them.
-REDUCE = Reduce(threads=128, lanes=32, loads_in_flight=8, adds_in_line=8)
-
-
 @functools.cache
 def kernels_of(tree: FilePath, architecture: str) -> dict[str, Kernel]:
     """The float32 kernels on z of a checkout, compiled here. Raises CodeError."""
@@ -80,39 +59,26 @@ def kernels_of(tree: FilePath, architecture: str) -> dict[str, Kernel]:
 
 
 def kernel_seconds(
-    kernel: Kernel,
-    gpu: Gpu,
-    rows: int,
-    codes: int,
-    *,
-    lanes: int,
-    blocks: int,
-    dynamic_shared: int,
-    bytes_moved: float,
+    kernel: Kernel, gpu: Gpu, rows: int, codes: int, launch: Launch, bytes_moved: float
 ) -> float:
-    """Seconds of one launch of a kernel on z."""
+    """Seconds of one launch of a kernel on z; bytes_moved: all that goes through DRAM."""
+    lanes = launch.lanes
     work = kernel.path.work(codes, lanes, _MANY)
     # Where another pipe is busier than the issue of instructions, that one counts.
     bounds = work.bounds(gpu.rates)
     stretch = max(bounds.values()) / bounds["issue"]
     pairs = lanes * duration.pairs_of_lane(codes, lanes)
-    return duration.launch_seconds(
-        gpu,
-        slots_per_pair=stretch * (work.noise + work.scan).total() / pairs,
-        slots_once=stretch * work.once.total() / lanes,
-        slots_start=kernel.path.start_slots(codes, lanes, THREADS),
-        rows=rows,
-        codes=codes,
-        lanes=lanes,
-        blocks=blocks,
-        blocks_resident=duration.blocks_resident(
-            gpu.shared_memory,
-            threads=THREADS,
-            registers=kernel.registers,
-            shared=kernel.shared + dynamic_shared,
-        ),
-        bytes_moved=bytes_moved,
+    slots = duration.Slots(
+        pair=stretch * (work.noise + work.scan).total() / pairs,
+        row=stretch * work.once.total() / lanes,
+        start=kernel.path.start_slots(codes, lanes, THREADS),
     )
+    shared = kernel.shared + launch.shared
+    resident = duration.blocks_resident(
+        gpu.shared_memory, threads=THREADS, registers=kernel.registers, shared=shared
+    )
+    grid = duration.Grid(rows, codes, lanes, launch.blocks, resident, THREADS)
+    return duration.launch_seconds(gpu, slots, grid, bytes_moved)
 
 
 def shape_table(tree: FilePath, gpu: Gpu, reduce: Reduce) -> list[dict[str, Any]]:
@@ -133,29 +99,14 @@ def _shape(
     launches = {pass_: launch_of(kernel.name, gpu, rows, codes, tree) for pass_, kernel in chosen.items()}
     seconds = {
         pass_: kernel_seconds(
-            chosen[pass_],
-            gpu,
-            rows,
-            codes,
-            lanes=launch.lanes,
-            blocks=launch.blocks,
-            dynamic_shared=launch.shared,
-            bytes_moved=rows * bytes_per_row(f"{pass_}_z", codes),
+            chosen[pass_], gpu, rows, codes, launch, rows * bytes_per_row(f"{pass_}_z", codes)
         )
         for pass_, launch in launches.items()
     }
     table = _table_seconds(gpu, codes, blocks) if blocks else 0.0
     for pass_, launch in launches.items():
         row |= {f"{pass_} lanes": launch.lanes, f"{pass_} blocks": launch.blocks}
-    added = duration.reduce_seconds(
-        gpu,
-        launches["backward"].blocks,
-        codes,
-        reduce.threads,
-        reduce.lanes,
-        reduce.loads_in_flight,
-        reduce.adds_in_line,
-    )
+    added = duration.reduce_seconds(gpu, launches["backward"].blocks, codes, reduce)
     forward = [table, seconds["forward"]] if blocks else [seconds["forward"]]
     backward = [seconds["backward"], added]
     row["table"] = table * 1e6
@@ -167,8 +118,8 @@ def _shape(
 
 def _table_seconds(gpu: Gpu, codes: int, blocks: int) -> float:
     """Seconds of the launch that fills the table of a codebook of normal codes."""
-    warps = blocks * THREADS // duration.WARP
-    nodes = -(-_TABLE_NODES // warps) * (_TABLE_SLOTS + _TABLE_SLOTS_PER_CODE * -(-codes // duration.WARP))
+    warps = blocks * THREADS // WARP
+    nodes = -(-_TABLE_NODES // warps) * (_TABLE_SLOTS + _TABLE_SLOTS_PER_CODE * -(-codes // WARP))
     cycles = duration.START_LATENCY + nodes * duration.slot_cycles(1)
     return cycles / gpu.clock
 

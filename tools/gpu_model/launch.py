@@ -14,7 +14,7 @@ from typing import NamedTuple
 from .specs import Gpu
 
 ROOT = Path(__file__).resolve().parents[2]
-THREADS = 128  # a block of a kernel of somebody else's
+THREADS = 128  # a block of the CUDA backend's kernels, and taken for those of others
 _GEOMETRY = Path("fqvae_kernels") / "backends" / "_cuda" / "geometry.py"
 _CUDA_KERNEL = re.compile(r"^(forward|backward)_(z|logits)_.*(float|double)$")
 

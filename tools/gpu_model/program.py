@@ -20,39 +20,18 @@ import argparse
 import re
 import sys
 import tempfile
-from dataclasses import dataclass
 from pathlib import Path as FilePath
 from typing import Any
 
 from . import sass
-from .calls import REDUCE, Reduce, shape_table, table_assumptions
-from .cost import Modelled, Path, Work, model, paths_of
-from .launch import ROOT, Launch, launch_of
+from .calls import shape_table, table_assumptions
+from .cost import Path, paths_of
+from .duration import REDUCE, Reduce
+from .kernels import Entry, assumptions, bars, cost_table, csv_rows, time_table
+from .launch import ROOT, launch_of
 from .output import show, write_rows
-from .sass import PIPES, CodeError
-from .specs import (
-    BYTES,
-    GPUS,
-    Gpu,
-    arrays_moved,
-    bytes_per_row,
-    kind_of,
-    textbook_floor,
-    textbook_operations,
-)
-
-_SLOTS_FORWARD, _SLOTS_BOTH, _TIMES_AS_FAST = 48.0, 105.0, 20.0
-
-
-@dataclass(frozen=True)
-class Entry:
-    """A path of a kernel, how it is launched on a GPU, and what it costs at the asked size."""
-
-    kernel: str
-    gpu: Gpu
-    path: Path
-    launch: Launch
-    work: Work
+from .sass import CodeError
+from .specs import GPUS, Gpu
 
 
 def parse_arguments(argv: list[str] | None = None) -> argparse.Namespace:
@@ -171,162 +150,6 @@ def _entry(kernel: str, gpu: Gpu, path: Path, options: argparse.Namespace) -> En
     return Entry(kernel, gpu, path, launch, path.work(options.codes, launch.lanes, launch.rows_a_thread))
 
 
-def cost_table(entries: list[Entry]) -> list[dict[str, Any]]:
-    """Issue slots per (row, code), by place and by pipe: a line for each code, whatever GPUs run it."""
-    rows = []
-    for entry in {(e.kernel, e.path.number, e.gpu.architecture): e for e in entries}.values():
-        work, codes = entry.work, entry.work.codes
-        rows.append(
-            {
-                "kernel": entry.kernel,
-                "code": entry.gpu.architecture,
-                "path": entry.path.number,
-                "loops": entry.path.description,
-                "noise": work.noise.total() / codes,
-                "scan": work.scan.total() / codes,
-                "once": work.once.total() / codes,
-                "once, least": work.least_once / codes,
-                "start": work.start.total() / codes,
-                "slots": work.slots,
-                **{pipe: work.total[pipe] / codes for pipe in PIPES},
-            }
-        )
-    return rows
-
-
-def time_table(entries: list[Entry], rows: int) -> list[dict[str, Any]]:
-    """Modelled times beside the DRAM floor of the eager textbook."""
-    table = []
-    for entry in entries:
-        result, floor = _modelled(entry, rows)
-        bounds = entry.work.bounds(entry.gpu.rates)
-        second, first = sorted(bounds, key=bounds.__getitem__)[-2:]
-        table.append(
-            {
-                "kernel": entry.kernel,
-                "path": entry.path.number,
-                "GPU": entry.gpu.name,
-                "threads a row": entry.launch.lanes,
-                "rows a thread": float(entry.launch.rows_a_thread),
-                "bound by": result.bound,
-                "bound, slots": bounds[first],
-                "next": f"{second} {bounds[second]:.1f}",
-                "DRAM us": result.memory_seconds * 1e6,
-                "modelled us": result.seconds * 1e6,
-                "textbook DRAM floor us": floor * 1e6,
-                "times as fast": floor / result.seconds,
-            }
-        )
-    return table
-
-
-def _modelled(entry: Entry, rows: int) -> tuple[Modelled, float]:
-    kind = kind_of(entry.kernel)
-    traffic = bytes_per_row(kind, entry.work.codes)
-    result = model(entry.work, entry.gpu, rows, entry.launch.lanes, traffic)
-    return result, textbook_floor(textbook_operations(kind), rows, entry.work.codes, entry.gpu)
-
-
-def assumptions(entries: list[Entry]) -> list[str]:
-    """All that the model takes for granted, one sentence each."""
-    kinds = sorted({kind_of(entry.kernel) for entry in entries})
-    gpus = list(dict.fromkeys(entry.gpu for entry in entries))
-    lines = [
-        "Modelled, not measured: a lower bound of the time, with enough warps in flight to hide latencies.",
-        "A multiprocessor issues 4 warp instructions a clock, one a scheduler; predicated-off ones count.",
-        *(f"{gpu.name}: {gpu.source}." for gpu in gpus),
-    ]
-    for capability in sorted({gpu.capability for gpu in gpus}, key=float):
-        rates = next(gpu.rates for gpu in gpus if gpu.capability == capability)
-        lines.append(
-            f"Compute capability {capability}, results per clock per multiprocessor: "
-            f"float32 {rates.float32}, integer multiply {rates.integer_multiply}, ALU {rates.alu}, "
-            f"special functions {rates.special}, float64 {rates.float64}, shuffle {rates.shuffle}, "
-            f"loads and stores {rates.load_store}, shared memory {rates.shared_bytes} bytes (CUDA "
-            "programming guide, throughput of native arithmetic instructions; white papers for loads and "
-            "stores)."
-        )
-    lines += [
-        (
-            "Which pipe executes what: Nsight Compute documentation, pipelines. Integer multiplications "
-            "share the float32 pipe. IMAD.WIDE is taken at the rate of IMAD, the only one that is published."
-        ),
-        "Uniform instructions and constants cost their issue slots only: no rate is published for them.",
-        "Shared memory: 4 bytes a thread and clock in 32 lanes; a broadcast is taken to save nothing.",
-        (
-            "noise: the loops that draw it; scan: passes over the codes without it, as for the nearest code. "
-            "A turn counts the longest way through its loop."
-        ),
-        (
-            "once: the longest way of a row through the rest (least: the shortest), with one turn of every "
-            "loop there and no barrier: shared memory holds the codebook. start: what a thread does before "
-            "its first row and after its last, shared by its rows. Subroutines for rare cases are left out."
-        ),
-        "Threads a row, rows a thread: as the CUDA backend (_cuda/geometry.py) would choose, or as asked.",
-        "Whole warps, spread evenly over the schedulers. Launching takes no time.",
-        *(f"DRAM bytes a row of {kind}: {BYTES[kind]}." for kind in kinds),
-    ]
-    for operations in {textbook_operations(kind): None for kind in kinds}:
-        names = ", ".join(f"{o.name} {o.reads}+{o.writes}" for o in operations)
-        lines.append(
-            f"Eager textbook, arrays of N x K float32 read + written: {names}; {arrays_moved(operations)} in "
-            "all, each through DRAM once, nothing kept in L2."
-        )
-    return lines
-
-
-def bars(options: argparse.Namespace, entries: list[Entry]) -> tuple[list[dict[str, Any]], list[Entry]]:
-    """The project's figures for two kernels on the H100. Raises CodeError unless each name is one path."""
-    gpu = GPUS["H100"]
-    chosen = []
-    for text in options.bars:
-        pattern, _, number = text.partition("#")
-        found = [e for e in entries if re.search(pattern, e.kernel) and number in ("", str(e.path.number))]
-        if len(found) != 1:
-            names = "; ".join(f"{e.kernel} #{e.path.number}: {e.path.description}" for e in found or entries)
-            raise CodeError(
-                f"--bars was given {text!r}, which must be one path of one kernel. There are: {names}"
-            )
-        chosen.append(found[0])
-    forward, backward = chosen
-    result, floor = _modelled(forward, options.rows)
-    both = "forward and backward"
-    figures = (
-        ("forward, issue slots per (row, code) in loops", forward.work.loop_slots, _SLOTS_FORWARD),
-        ("forward, issue slots per (row, code) in all", forward.work.slots, _SLOTS_FORWARD),
-        (
-            f"{both}, issue slots per (row, code) in loops",
-            forward.work.loop_slots + backward.work.loop_slots,
-            _SLOTS_BOTH,
-        ),
-        (
-            f"{both}, issue slots per (row, code) in all",
-            forward.work.slots + backward.work.slots,
-            _SLOTS_BOTH,
-        ),
-    )
-    table = [
-        {
-            "figure": f"{gpu.architecture}, {options.codes} codes: {what}",
-            "modelled": value,
-            "bar": f"at most {bar:g}",
-            "": "met" if value <= bar else "missed",
-        }
-        for what, value, bar in figures
-    ]
-    ratio = floor / result.seconds
-    what = "forward, times as fast as the DRAM floor of the eager textbook"
-    table.append(
-        {
-            "figure": f"{gpu.name}, {options.rows:,} rows, {options.codes} codes: {what}",
-            "modelled": ratio,
-            "bar": f"at least {_TIMES_AS_FAST:g}",
-            "": "met" if ratio >= _TIMES_AS_FAST else "missed",
-        }
-    )
-    return table, chosen
-
-
 def main(argv: list[str] | None = None) -> int:
     options = parse_arguments(argv)
     gpus = [GPUS[name] for name in ("H100",) if options.bars] or [GPUS[name] for name in options.gpu]
@@ -336,7 +159,7 @@ def main(argv: list[str] | None = None) -> int:
     try:
         entries, refused = load(options, gpus)
         if options.bars:
-            figures, entries = bars(options, entries)
+            figures, entries = bars(options.bars, entries, options.rows)
     except CodeError as error:
         print(f"gpu_model: {error}", file=sys.stderr)
         return 2
@@ -356,7 +179,7 @@ def main(argv: list[str] | None = None) -> int:
     for sentence in assumptions(entries):
         print(f"- {sentence}")
     if options.csv:
-        write_csv(options.csv, tables)
+        write_rows(options.csv, csv_rows(*tables))
     return 0
 
 
@@ -376,13 +199,3 @@ def _print_table(options: argparse.Namespace, gpus: list[Gpu]) -> int:
     if options.csv:
         write_rows(options.csv, [{**row, "kind": "modelled"} for row in table])
     return 0
-
-
-def write_csv(path: FilePath, tables: list[list[dict[str, Any]]]) -> None:
-    """One line a kernel, path and GPU, with the columns of both tables."""
-    costs = {(row["kernel"], row["path"], row["code"]): row for row in tables[0]}
-    lines = [
-        {**costs[row["kernel"], row["path"], GPUS[row["GPU"]].architecture], **row, "kind": "modelled"}
-        for row in tables[1]
-    ]
-    write_rows(path, lines)

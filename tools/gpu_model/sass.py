@@ -199,7 +199,7 @@ def compile_cubin(source: Path, architecture: str, include: Path, output: Path) 
     """Compile a CUDA source with nvcc. Raises CodeError where there is no nvcc or it fails."""
     nvcc = shutil.which("nvcc")
     if nvcc is None:
-        raise CodeError("nvcc is not on the PATH: give --cubin a compiled file instead")
+        raise CodeError("nvcc is not on the PATH: give --code a compiled file instead")
     cubin = output / f"{source.stem}.{architecture}.cubin"
     _run(
         nvcc,
