@@ -2,6 +2,7 @@
 
 from types import SimpleNamespace
 
+import _case
 import _contenders
 import _cuda_timing
 import _report
@@ -15,14 +16,14 @@ from gpu_model import bound
 
 
 def test_copies_fill_the_cache_twice():
-    assert _cuda_timing.copies_past_cache(10 * 2**20, 50 * 2**20) == 10
-    assert _cuda_timing.copies_past_cache(3 * 2**20, 50 * 2**20) == 34
-    assert _cuda_timing.copies_past_cache(2**40, 50 * 2**20) == 1
-    assert _cuda_timing.copies_past_cache(1, 50 * 2**20) == 4096
+    assert _case.copies_past_cache(10 * 2**20, 50 * 2**20) == 10
+    assert _case.copies_past_cache(3 * 2**20, 50 * 2**20) == 34
+    assert _case.copies_past_cache(2**40, 50 * 2**20) == 1
+    assert _case.copies_past_cache(1, 50 * 2**20) == 4096
 
 
 def test_copies_are_used_in_turn_and_are_equal():
-    case = _contenders.Case.make(50, 8, 0.7, torch.device("cpu"))
+    case = _case.Case.make(50, 8, 0.7, torch.device("cpu"))
     assert case.next_copy() is case
     case.copy(3)
     used = [case.next_copy() for _ in range(6)]
@@ -82,7 +83,7 @@ def test_a_turn_is_timed_once_it_is_queued_in_time(monkeypatch):
             device.now += 5e-3
             return super().backward(case, outputs)
 
-    case = _contenders.Case.make(5, 4, 0.7, torch.device("cpu"))
+    case = _case.Case.make(5, 4, 0.7, torch.device("cpu"))
     assert _timing._time_turn_cuda(Slow(), case) == pytest.approx(
         {"forward": 2e-3, "backward": 2e-3, "both": 4e-3}
     )
@@ -100,7 +101,7 @@ def test_a_contender_that_waits_for_the_device_is_timed_all_the_same(monkeypatch
         def forward(self, case):
             device.synchronize()
 
-    forward, backward = _cuda_timing.time_turn(Waits(), _contenders.Case.make(5, 4, 0.7, torch.device("cpu")))
+    forward, backward = _cuda_timing.time_turn(Waits(), _case.Case.make(5, 4, 0.7, torch.device("cpu")))
     assert forward > 0 and backward is None and device.waits[-1] == 64e-3
 
 
