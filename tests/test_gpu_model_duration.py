@@ -197,7 +197,7 @@ def test_the_rule_for_few_warps_is_that_of_the_compiled_loops():
 def test_the_geometry_chooses_what_the_model_finds_fastest(pass_, monkeypatch):
     """Of all numbers of threads that can share a row, to within a few percent: its own formula is shorter."""
     kernel = calls.kernels_of(ROOT, "sm_90")[pass_]
-    geometry = launches._geometry(ROOT)
+    geometry = launches.geometry_of(ROOT)
     choose = geometry.choose_lanes
 
     def seconds(rows, codes, lanes=None):

@@ -6,7 +6,7 @@
     cost       the loops that run together, what a row costs in them, and what bounds it on a GPU
     launch     how the CUDA backend would launch a kernel there
     duration   how long such a launch takes, in closed form
-    schedule   a simulation of a scheduler: where the closed form has its two constants from
+    schedule   a simulation of a scheduler, which gives the closed form its two constants
     kernels    tables of single kernels
     calls      the table of whole calls: forward, backward and reduce
     bound      the least time of the kernels that are installed; benchmarks/quantize_bench.py prints it
