@@ -53,7 +53,7 @@ class Training(LightningModule):
         latent = self.autoencoder.latent
         self.discriminator: nn.Module | None = None
         if config.model.has_discriminator:
-            self.discriminator = build_discriminator(config.model.discriminator, latent.features)
+            self.discriminator = build_discriminator(config.model.discriminator, latent.discriminator_width)
             generator = torch.Generator().manual_seed(derive_seed(config.seed, "discriminator"))
             initialise(self.discriminator, config.model.network.init, generator)
         codes = latent.config.codebook_size if latent.discrete else 0
@@ -76,7 +76,14 @@ class Training(LightningModule):
         if self.fast.channels_last:
             images = images.contiguous(memory_format=torch.channels_last)
         trainer, temperature = self.trainer, self.temperature(self.step)
-        place = Place(self.config.seed, self.step, temperature, trainer.global_rank, trainer.world_size)
+        place = Place(
+            self.config.seed,
+            self.step,
+            temperature,
+            trainer.global_rank,
+            trainer.world_size,
+            set_size=len(self.train_index),
+        )
         computed = compute_losses(self.autoencoder, self.discriminator, images, place)
         losses = {"loss": computed.autoencoder}
         if computed.discriminator is not None:

@@ -122,7 +122,11 @@ def test_large_whole_numbers_are_exact():
     ("part", "field", "words"),
     [
         (LatentConfig, "kind", r"latent\.kind must be one of \('plain', .*, but was 'x'"),
-        (LatentConfig, "estimator", r"latent\.estimator must be one of \('gumbel', 'nearest'\), but was 'x'"),
+        (
+            LatentConfig,
+            "estimator",
+            r"latent\.estimator must be one of \('gumbel', 'straight_through', .*, but was 'x'",
+        ),
         (LatentConfig, "codebooks", r"latent\.codebooks must be one of"),
         (LatentConfig, "init", r"latent\.init must be one of"),
         (NetworkConfig, "kind", r"network\.kind must be one of"),
