@@ -6,6 +6,7 @@ from dataclasses import dataclass, field, make_dataclass
 from typing import TYPE_CHECKING, Literal, get_args, get_origin, get_type_hints
 
 from fqvae.models.penalties import PENALTIES, Penalty
+from fqvae.models.table import CUSTOM, MODELS, find_model
 
 
 class ConfigError(ValueError):
@@ -131,14 +132,21 @@ class DiscriminatorConfig:
 
 @dataclass(frozen=True)
 class ModelConfig:
-    """An autoencoder: network, latent, weights of the penalties, and discriminator if one needs it."""
+    """An autoencoder: network, latent, weights of the penalties, and discriminator if one needs it.
+
+    name: of a model in `fqvae.models.table`, or "custom".
+    """
 
     network: NetworkConfig = field(default_factory=NetworkConfig)
     latent: LatentConfig = field(default_factory=LatentConfig)
     weights: WeightsConfig = field(default_factory=WeightsConfig)
     discriminator: DiscriminatorConfig = field(default_factory=DiscriminatorConfig)
+    name: str = CUSTOM.name
 
     def __post_init__(self) -> None:
+        if find_model(self.name) is None:
+            names = ", ".join([*MODELS, CUSTOM.name])
+            raise ConfigError(f"model.name must be one of {names}, but was {self.name!r}")
         for each in self.penalties:
             if not each.goes_with(self.latent):
                 raise ConfigError(
@@ -151,6 +159,22 @@ class ModelConfig:
     def penalties(self) -> tuple[Penalty, ...]:
         """The penalties that have a weight."""
         return tuple(each for each in PENALTIES.values() if getattr(self.weights, each.name) > 0)
+
+    @property
+    def label(self) -> str:
+        """The model's name as pages print it, with what makes this one another in brackets."""
+        model = find_model(self.name)
+        assert model is not None
+        if model is CUSTOM:
+            return model.label
+        usual = LatentConfig(**model.latent)  # type: ignore[arg-type]
+        changed = [
+            f"{key} {getattr(self.latent, key)}"
+            for key in ("kind", "estimator", "codebooks")
+            if getattr(self.latent, key) != getattr(usual, key)
+        ]
+        changed += [each.label for each in self.penalties if each.name not in model.weights]
+        return f"{model.label} ({', '.join(changed)})" if changed else model.label
 
     @property
     def has_discriminator(self) -> bool:
