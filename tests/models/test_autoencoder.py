@@ -4,9 +4,10 @@ import pytest
 import torch
 
 from fqvae.models import Autoencoder, to_float, to_uint8
+from fqvae.models.table import MODELS
 from fqvae.runs import load_preset, model_names
 
-CONTINUOUS = ("ae", "bioae", "vae", "factorvae")
+CONTINUOUS = [name for name, each in MODELS.items() if each.latent["kind"] in ("plain", "gaussian")]
 
 
 def model_of(name, *overrides):

@@ -10,8 +10,15 @@ from fqvae.runs import from_flat, load_preset, preset_names, to_flat
 from fqvae.runs.presets import _FOLDER
 
 PAPER = {
-    "ae": "AE", "bioae": "BioAE", "vae": "VAE", "factorvae": "FactorVAE", "qlae": "QLAE", "dvae": "dVAE",
-    "factordvae": "FactorDVAE", "qvae": "QVAE", "factorqvae": "FactorQVAE",
+    "ae": "AE",
+    "bioae": "BioAE",
+    "vae": "VAE",
+    "factorvae": "FactorVAE",
+    "qlae": "QLAE",
+    "dvae": "dVAE",
+    "factordvae": "FactorDVAE",
+    "qvae": "QVAE",
+    "factorqvae": "FactorQVAE",
 }
 
 

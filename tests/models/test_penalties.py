@@ -98,3 +98,116 @@ def test_a_weight_that_the_latent_cannot_have_is_refused(name):
     for kind in wrong:
         with pytest.raises(ConfigError, match=f"weights.{name} must be 0 for a '{kind}' latent"):
             ModelConfig(latent=LatentConfig(kind), weights=WeightsConfig(**{name: 1.0}))
+
+
+def density(z, mean, variance):
+    return math.exp(-((z - mean) ** 2) / (2 * variance)) / math.sqrt(2 * math.pi * variance)
+
+
+def test_the_three_parts_of_the_beta_tcvae():
+    """The minibatch-weighted estimator of Chen et al. (2018) with N = 40, densities multiplied one by one."""
+    drawn, means, variances, samples = gaussian()
+    size, information, correlation, divergence = 40, 0.0, 0.0, 0.0
+    for z, own_mean, own_variance in zip(samples, means, variances, strict=True):
+        own = math.prod(density(z[j], own_mean[j], own_variance[j]) for j in range(M))
+        joint, marginals = 0.0, [0.0] * M
+        for mean, variance in zip(means, variances, strict=True):
+            each = [density(z[j], mean[j], variance[j]) for j in range(M)]
+            joint += math.prod(each) / (size * BATCH)
+            marginals = [m + e / (size * BATCH) for m, e in zip(marginals, each, strict=True)]
+        prior = math.prod(density(each, 0.0, 1.0) for each in z)
+        information += math.log(own / joint) / BATCH
+        correlation += math.log(joint / math.prod(marginals)) / BATCH
+        divergence += math.log(math.prod(marginals) / prior) / BATCH
+    seen = Seen(drawn, set_size=size)
+    assert PENALTIES["index_code_information"](seen).item() == pytest.approx(information, rel=1e-10)
+    assert PENALTIES["batch_total_correlation"](seen).item() == pytest.approx(correlation, rel=1e-10)
+    assert PENALTIES["dimension_wise_kl"](seen).item() == pytest.approx(divergence, rel=1e-10)
+
+
+def test_posteriors_that_are_all_alike_tell_nothing_and_depend_on_nothing():
+    """With N = 1, whose logarithm the estimator would add M - 1 times."""
+    mean, variance = torch.full((50, 2), 0.5, dtype=torch.float64), 0.8
+    z = mean + variance**0.5 * torch.randn(mean.shape, dtype=torch.float64)
+    seen = Seen(Drawn(z, mean, log_variance=torch.full_like(mean, math.log(variance))), set_size=1)
+    assert PENALTIES["index_code_information"](seen).item() == pytest.approx(0, abs=1e-12)
+    assert PENALTIES["batch_total_correlation"](seen).item() == pytest.approx(0, abs=1e-12)
+
+
+def test_covariances_of_the_dip_vae():
+    drawn, means, variances, _ = gaussian()
+    centre = [sum(mean[j] for mean in means) / BATCH for j in range(M)]
+    off, on = 0.0, 0.0
+    for i in range(M):
+        for j in range(M):
+            found = sum((mean[i] - centre[i]) * (mean[j] - centre[j]) for mean in means) / BATCH
+            if i == j:
+                on += (found + sum(variance[i] for variance in variances) / BATCH - 1) ** 2
+            else:
+                off += found**2
+    assert PENALTIES["covariance"](Seen(drawn)).item() == pytest.approx(off, rel=1e-12)
+    assert PENALTIES["variance"](Seen(drawn)).item() == pytest.approx(on, rel=1e-12)
+
+
+def hausdorff(z, corners):
+    """The definition in loops. corners: {(i, j): [(a, b), ...]}, the pairs of images."""
+    total = 0.0
+    for (i, j), pairs in corners.items():
+        farthest = 0.0
+        for a, b in pairs:
+            nearest = min((z[a][i] - row[i]) ** 2 + (z[b][j] - row[j]) ** 2 for row in z)
+            farthest = max(farthest, nearest)
+        total += farthest
+    return total
+
+
+def every_pair(batch, latents):
+    pairs = [(a, b) for a in range(batch) for b in range(batch)]
+    return {(i, j): pairs for i in range(latents) for j in range(i + 1, latents)}
+
+
+@pytest.mark.parametrize(("kind", "settings"), [("plain", {}), ("gaussian", {}), ("scalar", {})])
+def test_distance_from_a_factorized_support(kind, settings):
+    latent = build_latent(LatentConfig(kind, size=M, codebook_size=5, **settings)).double()
+    generator = torch.Generator().manual_seed(2)
+    head = torch.randn(BATCH, latent.head_width, dtype=torch.float64, generator=generator).requires_grad_()
+    found = PENALTIES["hausdorff"](Seen(latent.draw(head, Noise(5), 1.0, discriminator_input=False)))
+    assert found.item() == pytest.approx(hausdorff(head[:, :M].tolist(), every_pair(BATCH, M)), rel=1e-12)
+    (gradient,) = torch.autograd.grad(found, head)
+
+    def shifted(row, column, step):
+        moved = head.detach()[:, :M].clone()
+        moved[row, column] += step
+        return hausdorff(moved.tolist(), every_pair(BATCH, M))
+
+    for row in range(BATCH):
+        for column in range(M):
+            slope = (shifted(row, column, 1e-6) - shifted(row, column, -1e-6)) / 2e-6
+            assert gradient[row, column].item() == pytest.approx(slope, abs=1e-6)
+
+
+def test_correlation_costs_nothing_where_all_combinations_occur():
+    """A grid of 3 x 3 values, its diagonal ten times: correlated, but of factorized support."""
+    grid = [(a, b) for a in range(3) for b in range(3)]
+    z = torch.tensor(grid + [(0, 0), (1, 1), (2, 2)] * 2, dtype=torch.float64)
+    assert PENALTIES["hausdorff"](Seen(Drawn(z, z))).item() == 0
+    missing = torch.tensor([each for each in grid if each != (0, 2)], dtype=torch.float64)
+    assert PENALTIES["hausdorff"](Seen(Drawn(missing, missing))).item() == 1  # (0, 1) and (1, 2) are nearest
+    assert PENALTIES["hausdorff"](Seen(Drawn(z[:, :1], z[:, :1]))).item() == 0
+
+
+def test_many_images_draw_their_corners_by_the_seed():
+    z = torch.randn(40, M, dtype=torch.float64, generator=torch.Generator().manual_seed(3))
+    whole = hausdorff(z.tolist(), every_pair(40, M))
+    found = [PENALTIES["hausdorff"](Seen(Drawn(z, z), seed=seed)).item() for seed in (0, 0, 1, 2, 3)]
+    assert found[0] == found[1] and len(set(found)) > 2
+    assert all(whole / 4 < each <= whole + 1e-12 for each in found)
+
+
+@pytest.mark.parametrize("name", PENALTIES)
+def test_its_curve_has_a_panel(name):
+    curves = pytest.importorskip("fqvae.figures.curves")
+    figure = curves.training_curves({"step": [1, 2], name: [0.5, 0.25]})
+    assert [axes.get_title(loc="left") or axes.get_title() for axes in figure.axes][:1] == [
+        PENALTIES[name].title
+    ]

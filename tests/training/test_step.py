@@ -1,5 +1,6 @@
 """The two losses: against the formulas, and that neither reaches the other's weights."""
 
+import dataclasses
 import math
 
 import pytest
@@ -111,16 +112,23 @@ def test_losses_of_factorqvae_are_the_formulas():
         ("qlae", {"commitment": 1e-2, "codebook": 1e-2}),
         ("dvae", {"kl": 5e-3}),
         ("qvae", {"kl": 1e-3}),
+        (
+            "betatcvae",
+            {"index_code_information": 1e-4, "batch_total_correlation": 6e-4, "dimension_wise_kl": 1e-4},
+        ),
+        ("dipvae", {"kl": 1e-4, "covariance": 1.6e-3, "variance": 1.6e-3}),
+        ("hfsvae", {"kl": 1e-4, "hausdorff": 3e-4}),
+        ("hfsqvae", {"kl": 1e-3, "hausdorff": 3e-4}),
     ],
 )
 def test_losses_without_a_discriminator_are_weighted_sums_over_the_whole_batch(name, weights):
     model, _, images = parts(name)
-    losses = compute_losses(model, None, images, PLACE)
+    losses = compute_losses(model, None, images, dataclasses.replace(PLACE, set_size=50))
     drawn = model.draw(images, Noise(derive_seed(3, "noise", 17)), temperature=0.8)
     expected = ((model.decoder(drawn.quantized) - images) ** 2).mean()
     assert list(losses.terms) == ["reconstruction", *weights]
     for term, weight in weights.items():
-        expected = expected + weight * PENALTIES[term](Seen(drawn))
+        expected = expected + weight * PENALTIES[term](Seen(drawn, set_size=50))
     torch.testing.assert_close(losses.autoencoder, expected, rtol=1e-9, atol=1e-12)
     assert losses.discriminator is None
 

@@ -20,7 +20,8 @@ def mean_kl(seen: Seen) -> Tensor:
 KL = Penalty(
     "kl",
     "KL divergence",
-    "of the posterior from the prior, in nats: per latent for codes, of all latents for a Gaussian",
+    "of the posterior from the prior: per latent for codes, of all latents for a Gaussian",
     goes_with=lambda latent: latent.has_posterior,
     compute=mean_kl,
+    unit="nats",
 )

@@ -39,6 +39,7 @@ class Penalty:
     compute: its value for a batch, 0-d, differentiable.
     needs: what the training step has to provide. "discriminator": one that is trained beside the autoencoder,
         on a second half of every batch. "set_size": the number of training images.
+    unit: of the value, if it has one.
     """
 
     name: str
@@ -47,6 +48,12 @@ class Penalty:
     goes_with: Callable[[LatentConfig], bool]
     compute: Callable[[Seen], Tensor]
     needs: frozenset[Need] = field(default_factory=frozenset)
+    unit: str = ""
+
+    @property
+    def title(self) -> str:
+        """The label with the unit, if there is one."""
+        return f"{self.label} ({self.unit})" if self.unit else self.label
 
     def __call__(self, seen: Seen) -> Tensor:
         """The penalty, 0-d. Raises ValueError if something that it needs is not there."""

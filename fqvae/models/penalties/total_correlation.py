@@ -52,8 +52,9 @@ def _by_discriminator(seen: Seen) -> Tensor:
 TOTAL_CORRELATION = Penalty(
     "total_correlation",
     "total correlation",
-    "how far the latents are from independent, in nats, as the discriminator estimates it",
+    "how far the latents are from independent, as the discriminator estimates it",
     goes_with=lambda latent: latent.kind == "plain" or latent.has_posterior,
     compute=_by_discriminator,
     needs=frozenset({"discriminator"}),
+    unit="nats",
 )
