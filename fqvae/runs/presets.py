@@ -34,6 +34,8 @@ def model_names() -> list[str]:
 def load_preset(preset: str, model: str = "factorqvae", overrides: Iterable[str] = ()) -> RunConfig:
     """The run of a preset for a model, with "key=value" texts on top.
 
+    With "protocol=authors" among them a model without a discriminator takes twice the preset's steps, as the
+    authors count optimizer steps, and the model has the codebook that theirs starts with.
     Raises ConfigError: a preset, model, key or value that does not exist, with the nearest that does.
     """
     if preset not in preset_names():
@@ -46,8 +48,14 @@ def load_preset(preset: str, model: str = "factorqvae", overrides: Iterable[str]
         raise ConfigError(
             f"there is no model {model!r}{did_you_mean(model, known)} There are {', '.join(known)}"
         )
-    values = {**_layers(preset, MODELS[model]), **dict(map(_split, overrides))}
-    return from_flat(values)
+    values, given = _layers(preset, MODELS[model]), dict(map(_split, overrides))
+    config = from_flat({**values, **given})
+    if config.protocol == "ours":
+        return config
+    values |= {f"model.latent.{key}": value for key, value in MODELS[model].authors.items()}
+    if not config.model.has_discriminator:
+        values["steps"] = 2 * config.steps
+    return from_flat({**values, **given})
 
 
 def _layers(preset: str, model: Model) -> dict[str, Any]:

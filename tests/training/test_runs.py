@@ -101,6 +101,21 @@ def test_usage_in_figures():
     assert [figures[f"codes_used/{name}"] for name in ("00", "01", "pooled")] == [2, 1, 2]
 
 
+def test_perplexity_is_that_of_the_measures():
+    """One formula on tensors, one on arrays."""
+    from fqvae.metrics import code_usage
+    from fqvae_kernels.quantizer import code_perplexity
+
+    indices = torch.randint(7, (200, 4), generator=torch.Generator().manual_seed(0)) % torch.tensor(
+        [7, 5, 2, 1]
+    )
+    expected = code_usage(indices.numpy(), 7)
+    found = code_perplexity(torch.from_numpy(expected.counts))
+    assert found.dtype == torch.float64
+    torch.testing.assert_close(found, torch.from_numpy(expected.perplexity), rtol=1e-12, atol=0)
+    assert code_perplexity(torch.zeros(2, 3, dtype=torch.int64)).tolist() == [0, 0]
+
+
 def test_the_same_seed_repeats_the_run_and_another_does_not(unbroken, tmp_path):
     run(tmp_path / "again", tiny())
     assert_same_end(tmp_path / "again", unbroken)
