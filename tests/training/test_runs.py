@@ -161,12 +161,14 @@ def test_killed_five_times_at_random(unbroken, tmp_path):
 
 
 @pytest.mark.slow
-def test_two_processes_follow_one(unbroken, tmp_path):
+@pytest.mark.parametrize("settings", [(), ("protocol=authors",)])
+def test_two_processes_follow_one(settings, tmp_path):
     folder = tmp_path / "run"
-    result = script(folder, "factorqvae", 0, torchrun=2)
+    result = script(folder, "factorqvae", 0, *settings, torchrun=2)
     assert result.returncode == 0, result.stderr
     assert "Warning" not in result.stderr
-    for ours, theirs in zip(rows(folder), rows(unbroken), strict=True):
+    run(tmp_path / "one", tiny("factorqvae", *settings))
+    for ours, theirs in zip(rows(folder), rows(tmp_path / "one"), strict=True):
         assert ours == pytest.approx(theirs, rel=1e-4, abs=1e-6)
 
 
