@@ -35,7 +35,11 @@ try:
         to_float,
     )
     from fqvae.models.networks import build_discriminator, initialise
-    from fqvae.models.total_correlation import draw_permutations, permute_latents, total_correlation
+    from fqvae.models.penalties.total_correlation import (
+        draw_permutations,
+        permute_latents,
+        total_correlation,
+    )
     from fqvae.training.fast import Fast, choose_fast, has_bfloat16
     from fqvae.training.step import Place, compute_losses
 except ImportError as error:
@@ -64,7 +68,9 @@ class Contender:
         self.fast = fast or Fast()
         self.device = device
         self.model = Autoencoder(config, size).to(device)
-        self.discriminator = build_discriminator(config.discriminator, self.model.latent.features).to(device)
+        self.discriminator = build_discriminator(
+            config.discriminator, self.model.latent.discriminator_width
+        ).to(device)
         initialise(self.discriminator, network.init, torch.Generator().manual_seed(1))
         self.fast.prepare([self.model.encoder, self.model.decoder, self.discriminator])
         self.optimizers = [

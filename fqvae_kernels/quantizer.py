@@ -19,9 +19,9 @@ from fqvae_kernels._quantizer.estimator import (
 )
 from fqvae_kernels._quantizer.losses import compute_dtype, total_loss, weighted_losses
 from fqvae_kernels._quantizer.output import QuantizerOutput
-from fqvae_kernels._quantizer.usage import UsageCounter
+from fqvae_kernels._quantizer.usage import UsageCounter, code_perplexity
 
-__all__ = ["QuantizerOutput", "ScalarQuantizer"]
+__all__ = ["QuantizerOutput", "ScalarQuantizer", "UsageCounter", "code_perplexity"]
 
 
 class ScalarQuantizer(Codebook):
@@ -203,10 +203,7 @@ class ScalarQuantizer(Codebook):
             initialised. False: this process's own counts.
         """
         _arguments.check_flag("sync", sync)
-        counts = (self.usage if sync else self._usage.local()).double()
-        total = counts.sum(-1)
-        share = counts / total.clamp(min=1).unsqueeze(-1)
-        return torch.where(total > 0, torch.special.entr(share).sum(-1).exp(), 0).float()
+        return code_perplexity(self.usage if sync else self._usage.local()).float()
 
     def extra_repr(self) -> str:
         """The settings that matter, those at their default left out."""

@@ -296,3 +296,15 @@ def test_perplexity_without_ranks():
     q = quantizer()
     q(z_of(20, 3))
     assert torch.equal(q.perplexity(), q.perplexity(sync=False))
+
+
+def test_counts_that_are_restored_go_on():
+    from fqvae_kernels.quantizer import UsageCounter
+
+    first, second = UsageCounter(2, 3), UsageCounter(2, 3)
+    drawn = torch.tensor([[0, 2], [1, 2]])
+    first.count(drawn, 2)
+    saved = first.local()
+    second.restore(saved)
+    second.count(drawn, 2)
+    assert second.local().tolist() == [[2, 2, 0], [0, 0, 4]] and saved.tolist() == [[1, 1, 0], [0, 0, 2]]

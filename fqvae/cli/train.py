@@ -26,6 +26,11 @@ def add(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
         epilog=f"Presets: {', '.join(preset_names())}. Settings are the keys of config.yaml: steps=1000.",
     )
     parser.add_argument("--model", help=f"one of {', '.join(model_names())}; factorqvae if not given")
+    parser.add_argument(
+        "--protocol",
+        choices=("ours", "authors"),
+        help="authors: the steps, learning rates, codebooks and order of updates of the paper's program",
+    )
     parser.add_argument("--out", type=Path, help="the folder; by default a new one under runs/")
     parser.add_argument("--resume", type=Path, metavar="FOLDER", help="go on with the run in this folder")
     parser.add_argument("--device", choices=("auto", "cpu", "cuda"), default="auto")
@@ -62,11 +67,13 @@ def _train(options: argparse.Namespace, words: list[str]) -> int:
 
 def _config(preset: str | None, settings: list[str], options: argparse.Namespace) -> RunConfig:
     if preset is not None:
+        if options.protocol is not None:
+            settings = [*settings, f"protocol={options.protocol}"]
         return load_preset(preset, options.model or "factorqvae", settings)
     if options.resume is None:
         raise ConfigError(f"name a preset ({', '.join(preset_names())}) or a run to --resume")
-    if options.model is not None or settings:
-        raise ConfigError("--model and settings need a preset: a run that is resumed has its own")
+    if options.model is not None or options.protocol is not None or settings:
+        raise ConfigError("--model, --protocol and settings need a preset: a run that is resumed has its own")
     return read_checkpoint(options.resume).config
 
 

@@ -38,7 +38,6 @@ from fqvae.metrics import (
 from fqvae.metrics._arrays import check_choice, check_count, check_seed
 from fqvae.runs import Codes, Encoded, Run, encode, encode_codes, held_out, to_flat
 from fqvae.runs.names import EVALUATION
-from fqvae.runs.presets import model_name
 
 FORMAT = 1
 
@@ -239,7 +238,7 @@ def write_evaluation(run: Run, evaluation: Evaluation) -> None:
             "numpy": np.__version__,
             "scikit-learn": sklearn.__version__,
         },
-        "model": model_name(run.config),
+        "model": run.config.model.name,
         "config": to_flat(run.config),
         "checkpoint": {"file": run.checkpoint.name, "sha256": run.sha256, "step": run.step},
         "data": {

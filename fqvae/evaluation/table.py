@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from fqvae.evaluation.scores import read_evaluation
-from fqvae.runs.presets import model_names
+from fqvae.models.table import CUSTOM, MODELS
 
 COLUMNS = {
     "D": "disentanglement",
@@ -96,7 +96,7 @@ def comparison(folders: Sequence[str | Path]) -> Comparison:
                 f"{group[seed]} and {folder} have the same configuration and the same seed, {seed}"
             )
         group[seed] = folder
-    order = [*model_names(), "vector", "custom"]
+    order = [*MODELS, CUSTOM.name]
     grouped = sorted(
         groups.values(), key=lambda group: order.index(read[next(iter(group.values()))]["model"])
     )

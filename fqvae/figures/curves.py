@@ -12,6 +12,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from fqvae.figures.style import LINES, MUTED, headings, panels, styled
+from fqvae.models.penalties import PENALTIES
 
 
 class _Panel(NamedTuple):
@@ -27,11 +28,7 @@ _PERPLEXITY = "perplexity/"
 _NETWORKS = ("encoder", "decoder", "codebook", "discriminator")
 _PANELS = (
     _Panel("loss", {"loss": "loss", "reconstruction": "reconstruction"}, log=True),
-    _Panel("KL divergence (nats)", {"kl": ""}),
-    _Panel("total correlation (nats)", {"total_correlation": ""}),
-    _Panel("negative part of z", {"nonnegativity": ""}),
-    _Panel("mean of z squared", {"activity": ""}),
-    _Panel("distance of z and codes", {"commitment": "commitment", "codebook": "codebook"}, log=True),
+    *(_Panel(each.title, {each.name: ""}) for each in PENALTIES.values()),
     _Panel("discriminator's loss", {"discriminator": ""}, guessing=math.log(2)),
     _Panel("discriminator's accuracy", {"discriminator_accuracy": ""}, guessing=0.5),
     _Panel("perplexity of codes", {f"{_PERPLEXITY}pooled": "together"}),

@@ -1,6 +1,7 @@
 """One autoencoder put together from parts.
 
-AE, BioAE, VAE, FactorVAE, QLAE, dVAE, FactorDVAE, QVAE and FactorQVAE are configurations of it.
+`table` names the models, each a configuration of it; `penalties` are the terms of the loss beside the
+reconstruction error.
 """
 
 from fqvae.models.autoencoder import Autoencoder, to_float, to_uint8

@@ -1,4 +1,4 @@
-"""`Autoencoder`: encoder, latent, decoder. All nine models are this one, with other parts."""
+"""`Autoencoder`: encoder, latent, decoder. All models are this one, with other parts."""
 
 from __future__ import annotations
 
@@ -30,8 +30,8 @@ class Autoencoder(nn.Module):
         self.config = config
         self.image_size, self.channels = image_size, channels
         self.latent = build_latent(config.latent)
-        self.encoder = build_encoder(config.network, image_size, self.latent.outputs, channels)
-        self.decoder = build_decoder(config.network, image_size, self.latent.inputs, channels)
+        self.encoder = build_encoder(config.network, image_size, self.latent.head_width, channels)
+        self.decoder = build_decoder(config.network, image_size, self.latent.decoder_width, channels)
         generator = torch.Generator().manual_seed(seed)
         initialise(self, config.network.init, generator)
         self.latent.initialise(generator)
@@ -65,13 +65,13 @@ class Autoencoder(nn.Module):
         return self.latent.prior(count, generator).to(next(self.parameters()).device)
 
     def draw(
-        self, images: Tensor, noise: Noise, *, temperature: float = 1.0, features: bool = False
+        self, images: Tensor, noise: Noise, *, temperature: float = 1.0, discriminator_input: bool = False
     ) -> Drawn:
-        """A sample of the latents with the penalties, as training needs it. Images as for `encode`.
+        """A sample of the latents with what penalties look at, as training needs it. Images as for `encode`.
 
-        features: whether what the discriminator sees is wanted.
+        discriminator_input: whether what a discriminator sees is wanted.
         """
-        return self.latent.draw(self._head(images), noise, temperature, features)
+        return self.latent.draw(self._head(images), noise, temperature, discriminator_input)
 
     def _head(self, images: Tensor) -> Tensor:
         """The encoder's numbers, at least float32: the codes lie closer than bfloat16 can tell apart."""

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field, fields
-from typing import Literal, get_args, get_origin, get_type_hints
+from dataclasses import dataclass, field, make_dataclass
+from typing import TYPE_CHECKING, Literal, get_args, get_origin, get_type_hints
+
+from fqvae.models.penalties import PENALTIES, Penalty
+from fqvae.models.table import CUSTOM, MODELS, find_model
 
 
 class ConfigError(ValueError):
@@ -44,8 +47,9 @@ class LatentConfig:
         encoder gives for each latent; "vector", as "scalar" with vectors of `dimension` numbers.
     size: M, the number of latents. codebook_size: K.
     codebooks: one for all latents ("shared") or one for each ("per_latent"); "scalar" and "logits" have both.
-    estimator: of "scalar" and "vector": "gumbel", a Gumbel-Softmax sample, or "nearest", the nearest code
-        with the gradient going straight through.
+    estimator: of the kinds with a codebook, see `fqvae_kernels.ScalarQuantizer`: "gumbel", a Gumbel-Softmax
+        sample; "straight_through" and "reinmax", a code with other gradients; and, for "scalar" and "vector",
+        "nearest", the nearest code with the gradient going straight through.
     hard: exactly one code forward, the soft gradient backward (Gumbel-Softmax only).
     init: the codes at the start: "normal", N(0, 1), or "linspace", evenly from -1/2 to 1/2.
     """
@@ -54,7 +58,7 @@ class LatentConfig:
     size: int = 12
     codebook_size: int = 64
     codebooks: Literal["shared", "per_latent"] = "shared"
-    estimator: Literal["gumbel", "nearest"] = "gumbel"
+    estimator: Literal["gumbel", "straight_through", "reinmax", "nearest"] = "gumbel"
     hard: bool = False
     init: Literal["normal", "linspace"] = "normal"
     dimension: int = 1
@@ -70,40 +74,49 @@ class LatentConfig:
             raise ConfigError("latent.codebooks must be 'shared' for the kind 'vector', but was 'per_latent'")
         if self.kind == "vector" and self.init == "linspace":
             raise ConfigError("latent.init must be 'normal' for the kind 'vector', but was 'linspace'")
-        if self.estimator == "nearest" and self.kind not in ("scalar", "vector"):
+        kinds = ("scalar", "vector") if self.estimator == "nearest" else ("scalar", "logits", "vector")
+        if self.estimator != "gumbel" and self.kind not in kinds:
             raise ConfigError(
-                f"latent.estimator must be 'gumbel' for the kind {self.kind!r}, but was 'nearest'"
+                f"latent.estimator cannot be {self.estimator!r} for the kind {self.kind!r}; "
+                "it can be 'gumbel'"
             )
 
     @property
-    def terms(self) -> tuple[str, ...]:
-        """The penalties that this latent can be charged with, by their names in `WeightsConfig`."""
-        if self.kind == "plain":
-            return ("total_correlation", "nonnegativity", "activity")
-        if self.estimator == "nearest":
-            return ("commitment", "codebook")
-        return ("kl", "total_correlation")
+    def has_posterior(self) -> bool:
+        """Whether a latent is drawn from a distribution, which has a divergence from the prior."""
+        return self.kind != "plain" and self.estimator != "nearest"
+
+    @property
+    def penalties(self) -> tuple[str, ...]:
+        """The penalties that this latent can be charged with, by their names in `PENALTIES`."""
+        return tuple(each.name for each in PENALTIES.values() if each.goes_with(self))
 
 
-@dataclass(frozen=True)
-class WeightsConfig:
-    """Weights of the penalties that are added to the reconstruction error; 0 leaves one out.
+if TYPE_CHECKING:
 
-    kl: beta, of the mean KL divergence of the posterior from the prior, per latent, in nats.
-    total_correlation: gamma, of the discriminator's estimate. Above 0 the model has a discriminator.
-    nonnegativity, activity: of mean(max(-z, 0)) and mean(z**2), the BioAE's (Whittington et al. 2023).
-    commitment, codebook: of mean((sg[code] - z)**2) and mean((code - sg[z])**2), the VQ-VAE's.
-    """
+    class WeightsConfig:
+        """See below: its fields are the names in `PENALTIES`."""
 
-    kl: float = 0.0
-    total_correlation: float = 0.0
-    nonnegativity: float = 0.0
-    activity: float = 0.0
-    commitment: float = 0.0
-    codebook: float = 0.0
+        def __init__(self, **weights: float) -> None: ...
 
-    def __post_init__(self) -> None:
-        check_at_least("weights.", self, **{each.name: 0 for each in fields(self)})
+        def __getattr__(self, name: str) -> float: ...
+
+else:
+
+    def _check_weights(weights: WeightsConfig) -> None:
+        check_at_least("weights.", weights, **dict.fromkeys(PENALTIES, 0))
+
+    # A field for every penalty, so that a new one has its key as soon as it is in the table.
+    WeightsConfig = make_dataclass(
+        "WeightsConfig",
+        [(name, float, field(default=0.0)) for name in PENALTIES],
+        namespace={"__post_init__": _check_weights, "__module__": __name__},
+        frozen=True,
+    )
+    WeightsConfig.__doc__ = (
+        "Weights of the penalties that are added to the reconstruction error; 0 leaves one out.\n\n"
+        + "\n".join(f"{each.name}: of {each.label}: {each.meaning}." for each in PENALTIES.values())
+    )
 
 
 @dataclass(frozen=True)
@@ -119,26 +132,54 @@ class DiscriminatorConfig:
 
 @dataclass(frozen=True)
 class ModelConfig:
-    """An autoencoder: network, latent, penalties and, if total correlation has a weight, discriminator."""
+    """An autoencoder: network, latent, weights of the penalties, and discriminator if one needs it.
+
+    name: of a model in `fqvae.models.table`, or "custom".
+    """
 
     network: NetworkConfig = field(default_factory=NetworkConfig)
     latent: LatentConfig = field(default_factory=LatentConfig)
     weights: WeightsConfig = field(default_factory=WeightsConfig)
     discriminator: DiscriminatorConfig = field(default_factory=DiscriminatorConfig)
+    name: str = CUSTOM.name
 
     def __post_init__(self) -> None:
-        for each in fields(self.weights):
-            weight = getattr(self.weights, each.name)
-            if weight and each.name not in self.latent.terms:
+        if find_model(self.name) is None:
+            names = ", ".join([*MODELS, CUSTOM.name])
+            raise ConfigError(f"model.name must be one of {names}, but was {self.name!r}")
+        for each in self.penalties:
+            if not each.goes_with(self.latent):
                 raise ConfigError(
                     f"weights.{each.name} must be 0 for a {self.latent.kind!r} latent with the estimator "
-                    f"{self.latent.estimator!r}, but was {weight}; it can have {', '.join(self.latent.terms)}"
+                    f"{self.latent.estimator!r}, but was {getattr(self.weights, each.name)}; it can have "
+                    f"{', '.join(self.latent.penalties)}"
                 )
+
+    @property
+    def penalties(self) -> tuple[Penalty, ...]:
+        """The penalties that have a weight."""
+        return tuple(each for each in PENALTIES.values() if getattr(self.weights, each.name) > 0)
+
+    @property
+    def label(self) -> str:
+        """The model's name as pages print it, with what makes this one another in brackets."""
+        model = find_model(self.name)
+        assert model is not None
+        if model is CUSTOM:
+            return model.label
+        usual = LatentConfig(**model.latent)  # type: ignore[arg-type]
+        changed = [
+            f"{key} {getattr(self.latent, key)}"
+            for key in ("kind", "estimator", "codebooks")
+            if getattr(self.latent, key) != getattr(usual, key)
+        ]
+        changed += [each.label for each in self.penalties if each.name not in model.weights]
+        return f"{model.label} ({', '.join(changed)})" if changed else model.label
 
     @property
     def has_discriminator(self) -> bool:
         """Whether training takes a second half of the batch and a discriminator."""
-        return self.weights.total_correlation > 0
+        return any("discriminator" in each.needs for each in self.penalties)
 
 
 def check_at_least(part: str, config: object, **least: float) -> None:

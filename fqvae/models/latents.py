@@ -1,19 +1,24 @@
 """The five latents: what an encoder's numbers become before they are decoded.
 
 Shapes: M latents, K codes, D numbers in a vector code. Each latent says how many numbers it wants from the
-encoder (`outputs`), how many it gives to the decoder (`inputs`) and to the discriminator (`features`).
+encoder (`head_width`), how many it gives to the decoder (`decoder_width`) and to a discriminator
+(`discriminator_width`).
 """
 
 from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
 
 from fqvae.models.config import LatentConfig
-from fqvae_kernels import gumbel_noise, gumbel_quantize, gumbel_quantize_logits, nearest_quantize
+from fqvae_kernels import ScalarQuantizer, gumbel_noise, gumbel_quantize_logits, nearest_quantize
+
+if TYPE_CHECKING:
+    from typing_extensions import Self
 
 
 @dataclass(frozen=True)
@@ -32,15 +37,23 @@ class Noise:
 class Drawn:
     """A batch of latents as training sees it.
 
-    quantized: (batch, inputs), for the decoder. terms: the mean penalties by their names in `WeightsConfig`.
-    features: (batch, M, K) or (batch, M, 1), for the discriminator; None if not asked for. codes: int64
-    (batch, M), the codes drawn; None where there are none.
+    quantized: (batch, decoder_width), for the decoder.
+    z: what the encoder says of each latent, before anything is drawn: means of a Gaussian, logits of codes
+        (batch, M, K), else its numbers; (batch, M), or (batch, M, D) for vectors.
+    kl: (batch, M), of the posterior from the prior, in nats; None without a posterior.
+    codes: int64 (batch, M), the codes taken. chosen: their values, in the shape of z, differentiable in the
+        codebook; None but for the estimator "nearest".
+    log_variance: (batch, M), of a Gaussian.
+    discriminator_input: (batch, M, K) weights of the codes or (batch, M, 1) numbers; None if not asked for.
     """
 
     quantized: Tensor
-    terms: dict[str, Tensor]
-    features: Tensor | None = None
+    z: Tensor
+    kl: Tensor | None = None
     codes: Tensor | None = None
+    chosen: Tensor | None = None
+    log_variance: Tensor | None = None
+    discriminator_input: Tensor | None = None
 
 
 class Latent(nn.Module):
@@ -51,10 +64,13 @@ class Latent(nn.Module):
     def __init__(self, config: LatentConfig) -> None:
         super().__init__()
         self.config = config
-        self.outputs = self.inputs = self.features = config.size
+        self.head_width = self.decoder_width = self.discriminator_width = config.size
 
-    def draw(self, head: Tensor, noise: Noise, temperature: float, features: bool) -> Drawn:
-        """A sample for training. head: (batch, outputs). features: whether the discriminator's are wanted."""
+    def draw(self, head: Tensor, noise: Noise, temperature: float, discriminator_input: bool) -> Drawn:
+        """A sample for training.
+
+        head: (batch, head_width). discriminator_input: whether that is wanted.
+        """
         raise NotImplementedError
 
     def codes(self, head: Tensor) -> Tensor:
@@ -62,7 +78,7 @@ class Latent(nn.Module):
         raise NotImplementedError
 
     def values(self, codes: Tensor) -> Tensor:
-        """What the decoder takes for these codes, (batch, inputs). Raises TypeError, ValueError."""
+        """What the decoder takes for these codes, (batch, decoder_width). Raises TypeError, ValueError."""
         if not isinstance(codes, Tensor) or not codes.is_floating_point():
             raise TypeError(f"codes must be a floating-point tensor, but were {_kind(codes)}")
         _check_shape(codes, self.config.size)
@@ -79,10 +95,9 @@ class Latent(nn.Module):
 class Plain(Latent):
     """z as it is: the autoencoder's and the BioAE's."""
 
-    def draw(self, head: Tensor, noise: Noise, temperature: float, features: bool) -> Drawn:
+    def draw(self, head: Tensor, noise: Noise, temperature: float, discriminator_input: bool) -> Drawn:
         """See `Latent.draw`; nothing is drawn."""
-        terms = {"nonnegativity": (-head).clamp(min=0).mean(), "activity": head.square().mean()}
-        return Drawn(head, terms, head.unsqueeze(-1))
+        return Drawn(head, head, discriminator_input=head.unsqueeze(-1))
 
     def codes(self, head: Tensor) -> Tensor:
         """z, (batch, M)."""
@@ -98,14 +113,14 @@ class Gaussian(Latent):
 
     def __init__(self, config: LatentConfig) -> None:
         super().__init__(config)
-        self.outputs = 2 * config.size
+        self.head_width = 2 * config.size
 
-    def draw(self, head: Tensor, noise: Noise, temperature: float, features: bool) -> Drawn:
+    def draw(self, head: Tensor, noise: Noise, temperature: float, discriminator_input: bool) -> Drawn:
         """See `Latent.draw`. kl = (mean**2 + variance - 1 - ln variance) / 2."""
         mean, log_variance = head.chunk(2, dim=1)
         z = mean + (log_variance / 2).exp() * normal_noise(noise, mean)
         kl = (mean.square() + log_variance.expm1() - log_variance) / 2
-        return Drawn(z, {"kl": kl.mean()}, z.unsqueeze(-1))
+        return Drawn(z, mean, kl, log_variance=log_variance, discriminator_input=z.unsqueeze(-1))
 
     def codes(self, head: Tensor) -> Tensor:
         """The means, (batch, M)."""
@@ -120,11 +135,11 @@ class _Coded(Latent):
     """A latent with a codebook: (K,), (M, K) with one for each latent, or (K, D)."""
 
     discrete = True
+    codebook: Tensor
 
-    def __init__(self, config: LatentConfig, shape: tuple[int, ...]) -> None:
+    def __init__(self, config: LatentConfig) -> None:
         super().__init__(config)
-        self.features = config.size * config.codebook_size
-        self.codebook = nn.Parameter(torch.zeros(shape))
+        self.discriminator_width = config.size * config.codebook_size
 
     @torch.no_grad()
     def initialise(self, generator: torch.Generator) -> None:
@@ -135,7 +150,10 @@ class _Coded(Latent):
             self.codebook.copy_(torch.linspace(-0.5, 0.5, self.config.codebook_size))
 
     def values(self, codes: Tensor) -> Tensor:
-        """The codes' values, (batch, inputs). codes: int64 (batch, M) in [0, K), or TypeError, ValueError."""
+        """The codes' values, (batch, decoder_width).
+
+        codes: int64 (batch, M) in [0, K), or TypeError, ValueError.
+        """
         if not isinstance(codes, Tensor) or codes.dtype != torch.int64:
             raise TypeError(f"codes must be a torch.int64 tensor, but were {_kind(codes)}")
         _check_shape(codes, self.config.size)
@@ -150,67 +168,83 @@ class _Coded(Latent):
 
     def _look_up(self, codes: Tensor) -> Tensor:
         """(batch, M) or, for vectors, (batch, M, D)."""
-        if self.config.codebooks == "per_latent":
-            return self.codebook.gather(1, codes.T).T
-        return self.codebook[codes]
+        raise NotImplementedError
 
-    def _nearest(self, z: Tensor, quantized: Tensor, codes: Tensor) -> Drawn:
-        """The nearest codes with the two penalties that draw z and the codes together."""
-        chosen = self._look_up(codes)
-        terms = {
-            "commitment": (z - chosen.detach()).square().mean(),
-            "codebook": (chosen - z.detach()).square().mean(),
+    def _sampling(self, noise: Noise, temperature: float) -> dict[str, Any]:
+        """How codes are drawn, as the quantizers' functions take it."""
+        return {
+            "estimator": self.config.estimator,
+            "temperature": temperature,
+            "hard": self.config.hard,
+            "seed": noise.seed,
+            "row_offset": noise.first * self.config.size,
         }
-        return Drawn(quantized.flatten(1), terms, codes=codes)
 
 
-class Scalar(_Coded):
-    """Every number that the encoder gives, quantized to a codebook of scalars (arXiv 2409.14851)."""
+class _ScalarCodes(_Coded):
+    """Codes that are numbers, in a `ScalarQuantizer`."""
 
     def __init__(self, config: LatentConfig) -> None:
-        super().__init__(config, _scalar_codebook(config))
+        super().__init__(config)
+        self.quantizer = ScalarQuantizer(
+            config.codebook_size,
+            num_codebooks=config.size if config.codebooks == "per_latent" else 1,
+            estimator=config.estimator,
+            hard=config.hard,
+            init="linspace",  # which draws nothing: `initialise` has a generator of its own
+        )
 
-    def draw(self, head: Tensor, noise: Noise, temperature: float, features: bool) -> Drawn:
+    @property
+    def codebook(self) -> Tensor:  # type: ignore[override]
+        """The values of the codes: (K,), or (M, K) with one codebook for each of several latents."""
+        return self.quantizer.codebook
+
+    def train(self, mode: bool = True) -> Self:
+        """`draw` draws whatever the mode, so the quantizer stays in training; `codes` never draws."""
+        super().train(mode)
+        self.quantizer.train()
+        return self
+
+    def _look_up(self, codes: Tensor) -> Tensor:
+        return self.quantizer.codes(codes)
+
+
+class Scalar(_ScalarCodes):
+    """Every number that the encoder gives, quantized to a codebook of scalars (arXiv 2409.14851)."""
+
+    def draw(self, head: Tensor, noise: Noise, temperature: float, discriminator_input: bool) -> Drawn:
         """See `Latent.draw`."""
-        if self.config.estimator == "nearest":
-            return self._nearest(head, *nearest_quantize(head, self.codebook))
-        quantized, codes, kl, weights = gumbel_quantize(
+        found = self.quantizer(
             head,
-            self.codebook,
             temperature=temperature,
-            hard=self.config.hard,
             seed=noise.seed,
             row_offset=noise.first * self.config.size,
-            return_weights=features,
+            return_weights=discriminator_input,
         )
-        assert kl is not None
-        return Drawn(quantized, {"kl": kl.mean()}, weights, codes)
+        quantized, codes, _ = found
+        chosen = self._look_up(codes) if self.config.estimator == "nearest" else None
+        return Drawn(quantized, head, found.kl, codes, chosen, discriminator_input=found.weights)
 
     def codes(self, head: Tensor) -> Tensor:
         """The nearest codes."""
         return nearest_quantize(head, self.codebook).indices
 
 
-class Logits(_Coded):
+class Logits(_ScalarCodes):
     """A code drawn for each latent from K logits that the encoder gives: a discrete VAE with scalar codes."""
 
     def __init__(self, config: LatentConfig) -> None:
-        super().__init__(config, _scalar_codebook(config))
-        self.outputs = config.size * config.codebook_size
+        super().__init__(config)
+        self.head_width = config.size * config.codebook_size
 
-    def draw(self, head: Tensor, noise: Noise, temperature: float, features: bool) -> Drawn:
+    def draw(self, head: Tensor, noise: Noise, temperature: float, discriminator_input: bool) -> Drawn:
         """See `Latent.draw`."""
+        logits = self._logits(head)
+        how = self._sampling(noise, temperature)
         quantized, codes, kl, weights = gumbel_quantize_logits(
-            self._logits(head),
-            self.codebook,
-            temperature=temperature,
-            hard=self.config.hard,
-            seed=noise.seed,
-            row_offset=noise.first * self.config.size,
-            return_weights=features,
+            logits, self.codebook, return_weights=discriminator_input, **how
         )
-        assert kl is not None
-        return Drawn(quantized, {"kl": kl.mean()}, weights, codes)
+        return Drawn(quantized, logits, kl, codes, discriminator_input=weights)
 
     def codes(self, head: Tensor) -> Tensor:
         """The codes of the largest logits, the lowest index on a tie."""
@@ -224,31 +258,30 @@ class Vector(_Coded):
     """As `Scalar` with codes of D numbers: the quantizer of a VQ-VAE (van den Oord et al., NeurIPS 2017)."""
 
     def __init__(self, config: LatentConfig) -> None:
-        super().__init__(config, (config.codebook_size, config.dimension))
-        self.outputs = self.inputs = config.size * config.dimension
+        super().__init__(config)
+        self.head_width = self.decoder_width = config.size * config.dimension
+        self.codebook = nn.Parameter(torch.zeros(config.codebook_size, config.dimension))
 
-    def draw(self, head: Tensor, noise: Noise, temperature: float, features: bool) -> Drawn:
+    def draw(self, head: Tensor, noise: Noise, temperature: float, discriminator_input: bool) -> Drawn:
         """See `Latent.draw`."""
         z = head.unflatten(1, (self.config.size, self.config.dimension))
         if self.config.estimator == "nearest":
             codes = self.codes(head)
-            return self._nearest(z, z + (self._look_up(codes) - z).detach(), codes)
+            chosen = self._look_up(codes)
+            return Drawn((z + (chosen - z).detach()).flatten(1), z, None, codes, chosen)
         # The kernel draws the weights; it knows scalar codes only, so that the vectors are summed here.
-        _, codes, kl, weights = gumbel_quantize_logits(
-            self._logits(z),
-            torch.zeros_like(self.codebook[:, 0]),
-            temperature=temperature,
-            hard=self.config.hard,
-            seed=noise.seed,
-            row_offset=noise.first * self.config.size,
-            return_weights=True,
-        )
-        assert weights is not None and kl is not None
-        return Drawn((weights @ self.codebook).flatten(1), {"kl": kl.mean()}, weights, codes)
+        nothing, how = torch.zeros_like(self.codebook[:, 0]), self._sampling(noise, temperature)
+        _, codes, kl, weights = gumbel_quantize_logits(self._logits(z), nothing, return_weights=True, **how)
+        assert weights is not None
+        quantized = (weights @ self.codebook).flatten(1)
+        return Drawn(quantized, z, kl, codes, discriminator_input=weights)
 
     def codes(self, head: Tensor) -> Tensor:
         """The nearest codes, the lowest index on a tie."""
         return self._logits(head.unflatten(1, (self.config.size, self.config.dimension))).argmax(-1)
+
+    def _look_up(self, codes: Tensor) -> Tensor:
+        return self.codebook[codes]
 
     def _logits(self, z: Tensor) -> Tensor:
         """-|z - m|**2 + |z|**2, which has the same softmax: (batch, M, K)."""
@@ -282,11 +315,6 @@ def normal_noise(noise: Noise, like: Tensor) -> Tensor:
     half_square, turn = (-gumbels).exp().chunk(2, dim=1)
     angle = (-turn).exp() * (2 * math.pi)
     return ((half_square * 2).sqrt() * angle.cos()).to(like.dtype)
-
-
-def _scalar_codebook(config: LatentConfig) -> tuple[int, ...]:
-    shared = config.codebooks == "shared"
-    return (config.codebook_size,) if shared else (config.size, config.codebook_size)
 
 
 def _check_shape(codes: Tensor, latents: int) -> None:

@@ -22,7 +22,6 @@ from fqvae.report.sample import LITTLE, Sample, draw_sample
 from fqvae.report.sections import curves_section, facts, matrices_section, scores_section, usage_figures
 from fqvae.runs import Run
 from fqvae.runs.names import CURVES
-from fqvae.runs.presets import model_name
 
 LIMIT = 5_000_000  # bytes of a page
 _RESERVE = 200_000  # of those, for all that is no picture
@@ -78,7 +77,7 @@ def build_report(
     bases, shown = thumbnails(run, sample, images), pairs(run, sample, min(_PAIRS, samples))
     data = explorer_data(run, sample, images, steps, LIMIT - _RESERVE - len(bases) - len(shown))
     script = _read("page.js")
-    kind, listed = facts(run, model_name(run.config))
+    kind, listed = facts(run, run.config.model.label)
     page = string.Template(_read("page.html")).substitute(
         name=escape(run.folder.resolve().name),
         kind=escape(kind),

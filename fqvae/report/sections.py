@@ -12,17 +12,6 @@ from fqvae.report.sample import Sample, value_text
 from fqvae.runs import Run
 
 _NAMES = {
-    "ae": "AE",
-    "bioae": "BioAE",
-    "vae": "VAE",
-    "factorvae": "FactorVAE",
-    "qlae": "QLAE",
-    "dvae": "dVAE",
-    "factordvae": "FactorDVAE",
-    "qvae": "QVAE",
-    "factorqvae": "FactorQVAE",
-    "vector": "Vector codes",
-    "custom": "A model of its own",
     "rayshapes": "RayShapes",
     "shapes3d": "Shapes3D",
     "isaac3d": "Isaac3D",
@@ -82,7 +71,7 @@ _CURVES = {
 
 
 def facts(run: Run, name: str) -> tuple[str, str]:
-    """The line above the heading and the list below it. name: the model's."""
+    """The line above the heading and the list below it. name: the model's label."""
     latent, model = run.config.model.latent, run.model
     codes = f"{latent.size}"
     if run.discrete:
@@ -97,7 +86,7 @@ def facts(run: Run, name: str) -> tuple[str, str]:
     }
     listed = "".join(f"<div><dt>{key}</dt><dd>{escape(value)}</dd></div>" for key, value in entries.items())
     return (
-        f"{_NAMES.get(name, name)} on {_NAMES.get(run.dataset.name, run.dataset.name)}",
+        f"{name} on {_NAMES.get(run.dataset.name, run.dataset.name)}",
         f'<dl class="facts">{listed}</dl>',
     )
 

@@ -18,7 +18,7 @@ from fqvae.models.config import ConfigError
 from fqvae.runs.config import RunConfig, from_flat
 from fqvae.runs.names import CHECKPOINT
 
-FORMAT = 1
+FORMAT = 2
 
 
 class CheckpointError(ValueError):

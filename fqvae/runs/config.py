@@ -5,10 +5,13 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
+from typing import Literal
 
 from fqvae.data import RayShapes
-from fqvae.models.config import ConfigError, ModelConfig, check_at_least
+from fqvae.models.config import ConfigError, ModelConfig, check_at_least, check_choices
 from fqvae.runs.keys import build, did_you_mean, to_flat
+
+Protocol = Literal["ours", "authors"]
 
 
 @dataclass(frozen=True)
@@ -67,16 +70,19 @@ class DataConfig:
 class OptimizerConfig:
     """Adam for the autoencoder and for the discriminator, along a cosine down to `final_learning_rate`.
 
+    codebook_learning_rate: of the codes; None: the autoencoder's.
     weight_decay: decoupled (AdamW), of encoder and decoder, not of codebook and discriminator.
     """
 
     learning_rate: float = 1e-3
+    codebook_learning_rate: float | None = None
     discriminator_learning_rate: float = 1e-3
     final_learning_rate: float = 1.25e-6
     weight_decay: float = 0.0
 
     def __post_init__(self) -> None:
-        check_at_least("optimizer.", self, **{each.name: 0 for each in dataclasses.fields(self)})
+        given = [each.name for each in dataclasses.fields(self) if getattr(self, each.name) is not None]
+        check_at_least("optimizer.", self, **dict.fromkeys(given, 0))
 
 
 @dataclass(frozen=True)
@@ -86,6 +92,9 @@ class RunConfig:
     batch_size: images in a step; with a discriminator, half of them are for it.
     temperature_steps: the temperature is exp(-step / this); None: the number of steps of the run.
     log_every, checkpoint_every: in steps.
+    protocol: "ours", or "authors" for what the authors' program does (arXiv 2409.14851). With a discriminator
+        the second half of a batch is encoded after the autoencoder's update; without one the cosine of the
+        learning rate ends halfway and comes back. `load_preset` sets what else differs.
     """
 
     data: DataConfig = field(default_factory=DataConfig)
@@ -97,8 +106,10 @@ class RunConfig:
     seed: int = 0
     log_every: int = 100
     checkpoint_every: int = 1_000
+    protocol: Protocol = "ours"
 
     def __post_init__(self) -> None:
+        check_choices("", self)
         check_at_least("", self, steps=1, batch_size=1, log_every=1, checkpoint_every=1, seed=0)
         if self.temperature_steps is not None:
             check_at_least("", self, temperature_steps=1)
@@ -107,6 +118,13 @@ class RunConfig:
                 f"batch_size must be even, because half of it is for the discriminator, "
                 f"but was {self.batch_size}"
             )
+
+    @property
+    def cosine_steps(self) -> int:
+        """The step at which the learning rates come to their last value."""
+        if self.protocol == "authors" and not self.model.has_discriminator:
+            return max(self.steps // 2, 1)
+        return self.steps
 
 
 def from_flat(values: Mapping[str, object]) -> RunConfig:

@@ -1,7 +1,8 @@
-"""Presets: YAML files of flat keys, and what each of the nine models changes.
+"""Presets: YAML files of flat keys.
 
-A preset may build on another (`base`), sets keys for all models (`all`) and for single ones (`models`). What
-a model is, whatever the data, stands in `models.yaml`. Later ones win: model, base, preset, command line.
+A preset may build on another (`base`), sets keys for all models (`all`), for those with a discriminator
+(`discriminator`) and for single ones (`models`). What a model is, whatever the data, stands in
+`fqvae.models.table`. Later ones win: model, base, preset, command line.
 """
 
 from __future__ import annotations
@@ -11,11 +12,12 @@ from collections.abc import Iterable
 from typing import Any
 
 from fqvae.models.config import ConfigError
+from fqvae.models.table import MODELS, Model
 from fqvae.runs.config import RunConfig, check_keys, from_flat
 from fqvae.runs.keys import did_you_mean
 
 _FOLDER = importlib.resources.files("fqvae") / "configs"
-_SHARED = ("models", "paper")  # not presets by themselves
+_SHARED = ("paper",)  # no preset by itself
 
 
 def preset_names() -> list[str]:
@@ -25,13 +27,15 @@ def preset_names() -> list[str]:
 
 
 def model_names() -> list[str]:
-    """The nine models, in the paper's order."""
-    return list(_read("models"))
+    """The models, in the order of tables."""
+    return list(MODELS)
 
 
 def load_preset(preset: str, model: str = "factorqvae", overrides: Iterable[str] = ()) -> RunConfig:
     """The run of a preset for a model, with "key=value" texts on top.
 
+    With "protocol=authors" among them a model without a discriminator takes twice the preset's steps, as the
+    authors count optimizer steps, and the model has the codebook that theirs starts with.
     Raises ConfigError: a preset, model, key or value that does not exist, with the nearest that does.
     """
     if preset not in preset_names():
@@ -39,36 +43,39 @@ def load_preset(preset: str, model: str = "factorqvae", overrides: Iterable[str]
         raise ConfigError(
             f"there is no preset {preset!r}{did_you_mean(preset, known)} There are {', '.join(known)}"
         )
-    if model not in model_names():
+    if model not in MODELS:
         known = model_names()
         raise ConfigError(
             f"there is no model {model!r}{did_you_mean(model, known)} There are {', '.join(known)}"
         )
-    values = {**_layers(preset, model), **dict(map(_split, overrides))}
-    return from_flat(values)
+    values, given = _layers(preset, MODELS[model]), dict(map(_split, overrides))
+    config = from_flat({**values, **given})
+    if config.protocol == "ours":
+        return config
+    values |= {f"model.latent.{key}": value for key, value in MODELS[model].authors.items()}
+    if not config.model.has_discriminator:
+        values["steps"] = 2 * config.steps
+    return from_flat({**values, **given})
 
 
-def model_name(config: RunConfig) -> str:
-    """Which of the nine models a run is, by its parts; "vector" or "custom" for one that is none of them."""
-    latent, weights = config.model.latent, config.model.weights
-    factor = "factor" if config.model.has_discriminator else ""
-    if latent.kind == "vector":
-        return "vector"
-    if latent.kind == "plain":
-        penalised = weights.nonnegativity > 0 or weights.activity > 0
-        return "custom" if factor else "bioae" if penalised else "ae"
-    if latent.estimator == "nearest":
-        return "qlae" if latent.codebooks == "per_latent" else "custom"
-    return factor + {"gaussian": "vae", "logits": "dvae", "scalar": "qvae"}[latent.kind]
-
-
-def _layers(preset: str, model: str) -> dict[str, Any]:
-    """The keys of a preset and of those it builds on."""
+def _layers(preset: str, model: Model) -> dict[str, Any]:
+    """The keys of a model, of what a preset builds on, and of the preset itself."""
     content = _read(preset)
-    below = _layers(content["base"], model) if "base" in content else _read("models")[model]
-    keys = {**below, **content.get("all", {}), **content.get("models", {}).get(model, {})}
+    below = _layers(content["base"], model) if "base" in content else _model_keys(model)
+    keys = {**below, **content.get("all", {})}
+    if model.has_discriminator:
+        keys |= content.get("discriminator", {})
+    keys |= content.get("models", {}).get(model.name, {})
     check_keys(keys)
     return keys
+
+
+def _model_keys(model: Model) -> dict[str, Any]:
+    return {
+        "model.name": model.name,
+        **{f"model.latent.{key}": value for key, value in model.latent.items()},
+        **{f"model.weights.{key}": weight for key, weight in model.weights.items()},
+    }
 
 
 def _read(name: str) -> dict[str, Any]:

@@ -27,7 +27,10 @@ def derive_seed(seed: int, purpose: str, number: int = 0) -> int:
 
 
 def cosine(step: int, steps: int, first: float, last: float) -> float:
-    """Half a cosine from `first` at step 0 to `last` at step `steps` (Loshchilov & Hutter, ICLR 2017)."""
+    """Half a cosine from `first` at step 0 to `last` at step `steps` (Loshchilov & Hutter, ICLR 2017).
+
+    Beyond, the cosine goes on: it is back at `first` at step 2 `steps`.
+    """
     return last + (first - last) * (1 + math.cos(math.pi * step / steps)) / 2
 
 

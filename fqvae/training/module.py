@@ -20,7 +20,8 @@ from fqvae.runs.config import RunConfig
 from fqvae.runs.keys import to_flat
 from fqvae.training.counters import Batches, cosine, derive_seed
 from fqvae.training.fast import Fast
-from fqvae.training.step import Place, compute_losses
+from fqvae.training.step import Place, charge_autoencoder, charge_discriminator, compute_losses
+from fqvae_kernels.quantizer import UsageCounter, code_perplexity
 
 
 class NonFiniteError(FloatingPointError):
@@ -28,10 +29,9 @@ class NonFiniteError(FloatingPointError):
 
 
 class Training(LightningModule):
-    """An autoencoder and, if total correlation has a weight, a discriminator, in training.
+    """An autoencoder and, if a penalty needs one, a discriminator, in training.
 
     step: the number of steps taken, the one counter of a run. last_losses: losses and penalties logged last.
-    usage: how often each code was drawn since then in this process, (M, K), or (M, 0) without a codebook.
     """
 
     def __init__(self, config: RunConfig, dataset: ImageDataset, train: NDArray[np.int64]) -> None:
@@ -53,12 +53,18 @@ class Training(LightningModule):
         latent = self.autoencoder.latent
         self.discriminator: nn.Module | None = None
         if config.model.has_discriminator:
-            self.discriminator = build_discriminator(config.model.discriminator, latent.features)
+            self.discriminator = build_discriminator(config.model.discriminator, latent.discriminator_width)
             generator = torch.Generator().manual_seed(derive_seed(config.seed, "discriminator"))
             initialise(self.discriminator, config.model.network.init, generator)
         codes = latent.config.codebook_size if latent.discrete else 0
-        # Not a buffer: DistributedDataParallel would overwrite every process's counts by those of the first.
-        self.usage = torch.zeros(latent.config.size, codes, dtype=torch.int64)
+        # Not the quantizer's own counts: here the second half is left out, vectors count as well, and a run
+        # that is resumed goes on counting.
+        self._usage = UsageCounter(latent.config.size, codes)
+
+    @property
+    def usage(self) -> Tensor:
+        """How often this process drew each code since the last log: int64 (M, K), or (M, 0) without codes."""
+        return self._usage.local()
 
     def use(self, fast: Fast) -> None:
         """Prepare the networks for it."""
@@ -68,7 +74,7 @@ class Training(LightningModule):
             fast.prepare([self.discriminator])
 
     def training_step(self, batch: Tensor, batch_idx: int) -> None:
-        """One step: both losses at the same weights, then both updates.
+        """One step: both losses at the same weights, then both updates; in the authors' protocol in turns.
 
         batch: uint8 (batch, C, S, S); with a discriminator, two independent halves.
         """
@@ -76,25 +82,59 @@ class Training(LightningModule):
         if self.fast.channels_last:
             images = images.contiguous(memory_format=torch.channels_last)
         trainer, temperature = self.trainer, self.temperature(self.step)
-        place = Place(self.config.seed, self.step, temperature, trainer.global_rank, trainer.world_size)
-        computed = compute_losses(self.autoencoder, self.discriminator, images, place)
-        losses = {"loss": computed.autoencoder}
-        if computed.discriminator is not None:
-            losses["discriminator"] = computed.discriminator
-        self._check_finite({**computed.terms, **losses})
+        place = Place(
+            self.config.seed,
+            self.step,
+            temperature,
+            trainer.global_rank,
+            trainer.world_size,
+            set_size=len(self.train_index),
+        )
+        log = self._logs(self.step + 1)
+        losses, terms, codes, norms = self._update(images, place, log)
+        self.step += 1
+        if codes is not None:
+            self._usage.count(codes, codes.shape[1])
+        if log:
+            self._log({**losses, **terms}, norms, len(batch))
 
+    def _update(
+        self, images: Tensor, place: Place, log: bool
+    ) -> tuple[dict[str, Tensor], dict[str, Tensor], Tensor | None, dict[str, Tensor]]:
+        """Losses, terms, the codes drawn, and norms of the gradients if they are logged."""
         optimizers = self._optimizers()
+        if self.discriminator is None or self.config.protocol == "ours":
+            computed = compute_losses(self.autoencoder, self.discriminator, images, place)
+            losses = {"loss": computed.autoencoder}
+            if computed.discriminator is not None:
+                losses["discriminator"] = computed.discriminator
+            norms = self._descend(losses, computed.terms, optimizers, log)
+            return losses, computed.terms, computed.codes, norms
+
+        # The authors' order: the second half's latents come from the autoencoder that the first has updated.
+        first, second = images.chunk(2)
+        charged = charge_autoencoder(self.autoencoder, self.discriminator, first, place)
+        norms = self._descend({"loss": charged.loss}, charged.terms, optimizers[:1], log)
+        against, accuracy = charge_discriminator(
+            self.autoencoder, self.discriminator, second, charged.drawn, place
+        )
+        told = {"discriminator_accuracy": accuracy}
+        norms |= self._descend({"discriminator": against}, told, optimizers[1:], log)
+        losses = {"loss": charged.loss, "discriminator": against}
+        return losses, {**charged.terms, **told}, charged.drawn.codes, norms
+
+    def _descend(
+        self, losses: dict[str, Tensor], terms: dict[str, Tensor], optimizers: list[Any], log: bool
+    ) -> dict[str, Tensor]:
+        """Differentiate the losses and take the optimizers' steps."""
+        self._check_finite({**terms, **losses})
         for loss in losses.values():
             self.manual_backward(loss)
-        log = self._logs(self.step + 1)
         norms = self._gradient_norms() if log else {}
         for optimizer in optimizers:
             optimizer.step()
             optimizer.zero_grad()
-        self.step += 1
-        self._count(computed.codes)
-        if log:
-            self._log({**losses, **computed.terms}, norms, len(batch))
+        return norms
 
     def temperature(self, step: int) -> float:
         """exp(-step / temperature_steps)."""
@@ -122,22 +162,20 @@ class Training(LightningModule):
     def configure_optimizers(self) -> list[torch.optim.Optimizer]:
         """Adam for the autoencoder, weight decay for its networks only; and one for the discriminator."""
         config, model = self.config.optimizer, self.autoencoder
-        groups: list[dict[str, Any]] = [
-            {"params": [*model.encoder.parameters(), *model.decoder.parameters()]},
-            {"params": list(model.latent.parameters()), "weight_decay": 0.0},
-        ]
-        groups = [group for group in groups if group["params"]]
-        optimizers: list[torch.optim.Optimizer] = [
-            torch.optim.AdamW(groups, config.learning_rate, weight_decay=config.weight_decay, fused=True)
-        ]
+        rate, codebook_rate = config.learning_rate, config.codebook_learning_rate
+        networks = [*model.encoder.parameters(), *model.decoder.parameters()]
+        groups = [_group(networks, rate, config.weight_decay)]
+        if codebook := list(model.latent.parameters()):
+            groups.append(_group(codebook, rate if codebook_rate is None else codebook_rate))
+        optimizers: list[torch.optim.Optimizer] = [torch.optim.AdamW(groups, fused=True)]
         if self.discriminator is not None:
-            parameters, rate = self.discriminator.parameters(), config.discriminator_learning_rate
-            optimizers.append(torch.optim.AdamW(parameters, rate, weight_decay=0.0, fused=True))
+            group = _group([*self.discriminator.parameters()], config.discriminator_learning_rate)
+            optimizers.append(torch.optim.AdamW([group], fused=True))
         return optimizers
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Add the configuration, the step, and the usage of all processes."""
-        usage = self.trainer.strategy.reduce(self.usage.to(self.device, copy=True), reduce_op="sum")
+        usage = self._usage.total(self.device)
         config = to_flat(self.config)
         checkpoint["fqvae"] = {"format": FORMAT, "step": self.step, "config": config, "usage": usage}
         # Lightning's counters begin anew with every start: the step above is the one that counts.
@@ -148,7 +186,7 @@ class Training(LightningModule):
         check_sizes(checkpoint, self.state_dict(), self.usage, self.configure_optimizers())
         self.step = checkpoint["fqvae"]["step"]
         if self.trainer.is_global_zero:
-            self.usage = checkpoint["fqvae"]["usage"]
+            self._usage.restore(checkpoint["fqvae"]["usage"])
 
     def on_train_start(self) -> None:
         """Begin to measure the speed."""
@@ -158,10 +196,10 @@ class Training(LightningModule):
         """The optimizers, at this step's learning rates."""
         config, found = self.config.optimizer, self.optimizers()
         optimizers = found if isinstance(found, list) else [found]
-        rates = (config.learning_rate, config.discriminator_learning_rate)
-        for optimizer, rate in zip(optimizers, rates, strict=False):
+        for optimizer in optimizers:
             for group in optimizer.param_groups:
-                group["lr"] = cosine(self.step, self.config.steps, rate, config.final_learning_rate)
+                first, last = group["initial_lr"], config.final_learning_rate
+                group["lr"] = cosine(self.step, self.config.cosine_steps, first, last)
         return optimizers
 
     def _check_finite(self, terms: dict[str, Tensor]) -> None:
@@ -185,16 +223,6 @@ class Training(LightningModule):
                 norms[f"gradient_norm/{name}"] = torch.stack([g.norm() for g in gradients]).norm()
         return norms
 
-    def _count(self, drawn: Tensor | None) -> None:
-        """Add codes drawn, (batch, M), to the usage."""
-        if drawn is None:
-            return
-        latents, codes = self.usage.shape
-        self.usage = self.usage.to(drawn.device)
-        places = drawn + torch.arange(latents, device=drawn.device) * codes
-        one = torch.ones((), dtype=torch.int64, device=drawn.device)
-        self.usage.view(-1).scatter_add_(0, places.view(-1), one.expand(places.numel()))
-
     def _logs(self, step: int) -> bool:
         return step == 1 or step % self.config.log_every == 0 or step == self.config.steps
 
@@ -211,9 +239,8 @@ class Training(LightningModule):
         metrics["temperature"] = self.temperature(self.step - 1)
         metrics["learning_rate"] = self.trainer.optimizers[0].param_groups[0]["lr"]
         if self.usage.numel():
-            usage = self.trainer.strategy.reduce(self.usage.clone(), reduce_op="sum")
-            metrics.update(usage_metrics(usage))
-            self.usage.zero_()
+            metrics.update(usage_metrics(self._usage.total(self.device)))
+            self._usage.reset()
         now = time.perf_counter()
         taken = (self.step - self._logged) * images * self.trainer.world_size
         metrics["images_per_second"] = taken / (now - self._since)
@@ -224,9 +251,13 @@ class Training(LightningModule):
 
 def usage_metrics(usage: Tensor) -> dict[str, float]:
     """Perplexity and number of codes drawn, per latent and pooled. usage: counts (M, K)."""
-    rows = torch.cat([usage, usage.sum(0, keepdim=True)]).double()
-    perplexity = torch.special.entr(rows / rows.sum(1, keepdim=True).clamp(min=1)).sum(1).exp().tolist()
-    used = (rows > 0).sum(1).tolist()
+    rows = torch.cat([usage, usage.sum(0, keepdim=True)])
     names = [f"{latent:02d}" for latent in range(len(usage))] + ["pooled"]
+    perplexity, used = code_perplexity(rows).tolist(), (rows > 0).sum(1).tolist()
     metrics = {f"perplexity/{name}": value for name, value in zip(names, perplexity, strict=True)}
     return metrics | {f"codes_used/{name}": float(value) for name, value in zip(names, used, strict=True)}
+
+
+def _group(parameters: list[nn.Parameter], rate: float, weight_decay: float = 0.0) -> dict[str, Any]:
+    """A group of an optimizer. initial_lr: where its cosine begins, as PyTorch's schedules name it."""
+    return {"params": parameters, "lr": rate, "initial_lr": rate, "weight_decay": weight_decay}

@@ -49,6 +49,10 @@ class UsageCounter:
         latents, codes = self._table.shape
         self._table = _zeros(latents, codes, self._table.device)
 
+    def restore(self, counts: Tensor) -> None:
+        """Go on from these counts, int64 (latents, codes)."""
+        self._table = counts.detach().clone()
+
     def _add(self, indices: Tensor, latents: int) -> None:
         known, codes = self._table.shape
         if known < latents or self._table.device != indices.device:
@@ -61,6 +65,17 @@ class UsageCounter:
         places = (indices.reshape(-1, latents) + first).reshape(-1)
         one = torch.ones((), dtype=torch.int64, device=indices.device)
         self._table.view(-1).scatter_add_(0, places, one.expand_as(places))
+
+
+def code_perplexity(counts: Tensor) -> Tensor:
+    """exp of the entropy of each row of counts (..., K), float64 (...): the effective number of codes.
+
+    K if all codes are used alike, 1 if one is, 0 without any count.
+    """
+    counts = counts.double()
+    total = counts.sum(-1)
+    share = counts / total.clamp(min=1).unsqueeze(-1)
+    return torch.where(total > 0, torch.special.entr(share).sum(-1).exp(), 0)
 
 
 def _zeros(latents: int, codes: int, device: torch.device) -> Tensor:

@@ -61,7 +61,7 @@ def test_a_run_is_measured_once(copy_of, encodings, capsys):
     assert main(["evaluate", str(folder), *SMALL, "--order", "index"]) == 0 and len(encodings) == 3
     assert read_evaluation(folder)["options"]["order"] == "index"
     checkpoint = torch.load(folder / "last.ckpt", weights_only=True)
-    checkpoint["state_dict"]["autoencoder.latent.codebook"] *= -1
+    checkpoint["state_dict"]["autoencoder.latent.quantizer.codebook"] *= -1
     torch.save(checkpoint, folder / "last.ckpt")
     assert main(["evaluate", str(folder), *SMALL, "--order", "index"]) == 0 and len(encodings) == 4
     (folder / "metrics.json").write_bytes(written[: len(written) // 2])

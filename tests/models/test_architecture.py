@@ -29,7 +29,7 @@ def test_official_network_has_the_published_numbers_of_parameters():
     assert count(model.encoder) == 19_092_556
     assert count(model.decoder) == 2_871_619
     assert count(model.latent) == 64
-    assert count(build_discriminator(DiscriminatorConfig(), model.latent.features)) == 4_775_002
+    assert count(build_discriminator(DiscriminatorConfig(), model.latent.discriminator_width)) == 4_775_002
 
 
 def test_light_network_is_strided_convolutions_and_one_dense_layer():
@@ -123,7 +123,10 @@ def test_the_seed_alone_decides_the_weights():
         (lambda: NetworkConfig(hidden=0), "network.hidden must be finite and at least 1, but was 0"),
         (lambda: LatentConfig(size=0), "latent.size must be finite and at least 1"),
         (lambda: LatentConfig(dimension=2), "latent.dimension must be 1 unless"),
-        (lambda: LatentConfig("logits", estimator="nearest"), "latent.estimator must be 'gumbel'"),
+        (
+            lambda: LatentConfig("logits", estimator="nearest"),
+            "latent.estimator cannot be 'nearest' for the kind 'logits'",
+        ),
         (lambda: LatentConfig("vector", codebooks="per_latent"), "latent.codebooks must be 'shared'"),
         (lambda: LatentConfig("vector", init="linspace"), "latent.init must be 'normal'"),
         (lambda: WeightsConfig(kl=-1.0), "weights.kl must be finite and at least 0, but was -1.0"),

@@ -4,9 +4,11 @@ import math
 
 import pytest
 import torch
+import torch.nn.functional as F
 
 from fqvae.models import LatentConfig, Noise
 from fqvae.models.latents import build_latent, normal_noise
+from fqvae.models.penalties import PENALTIES, Seen
 from fqvae_kernels import gumbel_noise
 
 BATCH, M, K, TEMPERATURE = 6, 3, 5, 0.6
@@ -17,7 +19,7 @@ def made(kind, **settings):
     latent = build_latent(LatentConfig(kind, size=M, codebook_size=K, **settings)).double()
     generator = torch.Generator().manual_seed(3)
     latent.initialise(generator)
-    head = torch.randn(BATCH, latent.outputs, dtype=torch.float64, generator=generator)
+    head = torch.randn(BATCH, latent.head_width, dtype=torch.float64, generator=generator)
     return latent, head.requires_grad_()
 
 
@@ -51,11 +53,11 @@ def close(found, expected):
 def test_scalar(codebooks):
     latent, z = made("scalar", codebooks=codebooks)
     noise = Noise(seed=77, first=4)
-    drawn = latent.draw(z, noise, TEMPERATURE, features=True)
+    drawn = latent.draw(z, noise, TEMPERATURE, discriminator_input=True)
     weights, codes, kl = sampled(-(z.unsqueeze(-1) - latent.codebook).square(), noise)
     quantized = (weights * latent.codebook).sum(-1)
     assert torch.equal(drawn.codes, codes)
-    ours, theirs = (drawn.quantized, drawn.features, drawn.terms["kl"]), (quantized, weights, kl.mean())
+    ours, theirs = (drawn.quantized, drawn.discriminator_input, drawn.kl), (quantized, weights, kl)
     close(ours, theirs)
     inputs = (z, latent.codebook)
     close(gradients(ours, inputs), gradients(theirs, inputs))
@@ -65,11 +67,11 @@ def test_scalar(codebooks):
 def test_logits(codebooks):
     latent, head = made("logits", codebooks=codebooks)
     noise = Noise(seed=78)
-    drawn = latent.draw(head, noise, TEMPERATURE, features=True)
+    drawn = latent.draw(head, noise, TEMPERATURE, discriminator_input=True)
     weights, codes, kl = sampled(head.view(BATCH, M, K), noise)
     assert torch.equal(drawn.codes, codes)
-    ours = (drawn.quantized, drawn.features, drawn.terms["kl"])
-    theirs = ((weights * latent.codebook).sum(-1), weights, kl.mean())
+    ours = (drawn.quantized, drawn.discriminator_input, drawn.kl)
+    theirs = ((weights * latent.codebook).sum(-1), weights, kl)
     close(ours, theirs)
     inputs = (head, latent.codebook)
     close(gradients(ours, inputs), gradients(theirs, inputs))
@@ -79,12 +81,12 @@ def test_logits(codebooks):
 def test_vector():
     latent, head = made("vector", dimension=4)
     noise = Noise(seed=79)
-    drawn = latent.draw(head, noise, TEMPERATURE, features=True)
+    drawn = latent.draw(head, noise, TEMPERATURE, discriminator_input=True)
     z = head.view(BATCH, M, 1, 4)
     weights, codes, kl = sampled(-(z - latent.codebook).square().sum(-1), noise)
     assert torch.equal(drawn.codes, codes)
-    ours = (drawn.quantized, drawn.features, drawn.terms["kl"])
-    theirs = ((weights @ latent.codebook).flatten(1), weights, kl.mean())
+    ours = (drawn.quantized, drawn.discriminator_input, drawn.kl)
+    theirs = ((weights @ latent.codebook).flatten(1), weights, kl)
     close(ours, theirs)
     inputs = (head, latent.codebook)
     close(gradients(ours, inputs), gradients(theirs, inputs))
@@ -94,10 +96,49 @@ def test_vector():
 @pytest.mark.parametrize("kind", ["scalar", "logits", "vector"])
 def test_hard_samples_are_exactly_codes(kind):
     latent, head = made(kind, hard=True)
-    drawn = latent.draw(head, Noise(5), TEMPERATURE, features=True)
+    drawn = latent.draw(head, Noise(5), TEMPERATURE, discriminator_input=True)
     assert torch.equal(drawn.quantized, latent.values(drawn.codes))
-    assert torch.equal(drawn.features.argmax(-1), drawn.codes) and drawn.features.unique().tolist() == [0, 1]
+    assert torch.equal(
+        drawn.discriminator_input.argmax(-1), drawn.codes
+    ) and drawn.discriminator_input.unique().tolist() == [0, 1]
     assert gradients([drawn.quantized], [head])[0].any()
+
+
+@pytest.mark.parametrize("codebooks", ["shared", "per_latent"])
+@pytest.mark.parametrize("kind", ["scalar", "logits", "vector"])
+def test_straight_through_is_a_code_with_the_gradient_of_softened_logits(kind, codebooks):
+    """Bengio et al. (2013): forward the code that was drawn, backward softmax(logits / temperature)."""
+    if kind == "vector" and codebooks == "per_latent":
+        return
+    latent, head = made(kind, estimator="straight_through", codebooks=codebooks)
+    drawn = latent.draw(head, Noise(6), TEMPERATURE, discriminator_input=True)
+    book = latent.codebook.squeeze(-1) if kind == "vector" else latent.codebook
+    logits = head.view(BATCH, M, K) if kind == "logits" else -(head.unsqueeze(-1) - book).square()
+    codes = drawn.codes
+    assert len(codes.unique()) > 2
+    torch.testing.assert_close(drawn.quantized, latent.values(codes), rtol=1e-12, atol=1e-12)
+    soft = (logits / TEMPERATURE).softmax(-1)
+    hot = F.one_hot(codes, K).double()
+    weights = hot + soft - soft.detach()
+    close([drawn.discriminator_input], [weights])
+    close(gradients([drawn.quantized], [head]), gradients([(weights * book).sum(-1)], [head]))
+
+
+def test_reinmax_has_another_gradient_than_straight_through():
+    found = []
+    for estimator in ("straight_through", "reinmax"):
+        latent, head = made("scalar", estimator=estimator)
+        drawn = latent.draw(head, Noise(6), TEMPERATURE, discriminator_input=False)
+        found.append((drawn.quantized, *gradients([drawn.quantized], [head])))
+    assert torch.equal(found[0][0], found[1][0]) and not torch.allclose(found[0][1], found[1][1])
+
+
+@pytest.mark.parametrize("kind", ["gaussian", "scalar", "logits", "vector"])
+def test_evaluation_changes_no_draw(kind):
+    latent, head = made(kind)
+    drawn = latent.draw(head, Noise(5), TEMPERATURE, discriminator_input=True)
+    again = latent.eval().draw(head, Noise(5), TEMPERATURE, discriminator_input=True)
+    assert torch.equal(drawn.quantized, again.quantized) and torch.equal(drawn.kl, again.kl)
 
 
 @pytest.mark.parametrize(
@@ -106,45 +147,49 @@ def test_hard_samples_are_exactly_codes(kind):
 )
 def test_nearest_codes_and_their_two_penalties(kind, settings, shape):
     latent, head = made(kind, estimator="nearest", **settings)
-    drawn = latent.draw(head, Noise(0), TEMPERATURE, features=False)
+    drawn = latent.draw(head, Noise(0), TEMPERATURE, discriminator_input=False)
+    seen = Seen(drawn)
     z = head.detach().view(shape)
     books = latent.codebook.detach().reshape(-1, K, shape[-1]).expand(M, -1, -1)  # (M, K, D)
     distances = (z.unsqueeze(2) - books).square().sum(-1)
     assert torch.equal(drawn.codes, distances.argmin(-1))
     chosen = torch.stack([books[j, drawn.codes[:, j]] for j in range(M)], 1)
     close([drawn.quantized], [chosen.flatten(1)])
-    close([drawn.terms["commitment"], drawn.terms["codebook"]], [(z - chosen).square().mean()] * 2)
+    close([PENALTIES["commitment"](seen), PENALTIES["codebook"](seen)], [(z - chosen).square().mean()] * 2)
 
     (straight,) = torch.autograd.grad(drawn.quantized.sum(), head, retain_graph=True)
     assert torch.equal(straight, torch.ones_like(head))
-    (pull,) = torch.autograd.grad(drawn.terms["commitment"], head, retain_graph=True)
+    (pull,) = torch.autograd.grad(PENALTIES["commitment"](seen), head, retain_graph=True)
     close([pull], [(2 * (z - chosen) / z.numel()).view_as(head)])
-    to_codes = torch.autograd.grad(drawn.terms["codebook"], [head, latent.codebook], allow_unused=True)
+    to_codes = torch.autograd.grad(PENALTIES["codebook"](seen), [head, latent.codebook], allow_unused=True)
     assert to_codes[0] is None and to_codes[1].any()
-    unused = torch.autograd.grad(drawn.terms["commitment"], latent.codebook, allow_unused=True)
+    unused = torch.autograd.grad(PENALTIES["commitment"](seen), latent.codebook, allow_unused=True)
     assert unused == (None,)
 
 
 def test_gaussian():
     latent, head = made("gaussian")
     noise = Noise(seed=80, first=2)
-    drawn = latent.draw(head, noise, TEMPERATURE, features=True)
+    drawn = latent.draw(head, noise, TEMPERATURE, discriminator_input=True)
     mean, deviation = head[:, :M], head[:, M:].exp().sqrt()
     posterior, prior = torch.distributions.Normal(mean, deviation), torch.distributions.Normal(0.0, 1.0)
     z = mean + deviation * normal_noise(noise, mean)
-    kl = torch.distributions.kl_divergence(posterior, prior).mean()
-    ours, theirs = (drawn.quantized, drawn.terms["kl"]), (z, kl)
+    kl = torch.distributions.kl_divergence(posterior, prior)
+    ours, theirs = (drawn.quantized, drawn.kl), (z, kl)
     close(ours, theirs)
     close(gradients(ours, [head]), gradients(theirs, [head]))
-    assert drawn.features.shape == (BATCH, M, 1) and drawn.codes is None
+    assert drawn.discriminator_input.shape == (BATCH, M, 1) and drawn.codes is None
     assert torch.equal(latent.codes(head), mean)
 
 
 def test_plain():
     latent, z = made("plain")
-    drawn = latent.draw(z, Noise(0), TEMPERATURE, features=True)
+    drawn = latent.draw(z, Noise(0), TEMPERATURE, discriminator_input=True)
+    seen = Seen(drawn)
     assert torch.equal(drawn.quantized, z) and torch.equal(latent.codes(z), z)
-    close([drawn.terms["nonnegativity"], drawn.terms["activity"]], [(-z).relu().mean(), (z**2).mean()])
+    close(
+        [PENALTIES["nonnegativity"](seen), PENALTIES["activity"](seen)], [(-z).relu().mean(), (z**2).mean()]
+    )
 
 
 def test_normal_noise_is_standard_normal_and_independent():
@@ -159,10 +204,10 @@ def test_normal_noise_is_standard_normal_and_independent():
 @pytest.mark.parametrize("kind", ["gaussian", "scalar", "logits", "vector"])
 def test_shards_draw_what_the_whole_batch_would_have(kind):
     latent, head = made(kind)
-    whole = latent.draw(head, Noise(123, first=10), TEMPERATURE, features=False).quantized
+    whole = latent.draw(head, Noise(123, first=10), TEMPERATURE, discriminator_input=False).quantized
     parts = [
         latent.draw(head[i : i + 2], Noise(123, 10 + i), TEMPERATURE, False).quantized for i in (0, 2, 4)
     ]
     torch.testing.assert_close(torch.cat(parts), whole, rtol=1e-12, atol=1e-12)
-    other = latent.draw(head, Noise(124, first=10), TEMPERATURE, features=False).quantized
+    other = latent.draw(head, Noise(124, first=10), TEMPERATURE, discriminator_input=False).quantized
     assert not torch.allclose(other, whole)

@@ -81,7 +81,7 @@ def test_those_that_come_along():
     runs = {name: plan(read_sweep(name), pathlib.Path("out")) for name in sweep_names()}
     configs = {name: {job.name: job.config for job in jobs} for name, jobs in runs.items()}
     assert all(config.data.name == "rayshapes" for each in configs.values() for config in each.values())
-    assert list(configs["models"]) == model_names()
+    assert list(configs["models"]) == model_names()[:9]  # the paper's
     assert configs["models"]["qlae"].model == load_preset("small", "qlae").model
     sizes = [config.model.latent.codebook_size for config in configs["codebook_size"].values()]
     assert sizes == [32, 64, 128]

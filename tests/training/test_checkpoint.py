@@ -84,7 +84,7 @@ def test_nothing_in_a_file_is_run(tmp_path, monkeypatch):
         (
             lambda c: c["fqvae"].update(format=99),
             CheckpointError,
-            "has the format 99, but this version reads 1",
+            "has the format 99, but this version reads 2",
         ),
         (
             lambda c: c["fqvae"]["config"].update(stepps=1),

@@ -101,6 +101,21 @@ def test_usage_in_figures():
     assert [figures[f"codes_used/{name}"] for name in ("00", "01", "pooled")] == [2, 1, 2]
 
 
+def test_perplexity_is_that_of_the_measures():
+    """One formula on tensors, one on arrays."""
+    from fqvae.metrics import code_usage
+    from fqvae_kernels.quantizer import code_perplexity
+
+    indices = torch.randint(7, (200, 4), generator=torch.Generator().manual_seed(0)) % torch.tensor(
+        [7, 5, 2, 1]
+    )
+    expected = code_usage(indices.numpy(), 7)
+    found = code_perplexity(torch.from_numpy(expected.counts))
+    assert found.dtype == torch.float64
+    torch.testing.assert_close(found, torch.from_numpy(expected.perplexity), rtol=1e-12, atol=0)
+    assert code_perplexity(torch.zeros(2, 3, dtype=torch.int64)).tolist() == [0, 0]
+
+
 def test_the_same_seed_repeats_the_run_and_another_does_not(unbroken, tmp_path):
     run(tmp_path / "again", tiny())
     assert_same_end(tmp_path / "again", unbroken)
@@ -146,12 +161,14 @@ def test_killed_five_times_at_random(unbroken, tmp_path):
 
 
 @pytest.mark.slow
-def test_two_processes_follow_one(unbroken, tmp_path):
+@pytest.mark.parametrize("settings", [(), ("protocol=authors",)])
+def test_two_processes_follow_one(settings, tmp_path):
     folder = tmp_path / "run"
-    result = script(folder, "factorqvae", 0, torchrun=2)
+    result = script(folder, "factorqvae", 0, *settings, torchrun=2)
     assert result.returncode == 0, result.stderr
     assert "Warning" not in result.stderr
-    for ours, theirs in zip(rows(folder), rows(unbroken), strict=True):
+    run(tmp_path / "one", tiny("factorqvae", *settings))
+    for ours, theirs in zip(rows(folder), rows(tmp_path / "one"), strict=True):
         assert ours == pytest.approx(theirs, rel=1e-4, abs=1e-6)
 
 

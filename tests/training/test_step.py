@@ -1,5 +1,6 @@
 """The two losses: against the formulas, and that neither reaches the other's weights."""
 
+import dataclasses
 import math
 
 import pytest
@@ -7,8 +8,10 @@ import torch
 import torch.nn.functional as F
 
 from fqvae.models import Autoencoder, Noise
+from fqvae.models.latents import normal_noise
 from fqvae.models.networks import build_discriminator, initialise
-from fqvae.models.total_correlation import draw_permutations, permute_latents
+from fqvae.models.penalties import PENALTIES, Seen
+from fqvae.models.penalties.total_correlation import draw_permutations, permute_latents
 from fqvae.runs import load_preset
 from fqvae.training.counters import derive_seed
 from fqvae.training.step import Place, compute_losses
@@ -23,7 +26,7 @@ def parts(name):
     """Autoencoder and discriminator in float64, and a batch of images."""
     config = load_preset("smoke", name, [*SETTINGS, "model.discriminator.width=8"]).model
     model = Autoencoder(config, 16, seed=1).double()
-    discriminator = build_discriminator(config.discriminator, model.latent.features).double()
+    discriminator = build_discriminator(config.discriminator, model.latent.discriminator_width).double()
     initialise(discriminator, "fan_in", torch.Generator().manual_seed(2))
     images = torch.rand(BATCH, 3, 16, 16, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
     return model, discriminator, images - 0.5
@@ -109,17 +112,36 @@ def test_losses_of_factorqvae_are_the_formulas():
         ("qlae", {"commitment": 1e-2, "codebook": 1e-2}),
         ("dvae", {"kl": 5e-3}),
         ("qvae", {"kl": 1e-3}),
+        (
+            "betatcvae",
+            {"index_code_information": 1e-4, "batch_total_correlation": 6e-4, "dimension_wise_kl": 1e-4},
+        ),
+        ("dipvae", {"kl": 1e-4, "covariance": 1.6e-3, "variance": 1.6e-3}),
+        ("hfsvae", {"kl": 1e-4, "hausdorff": 3e-4}),
+        ("hfsqvae", {"kl": 1e-3, "hausdorff": 3e-4}),
     ],
 )
 def test_losses_without_a_discriminator_are_weighted_sums_over_the_whole_batch(name, weights):
     model, _, images = parts(name)
-    losses = compute_losses(model, None, images, PLACE)
+    losses = compute_losses(model, None, images, dataclasses.replace(PLACE, set_size=50))
     drawn = model.draw(images, Noise(derive_seed(3, "noise", 17)), temperature=0.8)
     expected = ((model.decoder(drawn.quantized) - images) ** 2).mean()
+    assert list(losses.terms) == ["reconstruction", *weights]
     for term, weight in weights.items():
-        expected = expected + weight * drawn.terms[term]
+        expected = expected + weight * PENALTIES[term](Seen(drawn, set_size=50))
     torch.testing.assert_close(losses.autoencoder, expected, rtol=1e-9, atol=1e-12)
     assert losses.discriminator is None
+
+
+def test_loss_of_the_vae_is_the_formula():
+    """The KL divergence is summed over latents, the weight 1e-4 goes with that."""
+    model, _, images = parts("vae")
+    losses = compute_losses(model, None, images, PLACE)
+    mean, log_variance = model.encoder(images).chunk(2, 1)
+    noise = normal_noise(Noise(derive_seed(3, "noise", 17)), mean)
+    error = ((model.decoder(mean + noise * (log_variance / 2).exp()) - images) ** 2).mean()
+    kl = (mean**2 + log_variance.exp() - 1 - log_variance).sum() / 2 / BATCH
+    torch.testing.assert_close(losses.autoencoder, error + 1e-4 * kl, rtol=1e-9, atol=1e-12)
 
 
 def test_permutations_move_whole_latents_each_by_its_own():
@@ -148,11 +170,12 @@ def test_ranks_together_compute_what_one_process_would(monkeypatch):
     """Two ranks one after the other, the gathering done by hand."""
     model, discriminator, images = parts("factorqvae")
     whole = compute_losses(model, discriminator, images[:8], PLACE)
-    gathered = model.draw(images[4:8], Noise(derive_seed(3, "noise", 17), 4), temperature=0.8, features=True)
+    noise = Noise(derive_seed(3, "noise", 17), 4)
+    gathered = model.draw(images[4:8], noise, temperature=0.8, discriminator_input=True)
 
     def all_gather(shares, own):
         for rank, share in enumerate(shares):
-            share.copy_(gathered.features[2 * rank : 2 * rank + 2])
+            share.copy_(gathered.discriminator_input[2 * rank : 2 * rank + 2])
 
     monkeypatch.setattr(torch.distributed, "all_gather", all_gather)
     found = []

@@ -1,6 +1,6 @@
-"""The nine models on the images they are made for: the first 200 steps of the smoke preset.
+"""The models on the images they are made for: the first 200 steps of the smoke preset.
 
-pytest -m slow -s tests/models/test_nine_models_train.py    # prints the table
+pytest -m slow -s tests/models/test_models_train.py    # prints the table
 """
 
 import csv

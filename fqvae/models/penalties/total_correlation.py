@@ -10,6 +10,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from fqvae.models.penalties.penalty import Penalty, Seen
+
 
 def total_correlation(logits: Tensor) -> Tensor:
     """mean(logits[:, 0] - logits[:, 1]), which estimates KL(q(z) || prod_j q(z_j)) in nats.
@@ -32,11 +34,27 @@ def draw_permutations(batch: int, latents: int, seed: int) -> Tensor:
     return torch.rand(batch, latents, generator=generator, dtype=torch.float64).argsort(0)
 
 
-def permute_latents(features: Tensor, permutations: Tensor) -> Tensor:
-    """out[i, j] = features[permutations[i, j], j]: what belongs to a latent moves together.
+def permute_latents(latents: Tensor, permutations: Tensor) -> Tensor:
+    """out[i, j] = latents[permutations[i, j], j]: what belongs to a latent moves together.
 
-    features: (batch, latents, ...). permutations: (rows, latents), a permutation's rows or some of them.
-    Returns (rows, latents, ...).
+    latents: (batch, M, ...). permutations: (rows, M), a permutation's rows or some of them.
+    Returns (rows, M, ...).
     """
-    permutations = permutations.to(features.device)
-    return features[permutations, torch.arange(features.shape[1], device=features.device)]
+    permutations = permutations.to(latents.device)
+    return latents[permutations, torch.arange(latents.shape[1], device=latents.device)]
+
+
+def _by_discriminator(seen: Seen) -> Tensor:
+    assert seen.discriminator is not None and seen.drawn.discriminator_input is not None
+    return total_correlation(seen.discriminator(seen.drawn.discriminator_input))
+
+
+TOTAL_CORRELATION = Penalty(
+    "total_correlation",
+    "total correlation",
+    "how far the latents are from independent, as the discriminator estimates it",
+    goes_with=lambda latent: latent.kind == "plain" or latent.has_posterior,
+    compute=_by_discriminator,
+    needs=frozenset({"discriminator"}),
+    unit="nats",
+)
