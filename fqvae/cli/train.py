@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import argparse
 import os
+import sys
 from pathlib import Path
+from signal import SIGINT
 
 from fqvae.models.config import ConfigError
 from fqvae.runs.checkpoint import read_checkpoint
 from fqvae.runs.config import RunConfig
 from fqvae.runs.presets import load_preset, model_names, preset_names
+from fqvae.signals import status_of
 
 _DESCRIPTION = """Train a model in a folder of its own: last.ckpt, config.yaml, metrics.csv,
 TensorBoard's events, and reconstructions.png. A run that was interrupted or killed goes on with
@@ -49,15 +52,18 @@ def _train(options: argparse.Namespace, words: list[str]) -> int:
     outcome = train(
         config, folder, resume=options.resume is not None, device=options.device, fast=options.fast
     )
+    status = 0 if outcome.signal is None else status_of(outcome.signal)
     if os.environ.get("RANK", "0") != "0":
-        return 0
+        return status
     losses = ", ".join(f"{name} {value:.4g}" for name, value in outcome.losses.items())
     print(f"step {outcome.step} of {config.steps}: {losses}")
-    if not outcome.finished:
-        print(f"interrupted; go on with: fqvae train --resume {folder}")
-        return 130
-    print(f"checkpoint and pictures are in {folder}")
-    return 0
+    if outcome.signal is None:
+        print(f"checkpoint and pictures are in {folder}")
+    else:
+        ended = "interrupted" if outcome.signal == SIGINT else f"ended by {outcome.signal.name}"
+        where = f"at step {outcome.step:,} of {config.steps:,}"
+        print(f"{ended} {where}; go on with: fqvae train --resume {folder}", file=sys.stderr)
+    return status
 
 
 def _config(preset: str | None, settings: list[str], options: argparse.Namespace) -> RunConfig:

@@ -10,6 +10,7 @@ import warnings
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from signal import Signals
 from typing import Literal, get_args
 
 import torch
@@ -24,6 +25,7 @@ from fqvae.runs import CheckpointError, RunConfig, encode, open_data, open_run, 
 from fqvae.runs.config import differences
 from fqvae.runs.names import CHECKPOINT, CONFIG, CURVES, PICTURE
 from fqvae.runs.picture import write_reconstructions
+from fqvae.signals import handlers_restored
 from fqvae.training.callbacks import Checkpoints, SafeCheckpointIO, StepBar
 from fqvae.training.fast import FastMode, choose_fast
 from fqvae.training.loggers import CsvFile
@@ -34,12 +36,18 @@ Device = Literal["auto", "cpu", "cuda"]
 
 @dataclass(frozen=True)
 class Outcome:
-    """How a run ended: the steps it has taken, whether these are all, and its last losses."""
+    """How a run ended.
+
+    step: the steps it has taken. finished: whether these are all, and no signal has ended it.
+    losses: its last ones, and once it is finished the reconstruction error on held-out images ("held_out").
+    signal: the one that has ended it, SIGINT for Ctrl-C; None if none has.
+    """
 
     folder: Path
     step: int
     finished: bool
     losses: dict[str, float]
+    signal: Signals | None = None
 
 
 def train(
@@ -53,7 +61,8 @@ def train(
 ) -> Outcome:
     """Train, in `folder`: last.ckpt, config.yaml, metrics.csv, TensorBoard's events, reconstructions.png.
 
-    Under torchrun it runs on all of its processes, each with its share of every batch.
+    Under torchrun it runs on all of its processes, each with its share of every batch. Ctrl-C, SIGTERM and
+    SIGHUP, sent to any of them, end the run with a checkpoint after the step that is being taken.
 
     Args:
         config: the run.
@@ -91,9 +100,10 @@ def train(
     module.batches(rank, processes)  # an error of theirs before anything is written
 
     local = int(os.environ.get("LOCAL_WORLD_SIZE", str(processes)))
-    # Unused by the one loss is what only the other one reaches.
+    # Each loss reaches only part of the weights, so DDP must expect unused parameters.
     distributed = DDPStrategy(find_unused_parameters=module.discriminator is not None)
     bar = sys.stderr.isatty()
+    checkpoints = Checkpoints(folder / CHECKPOINT)
     with _quiet(), _claimed(folder, config, resume) if rank == 0 else contextlib.nullcontext():
         trainer = Trainer(
             accelerator="gpu" if cuda else "cpu",
@@ -103,7 +113,7 @@ def train(
             precision="bf16-mixed" if module.fast.bfloat16 else "32-true",
             max_epochs=1,
             logger=_loggers(folder, start),
-            callbacks=[Checkpoints(folder / CHECKPOINT), *([StepBar(refresh_rate=10)] if bar else [])],
+            callbacks=[checkpoints, *([StepBar(refresh_rate=10)] if bar else [])],
             plugins=[SafeCheckpointIO()],
             enable_progress_bar=bar,
             enable_checkpointing=False,
@@ -113,14 +123,15 @@ def train(
         if start < config.steps:
             _fit(trainer, module, folder, resume)
 
-    finished = max(module.step, start) == config.steps
+    step = max(module.step, start)
+    finished = step == config.steps and checkpoints.signal is None
     losses = dict(module.last_losses)
     if finished and rank == 0:
         run = open_run(folder, device="cuda" if cuda else "cpu", dataset=dataset)
         held_out = split(dataset).valid[:1024]
         losses["held_out"] = encode(run, held_out).error
         write_reconstructions(run, held_out[:16], folder / PICTURE)
-    return Outcome(folder, max(module.step, start), finished, losses)
+    return Outcome(folder, step, finished, losses, checkpoints.signal)
 
 
 def _resume_step(folder: Path, config: RunConfig) -> int:
@@ -157,8 +168,14 @@ def _claimed(folder: Path, config: RunConfig, resume: bool) -> Iterator[None]:
 
 
 def _fit(trainer: Trainer, module: Training, folder: Path, resume: bool) -> None:
+    joined = torch.distributed.is_available() and torch.distributed.is_initialized()
     try:
-        trainer.fit(module, ckpt_path=folder / CHECKPOINT if resume else None)
+        with handlers_restored():
+            trainer.fit(module, ckpt_path=folder / CHECKPOINT if resume else None)
+        if trainer.world_size > 1 and not joined:
+            # A process that ends while another still uses the group makes that one abort.
+            torch.distributed.barrier()
+            torch.distributed.destroy_process_group()
     except OSError as error:
         if error.errno is not None and error.filename is None:
             error.filename = str(folder)  # a full disk, say, is reported without a name
