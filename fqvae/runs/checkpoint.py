@@ -15,6 +15,7 @@ from torch.optim import Optimizer
 from fqvae.files import write_whole
 from fqvae.models.autoencoder import Autoencoder
 from fqvae.models.config import ConfigError
+from fqvae.models.networks import build_discriminator
 from fqvae.runs.config import RunConfig, from_flat
 from fqvae.runs.names import CHECKPOINT
 
@@ -134,8 +135,45 @@ def load(run_or_checkpoint: str | Path, *, device: torch.device | str = "cpu") -
     return build_model(read_checkpoint(run_or_checkpoint)).to(device)
 
 
+def check_fits(checkpoint: Checkpoint) -> None:
+    """Raise CheckpointError unless the weights have the sizes that the configuration asks for.
+
+    The networks are made without memory for this: a damaged configuration may claim any size.
+    """
+    data, model = checkpoint.config.data, checkpoint.config.model
+    unfit = f"{checkpoint.path} does not fit its own configuration"
+    kept = [name for name in checkpoint.state if name.startswith("discriminator.")]
+    layers = sum(name.endswith(".weight") for name in kept)
+    if kept and layers != model.discriminator.layers:
+        raise CheckpointError(
+            f"{unfit}: model.discriminator.layers is {model.discriminator.layers}, but there are {layers}"
+        )
+    try:
+        with torch.device("meta"):
+            autoencoder = Autoencoder(model, data.size, channels=data.channels)
+            wanted = {f"autoencoder.{name}": each for name, each in autoencoder.state_dict().items()}
+            if kept:
+                discriminator = build_discriminator(model.discriminator, autoencoder.latent.features)
+                wanted.update(
+                    {f"discriminator.{name}": each for name, each in discriminator.state_dict().items()}
+                )
+    except (RuntimeError, OverflowError) as error:  # numbers that PyTorch cannot count with
+        raise CheckpointError(f"{unfit}: its networks cannot be made: {error}") from error
+    for name, tensor in wanted.items():
+        found = checkpoint.state.get(name)
+        if not isinstance(found, Tensor):
+            raise CheckpointError(f"{unfit}: {name} is missing")
+        if found.shape != tensor.shape:
+            raise CheckpointError(
+                f"{unfit}: {name} must have shape {tuple(tensor.shape)}, but has {tuple(found.shape)}"
+            )
+        if found.untyped_storage().nbytes() < found.numel() * found.element_size():
+            raise CheckpointError(f"{unfit}: the numbers of {name}, {tuple(found.shape)}, are not all there")
+
+
 def build_model(checkpoint: Checkpoint) -> Autoencoder:
     """The autoencoder of a checkpoint, in `eval()`. Raises CheckpointError if it does not fit."""
+    check_fits(checkpoint)
     data = checkpoint.config.data
     model = Autoencoder(checkpoint.config.model, data.size, channels=data.channels)
     prefix = "autoencoder."

@@ -22,6 +22,7 @@ from lightning.pytorch.strategies import DDPStrategy
 from fqvae.data import ImageDataset, split
 from fqvae.files import lock, write_whole
 from fqvae.runs import CheckpointError, RunConfig, encode, open_data, open_run, read_checkpoint, to_flat
+from fqvae.runs.checkpoint import check_fits
 from fqvae.runs.config import differences
 from fqvae.runs.names import CHECKPOINT, CONFIG, CURVES, PICTURE
 from fqvae.runs.picture import write_reconstructions
@@ -141,6 +142,7 @@ def _resume_step(folder: Path, config: RunConfig) -> int:
         raise NotADirectoryError(f"{folder} is a checkpoint; to go on with a run, name its folder")
     if different := differences(config, checkpoint.config):
         raise CheckpointError(f"{checkpoint.path} belongs to another configuration: {', '.join(different)}")
+    check_fits(checkpoint)
     return checkpoint.step
 
 
