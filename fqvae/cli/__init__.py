@@ -7,6 +7,7 @@ import sys
 from collections.abc import Sequence
 from signal import SIGINT
 
+import fqvae
 from fqvae.signals import Terminated, raising_terminated, status_of
 
 
@@ -39,6 +40,7 @@ def _run(arguments: Sequence[str] | None) -> int:
     from fqvae.cli import evaluate, pictures, report, sweep, train
 
     parser = argparse.ArgumentParser(prog="fqvae", description="Factor quantized variational autoencoders.")
+    parser.add_argument("--version", action="version", version=f"fqvae {fqvae.__version__}")
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
     for command in (train, evaluate, pictures, report, sweep):
         command.add(commands)

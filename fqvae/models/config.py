@@ -16,7 +16,7 @@ class NetworkConfig:
 
     kind: "official", residual blocks of C, 2C and 4C channels at full, half and quarter resolution; or
         "light", three 4x4 convolutions of stride 2 with C, 2C and 4C channels.
-    channels: C. hidden: width of the dense layers.
+    channels: C, of the first feature maps. hidden: width of the dense layers.
     init: of all weights, the discriminator's too: "normal", N(0, 0.02**2) with biases 0; or "fan_in", uniform
         on +-1/sqrt(inputs), PyTorch's default, with which the light network learns much sooner.
     """
@@ -42,12 +42,13 @@ class LatentConfig:
     kind: "plain", the encoder's numbers as they are; "gaussian", a sample of N(mean, variance); "scalar",
         every number quantized to a codebook of scalars; "logits", a code drawn from the logits that the
         encoder gives for each latent; "vector", as "scalar" with vectors of `dimension` numbers.
-    size: M, the number of latents. codebook_size: K.
+    size: M, the number of latents. codebook_size: K, the number of codes.
     codebooks: one for all latents ("shared") or one for each ("per_latent"); "scalar" and "logits" have both.
     estimator: of "scalar" and "vector": "gumbel", a Gumbel-Softmax sample, or "nearest", the nearest code
         with the gradient going straight through.
     hard: exactly one code forward, the soft gradient backward (Gumbel-Softmax only).
     init: the codes at the start: "normal", N(0, 1), or "linspace", evenly from -1/2 to 1/2.
+    dimension: of a code of the kind "vector"; 1 for all other kinds.
     """
 
     kind: Literal["plain", "gaussian", "scalar", "logits", "vector"] = "scalar"
@@ -108,7 +109,7 @@ class WeightsConfig:
 
 @dataclass(frozen=True)
 class DiscriminatorConfig:
-    """layers: number of linear layers, the one to the two logits included. width: of those between."""
+    """layers: number of linear layers, the one to the two logits included. width: of the layers between."""
 
     layers: int = 6
     width: int = 1000
