@@ -13,6 +13,7 @@ from fqvae.models.config import (
     WeightsConfig,
 )
 from fqvae.models.latents import Drawn, Noise
+from fqvae.models.own_networks import network
 
 __all__ = [
     "Autoencoder",
@@ -24,6 +25,7 @@ __all__ = [
     "NetworkConfig",
     "Noise",
     "WeightsConfig",
+    "network",
     "to_float",
     "to_uint8",
 ]

@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass, field, fields
 from typing import Literal, get_args, get_origin, get_type_hints
 
+from fqvae.models.own_networks import BUILT_IN, full_name, registered_names
+
 
 class ConfigError(ValueError):
     """A setting that does not exist, has a value it may not have, or does not go with another."""
@@ -15,13 +17,15 @@ class NetworkConfig:
     """The encoder and, mirrored, the decoder.
 
     kind: "official", residual blocks of C, 2C and 4C channels at full, half and quarter resolution; or
-        "light", three 4x4 convolutions of stride 2 with C, 2C and 4C channels.
+        "light", three 4x4 convolutions of stride 2 with C, 2C and 4C channels; or a network of one's own, as
+        package.module:function or by a registered name (see `fqvae.models.own_networks`).
     channels: C, of the first feature maps. hidden: width of the dense layers.
     init: of all weights, the discriminator's too: "normal", N(0, 0.02**2) with biases 0; or "fan_in", uniform
-        on +-1/sqrt(inputs), PyTorch's default, with which the light network learns much sooner.
+        on +-1/sqrt(inputs), PyTorch's default, with which the light network learns much sooner. A
+        network of one's own keeps the weights that it is made with: PyTorch's generator is seeded for that.
     """
 
-    kind: Literal["official", "light"] = "official"
+    kind: str = "official"
     channels: int = 128
     hidden: int = 128
     init: Literal["normal", "fan_in"] = "normal"
@@ -29,10 +33,22 @@ class NetworkConfig:
     def __post_init__(self) -> None:
         check_choices("network.", self)
         check_at_least("network.", self, channels=1, hidden=1)
+        kind = full_name(self.kind)
+        if kind is None:
+            raise ConfigError(
+                f"network.kind must be one of {', '.join([*BUILT_IN, *registered_names()])}, "
+                f"or package.module:function, but was {self.kind!r}"
+            )
+        object.__setattr__(self, "kind", kind)
         if self.kind == "official" and self.channels % 4:
             raise ConfigError(
                 f"network.channels must be a multiple of 4 for the official network, but was {self.channels}"
             )
+
+    @property
+    def is_own(self) -> bool:
+        """Whether it is somebody's own function that makes the network."""
+        return self.kind not in BUILT_IN
 
 
 @dataclass(frozen=True)

@@ -102,7 +102,8 @@ def train(
 
     local = int(os.environ.get("LOCAL_WORLD_SIZE", str(processes)))
     # Each loss reaches only part of the weights, so DDP must expect unused parameters.
-    distributed = DDPStrategy(find_unused_parameters=module.discriminator is not None)
+    unused = module.discriminator is not None or config.model.network.is_own
+    distributed = DDPStrategy(find_unused_parameters=unused)
     bar = sys.stderr.isatty()
     checkpoints = Checkpoints(folder / CHECKPOINT)
     with _quiet(), _claimed(folder, config, resume) if rank == 0 else contextlib.nullcontext():
