@@ -11,7 +11,8 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from _contenders import Case, CompiledTextbook, Contender, Floor, Ours, Textbook, native_module
+from _case import Case
+from _contenders import CompiledTextbook, Contender, Floor, Ours, Textbook, native_module
 from _grid import PAPER_SCALARS, TEMPERATURE, Progress, first_sentence
 from _report import describe_machine, measured_on, replace_between
 from _timing import (

@@ -9,13 +9,12 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from dataclasses import dataclass, field
 from importlib import metadata
 from typing import Any
 
 import torch
 import torch.nn.functional as F
-from _cuda_timing import cache_bytes, copies_past_cache
+from _case import Case
 from torch import Tensor
 
 TEXTBOOK = "textbook"
@@ -26,67 +25,6 @@ SEED_GIVEN = "seed given"
 
 # The textbook holds about this many float32 arrays of size scalars x codes at once.
 _LIVE_ARRAYS = 12
-
-
-@dataclass
-class Case:
-    """One shape with its inputs: Gaussian z and codebook, float32, and the gradients that come back.
-
-    On a GPU there are copies of all but the codebook, for turns that are not to find their inputs in its
-    cache.
-    """
-
-    z: Tensor
-    codebook: Tensor
-    grad_quantized: Tensor
-    grad_kl: Tensor
-    temperature: float
-    copies: list[Case] = field(default_factory=list, repr=False)
-
-    @classmethod
-    def make(cls, scalars: int, codes: int, temperature: float, device: torch.device) -> Case:
-        generator = torch.Generator().manual_seed(20240914)
-
-        def normal(size: int) -> Tensor:
-            return torch.randn(size, generator=generator).to(device)
-
-        case = cls(
-            z=normal(scalars).requires_grad_(),
-            codebook=normal(codes).requires_grad_(),
-            grad_quantized=normal(scalars),
-            grad_kl=normal(scalars),
-            temperature=temperature,
-        )
-        if device.type == "cuda":
-            case.copy(copies_past_cache(3 * 4 * scalars, cache_bytes(device)))
-        return case
-
-    def copy(self, count: int) -> None:
-        """Make so many copies for `next_copy` to go through."""
-        inputs = torch.stack([self.z.detach(), self.grad_quantized, self.grad_kl])
-        self.copies = [
-            Case(z.requires_grad_(), self.codebook, a, h, self.temperature)
-            for z, a, h in inputs.repeat(count, 1, 1).unbind()
-        ]
-
-    def next_copy(self) -> Case:
-        """The copy that was used longest ago, or the case itself if there are none."""
-        if not self.copies:
-            return self
-        self.copies.append(self.copies.pop(0))
-        return self.copies[-1]
-
-    @property
-    def scalars(self) -> int:
-        return self.z.numel()
-
-    @property
-    def codes(self) -> int:
-        return self.codebook.numel()
-
-    @property
-    def pairs(self) -> int:
-        return self.scalars * self.codes
 
 
 def textbook(z: Tensor, codebook: Tensor, temperature: float) -> tuple[Tensor, Tensor, Tensor]:

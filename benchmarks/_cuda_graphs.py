@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
+from _case import Case
+from _contenders import Contender
 from _cuda_timing import time_queued, waits_for_the_device
-
-if TYPE_CHECKING:
-    from _contenders import Case, Contender
 
 _WARM_UPS = 3
 _REPLAYS, _SAMPLES = 10, 7

@@ -3,15 +3,12 @@
 from __future__ import annotations
 
 import itertools
-import math
 import time
 from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING
 
 import torch
-
-if TYPE_CHECKING:
-    from _contenders import Case, Contender
+from _case import Case
+from _contenders import Contender
 
 # Seconds that the device is held up so that the host can queue a turn: the first try, and the last.
 _FIRST_WAIT, _LAST_WAIT = 1e-3, 64e-3
@@ -19,20 +16,9 @@ _FIRST_WAIT, _LAST_WAIT = 1e-3, 64e-3
 _GROWN_TRIES = 2
 # No GPU clock is faster, so that a wait in cycles is at least as long as asked.
 _CYCLES_A_SECOND = 2.5e9
-_MOST_COPIES = 4096
 
 _waits: dict[str, float] = {}
 _waiting: set[str] = set()
-
-
-def copies_past_cache(bytes_a_copy: int, cache_bytes: int) -> int:
-    """How many copies of a turn's inputs fill the cache twice, so that the oldest is no longer in it."""
-    return min(_MOST_COPIES, max(1, math.ceil(2 * cache_bytes / max(1, bytes_a_copy))))
-
-
-def cache_bytes(device: torch.device) -> int:
-    """The size of the device's L2 cache; 64 MiB where PyTorch does not say."""
-    return int(getattr(torch.cuda.get_device_properties(device), "L2_cache_size", 0)) or 64 * 2**20
 
 
 def waits_for_the_device(name: str) -> bool:

@@ -11,7 +11,8 @@ from dataclasses import dataclass, field
 import _cuda_graphs
 import _cuda_timing
 import torch
-from _contenders import Case, Contender
+from _case import Case
+from _contenders import Contender
 from _timing import (
     BACKWARD,
     BOTH,

@@ -16,7 +16,8 @@ from typing import Any
 
 import _cuda_timing
 import torch
-from _contenders import Case, Contender
+from _case import Case
+from _contenders import Contender
 
 FORWARD, BACKWARD, BOTH = "forward", "backward", "both"
 PASSES = (FORWARD, BACKWARD, BOTH)

@@ -29,11 +29,13 @@ except ImportError as error:
 import _bars
 import _report
 from _contenders import Ours, build_contenders, serving_backends
-from _gpu_bound import Bounds
 from _grid import Cell, Grid, Progress
 from _timing import BACKWARD, BOTH, FORWARD, call_overhead, can_measure_memory, load_average, usable_cores
 
 ROOT = Path(__file__).resolve().parent.parent
+sys.path.append(str(ROOT / "tools"))
+
+from gpu_model.bound import Bounds  # noqa: E402
 
 
 def parse_arguments(argv: list[str] | None = None) -> argparse.Namespace:

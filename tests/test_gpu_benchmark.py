@@ -2,9 +2,9 @@
 
 from types import SimpleNamespace
 
+import _case
 import _contenders
 import _cuda_timing
-import _gpu_bound
 import _report
 import _timing
 import pytest
@@ -12,16 +12,18 @@ import quantize_bench
 import torch
 from _grid import Cell
 
+from gpu_model import bound
+
 
 def test_copies_fill_the_cache_twice():
-    assert _cuda_timing.copies_past_cache(10 * 2**20, 50 * 2**20) == 10
-    assert _cuda_timing.copies_past_cache(3 * 2**20, 50 * 2**20) == 34
-    assert _cuda_timing.copies_past_cache(2**40, 50 * 2**20) == 1
-    assert _cuda_timing.copies_past_cache(1, 50 * 2**20) == 4096
+    assert _case.copies_past_cache(10 * 2**20, 50 * 2**20) == 10
+    assert _case.copies_past_cache(3 * 2**20, 50 * 2**20) == 34
+    assert _case.copies_past_cache(2**40, 50 * 2**20) == 1
+    assert _case.copies_past_cache(1, 50 * 2**20) == 4096
 
 
 def test_copies_are_used_in_turn_and_are_equal():
-    case = _contenders.Case.make(50, 8, 0.7, torch.device("cpu"))
+    case = _case.Case.make(50, 8, 0.7, torch.device("cpu"))
     assert case.next_copy() is case
     case.copy(3)
     used = [case.next_copy() for _ in range(6)]
@@ -81,7 +83,7 @@ def test_a_turn_is_timed_once_it_is_queued_in_time(monkeypatch):
             device.now += 5e-3
             return super().backward(case, outputs)
 
-    case = _contenders.Case.make(5, 4, 0.7, torch.device("cpu"))
+    case = _case.Case.make(5, 4, 0.7, torch.device("cpu"))
     assert _timing._time_turn_cuda(Slow(), case) == pytest.approx(
         {"forward": 2e-3, "backward": 2e-3, "both": 4e-3}
     )
@@ -99,7 +101,7 @@ def test_a_contender_that_waits_for_the_device_is_timed_all_the_same(monkeypatch
         def forward(self, case):
             device.synchronize()
 
-    forward, backward = _cuda_timing.time_turn(Waits(), _contenders.Case.make(5, 4, 0.7, torch.device("cpu")))
+    forward, backward = _cuda_timing.time_turn(Waits(), _case.Case.make(5, 4, 0.7, torch.device("cpu")))
     assert forward > 0 and backward is None and device.waits[-1] == 64e-3
 
 
@@ -119,12 +121,12 @@ def test_no_gpu_is_said_in_one_sentence(monkeypatch, capsys):
 
 
 def test_the_models_bound_is_put_beside_what_was_measured(tmp_path, capsys):
-    assert _gpu_bound.gpu_of("NVIDIA A100-SXM4-80GB").name == "A100"
-    assert _gpu_bound.gpu_of("NVIDIA H200").name == "H200"
-    assert _gpu_bound.gpu_of("NVIDIA GH200 480GB") is None
+    assert bound.gpu_of("NVIDIA A100-SXM4-80GB").name == "A100"
+    assert bound.gpu_of("NVIDIA H200").name == "H200"
+    assert bound.gpu_of("NVIDIA GH200 480GB") is None
     assert (
         "knows A100, H100, H200, B200, not NVIDIA GeForce RTX 4090"
-        in _gpu_bound.Bounds("NVIDIA GeForce RTX 4090").missing
+        in bound.Bounds("NVIDIA GeForce RTX 4090").missing
     )
     measured = _timing.Measured(seconds={"forward": [2e-4], "backward": [3e-4], "both": [5e-4]})
     cell = Cell(1000, 64, measured={"fqvae_kernels, cuda": measured})
@@ -143,9 +145,9 @@ def test_the_models_bound_is_put_beside_what_was_measured(tmp_path, capsys):
 
 def test_a_bound_of_an_installation_without_cuda_kernels(monkeypatch):
     def no_code(*_):
-        raise _gpu_bound._sass.CodeError("nothing there")
+        raise bound.sass.CodeError("nothing there")
         yield
 
-    monkeypatch.setattr(_gpu_bound._sass, "cubins_of", no_code)
-    bounds = _gpu_bound.Bounds("NVIDIA H100 80GB HBM3")
+    monkeypatch.setattr(bound.sass, "cubins_of", no_code)
+    bounds = bound.Bounds("NVIDIA H100 80GB HBM3")
     assert bounds.missing and bounds.seconds("forward", 1000, 64) is None

@@ -4,6 +4,7 @@ import csv
 import itertools
 from types import SimpleNamespace
 
+import _case
 import _contenders
 import _cuda_timing
 import _grid
@@ -225,7 +226,7 @@ def test_seeds_of_ours(monkeypatch):
         return SimpleNamespace(quantized=z, indices=z, kl=z)
 
     ours._quantize = quantize
-    case = _contenders.Case.make(5, 4, 0.7, torch.device("cpu"))
+    case = _case.Case.make(5, 4, 0.7, torch.device("cpu"))
     for forward in ours.graph_forwards().values():
         forward(case)
     assert seeds == [(None, "reference"), (1, "reference")]

@@ -1,17 +1,11 @@
 """The cost model of the GPU kernels: paths and their cost, the formulas, a compiled kernel, the program."""
 
-import pathlib
+import os
 import shutil
 import subprocess
 import sys
 
 import _contenders
-import _gpu_cost
-import _gpu_launch
-import _gpu_specs
-import _loops
-import _sass
-import gpu_model
 import pytest
 import torch
 from listings import listing, philox_lines
@@ -19,6 +13,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
 from fqvae_kernels.backends._cuda import geometry
+from gpu_model import cost, flow, launch, program, sass, specs
 
 
 def noise_kernel(logs: int = 8, rounds: int = 10) -> tuple[str, ...]:
@@ -48,9 +43,9 @@ def noise_kernel(logs: int = 8, rounds: int = 10) -> tuple[str, ...]:
 
 
 def test_paths_and_their_cost():
-    (function,) = _sass.parse(listing(*noise_kernel()))
-    (path,) = _gpu_cost.paths_of(function)
-    assert [[_loops.is_scan(loop) for loop in group] for group in path.passes] == [[16, 1]]
+    (function,) = sass.parse(listing(*noise_kernel()))
+    (path,) = cost.paths_of(function)
+    assert [[flow.is_scan(loop) for loop in group] for group in path.passes] == [[16, 1]]
     assert path.description == "scan 0x20 (16 codes) then noise 0x2c0 (4 pairs)"
     work = path.work(codes=66, lanes=1)
     # Outside of the loops: S2R, two branches and EXIT, MOV, STG.
@@ -69,17 +64,17 @@ def test_paths_and_their_cost():
 
 
 def test_what_is_not_clear_is_refused():
-    (function,) = _sass.parse(listing(*noise_kernel(logs=6)))
-    with pytest.raises(_sass.CodeError, match="4 pairs a turn, but 6 logarithms"):
-        _gpu_cost.paths_of(function)[0].work(64, 1)
-    (function,) = _sass.parse(listing(*noise_kernel(rounds=7)))
-    with pytest.raises(_sass.CodeError, match="7 and 7 multiplications"):
-        _gpu_cost.paths_of(function)[0].work(64, 1)
+    (function,) = sass.parse(listing(*noise_kernel(logs=6)))
+    with pytest.raises(sass.CodeError, match="4 pairs a turn, but 6 logarithms"):
+        cost.paths_of(function)[0].work(64, 1)
+    (function,) = sass.parse(listing(*noise_kernel(rounds=7)))
+    with pytest.raises(sass.CodeError, match="7 and 7 multiplications"):
+        cost.paths_of(function)[0].work(64, 1)
 
 
 def test_alternative_loops_are_separate_paths():
     body = [*philox_lines(), "MUFU.LG2 R1, R2", "MUFU.LG2 R1, R2", "MUFU.LG2 R1, R2", "MUFU.LG2 R1, R2"]
-    (function,) = _sass.parse(
+    (function,) = sass.parse(
         listing(
             "@P5 BRA `(.L_x_1)",
             ".L_x_0:",
@@ -94,14 +89,14 @@ def test_alternative_loops_are_separate_paths():
             "EXIT",
         )
     )
-    paths = _gpu_cost.paths_of(function)
+    paths = cost.paths_of(function)
     assert [[loop.slots for loop in path.noise] for path in paths] == [[25], [26]]
     assert [path.work(64, 1).once.total() for path in paths] == [3, 2]
 
 
 def test_a_loop_over_rows():
     """What is in it is a row's, what is before it a thread's start; a row meets no barrier if it can."""
-    (function,) = _sass.parse(
+    (function,) = sass.parse(
         listing(
             "S2R R0, SR_TID.X",
             "BAR.SYNC 0x0",
@@ -122,7 +117,7 @@ def test_a_loop_over_rows():
             "EXIT",
         )
     )
-    (path,) = _gpu_cost.paths_of(function)
+    (path,) = cost.paths_of(function)
     work = path.work(codes=64, lanes=1)
     assert work.noise.total() == 16 * 17
     # Its own load, the branch around the barrier, store, and the loop's branch; no thread to meet.
@@ -134,25 +129,25 @@ def test_a_loop_over_rows():
 
 
 def test_code_without_loops():
-    (function,) = _sass.parse(listing(*philox_lines(), *philox_lines(), "STG.E [R2.64], R5", "EXIT"))
-    (path,) = _gpu_cost.paths_of(function)
+    (function,) = sass.parse(listing(*philox_lines(), *philox_lines(), "STG.E [R2.64], R5", "EXIT"))
+    (path,) = cost.paths_of(function)
     assert path.straight_pairs == 8
     assert path.work(codes=64, lanes=1).slots == 42 / 8
 
 
 def test_bounds_and_times():
     """Against numbers worked out by hand: 64 codes, 32 slots a code, of which 5 are special functions."""
-    work = _gpu_cost.Work(
+    work = cost.Work(
         codes=64,
-        noise=_gpu_cost.Counter({"float32": 64 * 16, "special": 64 * 5}),
-        scan=_gpu_cost.Counter({"integer multiply": 64 * 4}),
-        once=_gpu_cost.Counter({"alu": 64 * 7}),
+        noise=cost.Counter({"float32": 64 * 16, "special": 64 * 5}),
+        scan=cost.Counter({"integer multiply": 64 * 4}),
+        once=cost.Counter({"alu": 64 * 7}),
         least_once=0,
-        start=_gpu_cost.Counter(),
+        start=cost.Counter(),
         shared_words=64,
     )
     assert work.slots == 32 and work.loop_slots == 25
-    a100, h100 = _gpu_specs.GPUS["A100"], _gpu_specs.GPUS["H100"]
+    a100, h100 = specs.GPUS["A100"], specs.GPUS["H100"]
     bounds = work.bounds(h100.rates)
     assert bounds["issue"] == 32
     assert bounds["special"] == 5 * 8
@@ -162,48 +157,48 @@ def test_bounds_and_times():
     assert bounds["shared memory"] == 4
     assert work.bounds(a100.rates)["float32 and integer multiply"] == 40
     # 2^20 rows are 32,768 warps on 528 schedulers: 63 on the busiest. 63 * 64 * 40 / 1.98e9.
-    result = _gpu_cost.model(work, h100, 2**20, 1, 36)
+    result = cost.model(work, h100, 2**20, 1, 36)
     assert result.bound == "special"
     assert result.seconds == result.compute_seconds == pytest.approx(81.4545e-6, rel=1e-5)
     assert result.memory_seconds == pytest.approx(2**20 * 36 / 3.35e12)
     # Eight threads a row, 3,072 rows: 768 warps, two on the busiest scheduler, an eighth of a row each.
-    assert _gpu_cost.model(work, h100, 3072, 8, 36).seconds == pytest.approx(2 * 8 * 40 / 1.98e9)
-    assert _gpu_cost.model(work, h100, 2**20, 1, 1e4).bound == "DRAM"
+    assert cost.model(work, h100, 3072, 8, 36).seconds == pytest.approx(2 * 8 * 40 / 1.98e9)
+    assert cost.model(work, h100, 2**20, 1, 1e4).bound == "DRAM"
     # One row more than 528 warps hold makes a second round of the busiest scheduler.
-    one, two = (_gpu_cost.model(work, h100, 528 * 32 + more, 1, 36).compute_seconds for more in (0, 1))
+    one, two = (cost.model(work, h100, 528 * 32 + more, 1, 36).compute_seconds for more in (0, 1))
     assert two == pytest.approx(2 * one)
     # Without whole warps: 2^26 pairs of 40 slots, 128 of them a clock on 132 multiprocessors.
-    assert _gpu_cost.least_seconds(work, h100, 2**20, 36) == pytest.approx(2**26 * 40 / (128 * 132 * 1.98e9))
+    assert cost.least_seconds(work, h100, 2**20, 36) == pytest.approx(2**26 * 40 / (128 * 132 * 1.98e9))
 
 
 def test_traffic():
-    assert gpu_model.bytes_per_row("forward_z", 64) == 4 + 4 + 8 + 4 + 20
-    assert gpu_model.bytes_per_row("backward_logits", 64) == 2 * 256 + 8 + 20 + 8
-    assert gpu_model.kind_of("fqvae::backward_logits<float>") == "backward_logits"
-    h100 = _gpu_specs.GPUS["H100"]
-    floor = _gpu_specs.textbook_floor(_gpu_specs.TEXTBOOK_FORWARD, 2**20, 64, h100)
+    assert specs.bytes_per_row("forward_z", 64) == 4 + 4 + 8 + 4 + 20
+    assert specs.bytes_per_row("backward_logits", 64) == 2 * 256 + 8 + 20 + 8
+    assert specs.kind_of("fqvae::backward_logits<float>") == "backward_logits"
+    h100 = specs.GPUS["H100"]
+    floor = specs.textbook_floor(specs.TEXTBOOK_FORWARD, 2**20, 64, h100)
     assert floor == pytest.approx(29 * 4 * 2**26 / 3.35e12)
 
 
 def test_launches_are_those_of_the_cuda_backend():
     """One thread a row where rows are many, several where they are few, all as the geometry itself says."""
-    h100 = _gpu_specs.GPUS["H100"]
+    h100 = specs.GPUS["H100"]
     for kernel, rows in (("forward_z_float", 2**20), ("forward_z_float", 3072), ("backward_z_float", 65536)):
         device = geometry.Device(h100.multiprocessors, h100.shared_memory)
         place = getattr(geometry, kernel.split("_")[0])(rows, 64, 1, device, False, 4)
         threads = place.blocks * geometry.THREADS
-        assert _gpu_launch.launch_of(kernel, h100, rows, 64) == (
+        assert launch.launch_of(kernel, h100, rows, 64) == (
             place.lanes,
             rows * place.lanes / threads,
             place.blocks,
             place.shared,
         )
-    assert _gpu_launch.launch_of("forward_z_float", h100, 2**20, 64).lanes == 1
-    assert _gpu_launch.launch_of("forward_z_float", h100, 3072, 64).lanes > 1
-    assert _gpu_launch.launch_of("backward_logits_float", h100, 2**20, 64).lanes == 16
-    assert _gpu_launch.launch_of("something_else", h100, 3072, 64) == (1, 1.0, 24, 0)
-    assert _gpu_launch.tabulates(h100, 2**20, 64) == 132 and _gpu_launch.tabulates(h100, 65536, 64) == 0
-    assert _gpu_launch.launch_of("forward_z_table_float", h100, 2**20, 256).lanes == 1
+    assert launch.launch_of("forward_z_float", h100, 2**20, 64).lanes == 1
+    assert launch.launch_of("forward_z_float", h100, 3072, 64).lanes > 1
+    assert launch.launch_of("backward_logits_float", h100, 2**20, 64).lanes == 16
+    assert launch.launch_of("something_else", h100, 3072, 64) == (1, 1.0, 24, 0)
+    assert launch.tabulates(h100, 2**20, 64) == 132 and launch.tabulates(h100, 65536, 64) == 0
+    assert launch.launch_of("forward_z_table_float", h100, 2**20, 256).lanes == 1
 
 
 class Traffic(TorchDispatchMode):
@@ -238,8 +233,8 @@ def test_the_textbooks_operations_are_those_that_run():
     with Traffic(rows * codes) as backward:
         torch.autograd.grad([quantized, kl], [z, codebook], [torch.ones(rows), torch.ones(rows)])
     for traffic, listed in (
-        (forward, _gpu_specs.TEXTBOOK_FORWARD),
-        (backward, _gpu_specs.TEXTBOOK_BACKWARD),
+        (forward, specs.TEXTBOOK_FORWARD),
+        (backward, specs.TEXTBOOK_BACKWARD),
     ):
         assert traffic.operations == [(o.name, o.reads, o.writes) for o in listed]
 
@@ -278,7 +273,7 @@ extern "C" __global__ void forward_test(const float* book, float* out, int codes
 }
 """
 needs_tools = pytest.mark.skipif(
-    shutil.which("nvcc") is None or _sass.find_tool("nvdisasm") is None,
+    shutil.which("nvcc") is None or sass.find_tool("nvdisasm") is None,
     reason="needs nvcc, and nvdisasm (from the CUDA toolkit or Triton's package)",
 )
 
@@ -289,16 +284,16 @@ def test_a_compiled_kernel(tmp_path, unroll):
     """A pair, as its source says: three special functions, one fused multiplication, a quarter of a load."""
     source = tmp_path / "kernel.cu"
     source.write_text(SOURCE.replace("UNROLL", str(unroll)))
-    cubin = _sass.compile_cubin(source, "sm_90", tmp_path, tmp_path)
-    (function,) = _sass.parse(_sass.disassemble(cubin))
+    cubin = sass.compile_cubin(source, "sm_90", tmp_path, tmp_path)
+    (function,) = sass.parse(sass.disassemble(cubin))
     assert function.architecture == "sm_90"
-    path = next(path for path in _gpu_cost.paths_of(function) if len(path.noise) == 1)
+    path = next(path for path in cost.paths_of(function) if len(path.noise) == 1)
     (loop,) = path.noise
-    pairs = _gpu_cost.pairs_of(loop)
+    pairs = cost.pairs_of(loop)
     assert pairs == 4 * unroll
     assert loop.turn["special"] == 3 * pairs
     assert loop.turn["float32"] == pairs
-    assert loop.turn["shared"] == unroll and _loops.shared_words(loop.instructions) == pairs
+    assert loop.turn["shared"] == unroll and flow.shared_words(loop.instructions) == pairs
     assert loop.turn["control"] == 1 and not loop.turn["global"]
     # Ten rounds of two wide multiplications, less those that depend on the row alone or are uniform.
     assert 4 * pairs < loop.turn["integer multiply"] + loop.turn["uniform"] <= 6 * pairs + 8
@@ -308,48 +303,48 @@ def test_a_compiled_kernel(tmp_path, unroll):
 
 
 @needs_tools
-@pytest.mark.skipif(_sass.find_tool("cuobjdump") is None, reason="needs cuobjdump")
+@pytest.mark.skipif(sass.find_tool("cuobjdump") is None, reason="needs cuobjdump")
 def test_code_in_a_library(tmp_path):
     """What holds several architectures gives the one that is asked for, and says when it has none."""
     source, library = tmp_path / "kernel.cu", tmp_path / "kernel.fatbin"
     source.write_text(SOURCE.replace("UNROLL", "1"))
     architectures = [f"-gencode=arch=compute_{n},code=sm_{n}" for n in (80, 90)]
     subprocess.run(["nvcc", "-fatbin", *architectures, "-o", str(library), str(source)], check=True)
-    (cubin,) = _sass.cubins_of(library, ("sm_80",), tmp_path)
-    (function,) = _sass.parse(_sass.disassemble(cubin))
+    (cubin,) = sass.cubins_of(library, ("sm_80",), tmp_path)
+    (function,) = sass.parse(sass.disassemble(cubin))
     assert (function.name, function.architecture) == ("forward_test", "sm_80")
-    with pytest.raises(_sass.CodeError, match="holds no code for sm_100"):
-        _sass.cubins_of(library, ("sm_100",), tmp_path)
+    with pytest.raises(sass.CodeError, match="holds no code for sm_100"):
+        sass.cubins_of(library, ("sm_100",), tmp_path)
 
 
 @needs_tools
 def test_the_program(tmp_path, capsys):
     source, table = tmp_path / "kernel.cu", tmp_path / "table.csv"
     source.write_text(SOURCE.replace("UNROLL", "1"))
-    assert gpu_model.main(["--source", str(source), "--gpu", "H100", "--markdown", "--csv", str(table)]) == 0
+    assert program.main(["--source", str(source), "--gpu", "H100", "--markdown", "--csv", str(table)]) == 0
     printed = capsys.readouterr().out
     assert "| forward_test | sm_90 | 1 | noise" in printed and "modelled" in printed
     for source_of_a_figure in ("3.35 TB/s", "special functions 16", "29 in all", "quantized 4"):
         assert source_of_a_figure in printed
     assert table.read_text().splitlines()[1].startswith("forward_test,sm_90,1,")
-    assert gpu_model.main(["--source", str(source), "--gpu", "H100", "--bars", "forward", "backward"]) == 2
+    assert program.main(["--source", str(source), "--gpu", "H100", "--bars", "forward", "backward"]) == 2
     assert "'backward', which must be one path of one kernel" in capsys.readouterr().err
-    assert gpu_model.main(["--source", str(source), "--kernel", "nothing", "--gpu", "H100"]) == 2
+    assert program.main(["--source", str(source), "--kernel", "nothing", "--gpu", "H100"]) == 2
     assert "matches 'nothing'" in capsys.readouterr().err
 
 
 def test_a_missing_tool_or_file_is_named(tmp_path, capsys, monkeypatch):
     monkeypatch.setattr(shutil, "which", lambda name: None)
-    monkeypatch.setattr(_sass.importlib.util, "find_spec", lambda name: None)
+    monkeypatch.setattr(sass.importlib.util, "find_spec", lambda name: None)
     source = tmp_path / "kernel.cu"
     source.write_text("")
-    assert gpu_model.main(["--source", str(source)]) == 2
-    assert "nvcc is not on the PATH" in capsys.readouterr().err
+    assert program.main(["--source", str(source)]) == 2
+    assert "nvcc is not on the PATH: give --code" in capsys.readouterr().err
     cubin = tmp_path / "kernel.cubin"
     cubin.write_bytes(b"")
-    assert gpu_model.main(["--code", str(cubin)]) == 2
+    assert program.main(["--code", str(cubin)]) == 2
     assert "nvdisasm was not found" in capsys.readouterr().err
-    assert gpu_model.main(["--code", str(tmp_path / "absent.cubin")]) == 2
+    assert program.main(["--code", str(tmp_path / "absent.cubin")]) == 2
     assert "absent.cubin does not exist" in capsys.readouterr().err
 
 
@@ -358,12 +353,22 @@ def test_a_missing_tool_or_file_is_named(tmp_path, capsys, monkeypatch):
 )
 def test_bad_arguments_are_named(arguments, capsys):
     with pytest.raises(SystemExit):
-        gpu_model.parse_arguments(arguments)
+        program.parse_arguments(arguments)
     assert arguments[0] in capsys.readouterr().err
 
 
-def test_the_program_starts_without_torch():
-    """It models on a machine that has a compiler and nothing else."""
-    code = "import sys; sys.modules['torch'] = None; sys.path.insert(0, sys.argv[1]); import gpu_model"
-    folder = str(pathlib.Path(gpu_model.__file__).parent)
-    subprocess.run([sys.executable, "-c", code, folder], check=True)
+@pytest.mark.parametrize(
+    ("command", "folder"),
+    [
+        (["tools/gpu_model", "--help"], "."),
+        (["-m", "gpu_model", "--help"], "tools"),
+        (["-c", "from gpu_model import bound, schedule; print('--table')"], "tools"),
+    ],
+)
+def test_it_needs_the_standard_library_alone(command, folder):
+    """It models on a machine that has a compiler and no PyTorch: -S leaves all installed packages out."""
+    without_path = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
+    command = [sys.executable, "-S", *command]
+    done = subprocess.run(command, cwd=launch.ROOT / folder, env=without_path, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert "--table" in done.stdout

@@ -1,17 +1,18 @@
 """Reading compiled GPU code: instructions, pipes, loops and the ways through a kernel."""
 
-import _loops
-import _sass
 import pytest
 from listings import HEAD, listing
 
-
-def flow_of(*lines: str) -> _loops.Flow:
-    (function,) = _sass.parse(listing(*lines))
-    return _loops.Flow(function)
+from gpu_model import flow as flows
+from gpu_model import sass
 
 
-def once(flow: _loops.Flow, heads=(), inside=()):
+def flow_of(*lines: str) -> flows.Flow:
+    (function,) = sass.parse(listing(*lines))
+    return flows.Flow(function)
+
+
+def once(flow: flows.Flow, heads=(), inside=()):
     """Instructions of the longest way from the start to the end through some blocks, others not counted."""
     free = dict.fromkeys(inside, 0.0)
     return flow.counts(flow.through(0, heads, flow.exits, times=free), free)
@@ -44,7 +45,7 @@ TWO_LOOPS = (
 
 
 def test_instructions_are_read():
-    (function,) = _sass.parse(listing(*TWO_LOOPS))
+    (function,) = sass.parse(listing(*TWO_LOOPS))
     assert (function.name, function.architecture) == ("kernel", "sm_90")
     assert len(function.instructions) == 17
     assert function.labels == {
@@ -84,18 +85,18 @@ def test_instructions_are_read():
     ],
 )
 def test_pipes(text, pipe):
-    (function,) = _sass.parse(listing(text))
+    (function,) = sass.parse(listing(text))
     assert function.instructions[0].pipe == pipe
 
 
 def test_unknown_instructions_are_named():
-    with pytest.raises(_sass.CodeError, match=r"QUUX\.F32 at 0x10"):
+    with pytest.raises(sass.CodeError, match=r"QUUX\.F32 at 0x10"):
         once(flow_of("FADD R1, R2, R3", "QUUX.F32 R1, R2", "EXIT"))
 
 
 def test_unreadable_lines_are_shown():
-    with pytest.raises(_sass.CodeError, match="lower case"):
-        _sass.parse(HEAD + "        /*0000*/   lower case R1 ;\n")
+    with pytest.raises(sass.CodeError, match="lower case"):
+        sass.parse(HEAD + "        /*0000*/   lower case R1 ;\n")
 
 
 def test_loops_and_the_ways_through_them():
@@ -158,7 +159,7 @@ def test_computed_jumps_lead_to_every_label_that_is_listed():
     assert once(flow) == {"control": 2, "float32": 2, "special": 1}
     shortest = flow.counts(flow.through(0, [], flow.exits, sign=-1))
     assert shortest == {"control": 2, "special": 1}
-    with pytest.raises(_sass.CodeError, match=r"computed jump \(BRX\) at 0x0"):
+    with pytest.raises(sass.CodeError, match=r"computed jump \(BRX\) at 0x0"):
         flow_of("BRX R2 -0xaf0", *lines)
 
 
@@ -173,10 +174,10 @@ def test_diverged_warps_do_not_count():
     [((10, 10), 1), ((9, 9), 1), ((8, 10), 1), ((18, 19), 2), ((32, 33), 4), ((40, 40), 4)],
 )
 def test_blocks_of_philox(counts, blocks):
-    assert _loops.philox_blocks(counts) == blocks
+    assert flows.philox_blocks(counts) == blocks
 
 
 @pytest.mark.parametrize("counts", [(7, 7), (10, 20), (0, 9), (15, 15), (1, 1)])
 def test_multiplications_that_are_no_blocks_of_philox_are_refused(counts):
-    with pytest.raises(_sass.CodeError, match="no whole number"):
-        _loops.philox_blocks(counts)
+    with pytest.raises(sass.CodeError, match="no whole number"):
+        flows.philox_blocks(counts)

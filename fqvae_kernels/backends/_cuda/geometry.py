@@ -14,7 +14,7 @@ The choices follow from the shapes and from what the device can hold, by these r
 - The table of the posterior is made by a launch of its own, which many pairs of row and code must pay for.
 
 The slots below (instructions of one thread) are those of the compiled float32 kernels for compute capability
-9.0, counted by benchmarks/gpu_model.py; of those that draw a code (csrc/cuda/drawn.cu) they are counted by
+9.0, counted by tools/gpu_model; of those that draw a code (csrc/cuda/drawn.cu) they are counted by
 hand. They are modelled, not measured.
 """
 

@@ -7,9 +7,9 @@ import math
 from collections import Counter
 from dataclasses import dataclass
 
-from _gpu_specs import SCHEDULERS, WARP, Gpu, Rates
-from _loops import Flow, Loop, is_scan, philox_blocks, philox_multiplications, shared_words
-from _sass import CodeError, Function
+from .flow import Flow, Loop, is_scan, philox_blocks, philox_multiplications, shared_words
+from .sass import CodeError, Function
+from .specs import SCHEDULERS, WARP, Gpu, Rates
 
 WORDS = 4  # of one Philox block, each the noise of one pair
 

@@ -11,10 +11,10 @@ from pathlib import Path
 from types import ModuleType
 from typing import NamedTuple
 
-from _gpu_specs import Gpu
+from .specs import Gpu
 
-ROOT = Path(__file__).resolve().parent.parent
-THREADS = 128  # a block of a kernel of somebody else's
+ROOT = Path(__file__).resolve().parents[2]
+THREADS = 128  # a block of the CUDA backend's kernels, and taken for those of others
 _GEOMETRY = Path("fqvae_kernels") / "backends" / "_cuda" / "geometry.py"
 _CUDA_KERNEL = re.compile(r"^(forward|backward)_(z|logits)_.*(float|double)$")
 
@@ -39,7 +39,7 @@ def launch_of(kernel: str, gpu: Gpu, rows: int, codes: int, tree: Path = ROOT) -
     found = _CUDA_KERNEL.match(kernel)
     if found is None:
         return Launch(1, 1.0, math.ceil(rows / THREADS), 0)
-    geometry = _geometry(tree)
+    geometry = geometry_of(tree)
     device = geometry.Device(gpu.multiprocessors, gpu.shared_memory)
     place = getattr(geometry, found[1])(
         rows, codes, 1, device, found[2] == "logits", 8 if found[3] == "double" else 4, **options_of(kernel)
@@ -50,7 +50,7 @@ def launch_of(kernel: str, gpu: Gpu, rows: int, codes: int, tree: Path = ROOT) -
 
 def tabulates(gpu: Gpu, rows: int, codes: int, tree: Path = ROOT) -> int:
     """Blocks of the launch that fills the table for a forward pass of float32 scalars; 0: it reads none."""
-    geometry = _geometry(tree)
+    geometry = geometry_of(tree)
     device = geometry.Device(gpu.multiprocessors, gpu.shared_memory)
     pays = geometry.tabulates(rows, codes, 1, device, 4)
     return int(geometry.table_blocks(1, device)) if pays else 0
@@ -62,8 +62,8 @@ def options_of(kernel: str) -> dict[str, bool]:
 
 
 @functools.cache
-def _geometry(tree: Path) -> ModuleType:
-    """The module of a checkout, by its path: importing the package would import torch."""
+def geometry_of(tree: Path) -> ModuleType:
+    """The geometry module of a checkout, by its path: importing the package would import torch."""
     spec = importlib.util.spec_from_file_location("fqvae_cuda_geometry", tree / _GEOMETRY)
     assert spec is not None and spec.loader is not None
     module = importlib.util.module_from_spec(spec)

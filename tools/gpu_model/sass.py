@@ -77,7 +77,7 @@ class Instruction:
         if self.opcode in _UNIFORM or self.opcode.startswith("U"):
             return "uniform"
         raise CodeError(
-            f"instruction {self.opcode}{self.modifiers} at {self.address:#x} is in no table of _sass.py: add "
+            f"instruction {self.opcode}{self.modifiers} at {self.address:#x} is in no table of sass.py: add "
             "it to the pipe that executes it"
         )
 
@@ -199,7 +199,7 @@ def compile_cubin(source: Path, architecture: str, include: Path, output: Path) 
     """Compile a CUDA source with nvcc. Raises CodeError where there is no nvcc or it fails."""
     nvcc = shutil.which("nvcc")
     if nvcc is None:
-        raise CodeError("nvcc is not on the PATH: give --cubin a compiled file instead")
+        raise CodeError("nvcc is not on the PATH: give --code a compiled file instead")
     cubin = output / f"{source.stem}.{architecture}.cubin"
     _run(
         nvcc,

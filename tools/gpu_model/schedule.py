@@ -1,7 +1,7 @@
 """How fast a scheduler gets through a loop with one warp, two, ...: a simulation of the compiled code.
 
 Instructions of a warp issue in order, one a cycle, each when its inputs are ready and its pipe is free; the
-warps of the scheduler take turns. Latencies are those of _gpu_time.py, [sim]. Memory is taken to answer from
+warps of the scheduler take turns. Latencies are those of duration.py, [sim]. Memory is taken to answer from
 shared memory only: the loops over codes load nothing else. It is where SLOT_ALONE and SLOT_EACH come from.
 """
 
@@ -10,8 +10,8 @@ from __future__ import annotations
 import re
 from typing import NamedTuple
 
-from _gpu_time import ADD64_LATENCY, L2_LATENCY, SHARED_LATENCY
-from _sass import Instruction
+from .duration import ADD64_LATENCY, L2_LATENCY, SHARED_LATENCY
+from .sass import Instruction
 
 # Cycles until a result can be used, by pipe. [sim]; a shuffle is taken to take as long as shared memory.
 _LATENCY = {
@@ -22,7 +22,7 @@ _LATENCY = {
     "global": L2_LATENCY,
 }
 _USUAL_LATENCY = 4
-# Cycles that an instruction keeps its pipe of a scheduler busy: 32 results at the rates of _gpu_specs.py
+# Cycles that an instruction keeps its pipe of a scheduler busy: 32 results at the rates of specs.py
 # (9.0), a quarter of them for each scheduler. Shared memory is taken to serve the four in turn.
 _BUSY = {
     "float32": 1,

@@ -14,7 +14,7 @@ from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
 
-from _sass import CodeError, Function, Instruction
+from .sass import CodeError, Function, Instruction
 
 # Philox4x32's multipliers (Salmon et al., SC 2011) as the disassembler may print them.
 _PHILOX = (

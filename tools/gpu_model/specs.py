@@ -7,7 +7,9 @@ Sources:
          integer multiplications, ALU integer additions, logic, shifts, comparisons and selections, XU the
          special functions and conversions. From 8.6 on FMA is two halves; integer multiplications have one.
 [sheet]  NVIDIA's data sheets and architecture white papers of A100, H100, H200 and B200.
-_gpu_time.py says where the gaps between the kernels of a CUDA graph come from.
+[h100]   Spector et al., "Look Ma, No Bubbles", Hazy Research, 2025: a kernel in a CUDA graph costs 1.3 us on
+         an H100 besides its work.
+[mpk]    "Mirage Persistent Kernel", arXiv 2512.22219: 0.8 us a kernel in a CUDA graph on a B200.
 """
 
 from __future__ import annotations
@@ -15,7 +17,7 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 
-# Warp schedulers of a multiprocessor; each issues one instruction of one warp a clock. [guide]
+# Warp schedulers of a multiprocessor; each issues one instruction of one of its own warps a clock. [guide]
 SCHEDULERS = 4
 WARP = 32
 
@@ -48,7 +50,8 @@ RATES = {
 class Gpu:
     """One GPU: clock in Hz, DRAM bandwidth in bytes per second, shared memory in bytes of a multiprocessor.
 
-    graph_gap: seconds that a kernel of a CUDA graph costs besides its work. `source` says where all is from.
+    graph_gap: seconds that a kernel of a CUDA graph costs besides its work [h100] [mpk]. `source` says where
+    all else is from.
     """
 
     name: str
@@ -130,8 +133,8 @@ class Operation:
     writes: int
 
 
-# What `textbook` of _contenders.py runs, as PyTorch dispatches it. Views, and arrays of size N or K alone,
-# are free here. A softmax reads its input once; exponential_ overwrites without reading.
+# What `textbook` of benchmarks/_contenders.py runs, as PyTorch dispatches it. Views, and arrays of size N or
+# K alone, are free here. A softmax reads its input once; exponential_ overwrites without reading.
 TEXTBOOK_FORWARD = (
     Operation("sub", 0, 1),
     Operation("pow", 1, 1),

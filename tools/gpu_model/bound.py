@@ -7,9 +7,9 @@ import re
 import tempfile
 from pathlib import Path as FilePath
 
-import _sass
-from _gpu_cost import Path, least_seconds, paths_of
-from _gpu_specs import GPUS, Gpu, bytes_per_row, kind_of
+from . import sass
+from .cost import Path, least_seconds, paths_of
+from .specs import GPUS, Gpu, bytes_per_row, kind_of
 
 _KERNELS = {"forward": "forward_z_float", "backward": "backward_z_float"}
 
@@ -26,7 +26,7 @@ class Bounds:
             return
         try:
             self._read(self._gpu)
-        except _sass.CodeError as error:
+        except sass.CodeError as error:
             self.missing = str(error)
 
     def seconds(self, name: str, scalars: int, codes: int) -> float | None:
@@ -44,8 +44,8 @@ class Bounds:
         libraries = sorted(FilePath(fqvae_kernels.__file__).parent.glob("_cuda*.so"))
         with tempfile.TemporaryDirectory() as folder:
             for library in libraries:
-                for cubin in _sass.cubins_of(library, (gpu.architecture,), FilePath(folder)):
-                    for function in _sass.parse(_sass.disassemble(cubin)):
+                for cubin in sass.cubins_of(library, (gpu.architecture,), FilePath(folder)):
+                    for function in sass.parse(sass.disassemble(cubin)):
                         for name, kernel in _KERNELS.items():
                             if function.name == kernel:
                                 self._paths[name] += paths_of(function)

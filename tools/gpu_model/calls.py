@@ -8,12 +8,12 @@ import tempfile
 from pathlib import Path as FilePath
 from typing import Any
 
-import _gpu_time
-import _sass
-from _gpu_cost import Path, paths_of
-from _gpu_launch import THREADS, launch_of, tabulates
-from _gpu_specs import Gpu, bytes_per_row
-from _sass import CodeError
+from . import duration, sass
+from .cost import Path, paths_of
+from .duration import Reduce
+from .launch import THREADS, Launch, launch_of, tabulates
+from .sass import CodeError
+from .specs import WARP, Gpu, bytes_per_row
 
 SCALARS = (3072, 65_536, 1_048_576)
 CODES = (16, 64, 256)
@@ -38,28 +38,6 @@ class Kernel:
     shared: int
 
 
-@dataclasses.dataclass(frozen=True)
-class Reduce:
-    """How csrc/cuda/reduce.cu adds up: see `_gpu_time.reduce_seconds`."""
-
-    threads: int
-    lanes: int
-    loads_in_flight: int
-    adds_in_line: int
-
-    @classmethod
-    def parse(cls, text: str) -> Reduce:
-        """From four numbers with commas between them. Raises ValueError."""
-        numbers = [int(part) for part in text.split(",")]
-        if len(numbers) != 4 or min(numbers) < 1 or numbers[1] > numbers[0]:
-            raise ValueError(text)
-        return cls(*numbers)
-
-
-# 32 threads share an output and have eight loads on the way at a time, whose additions follow them.
-REDUCE = Reduce(threads=128, lanes=32, loads_in_flight=8, adds_in_line=8)
-
-
 @functools.cache
 def kernels_of(tree: FilePath, architecture: str) -> dict[str, Kernel]:
     """The float32 kernels on z of a checkout, compiled here. Raises CodeError."""
@@ -67,9 +45,9 @@ def kernels_of(tree: FilePath, architecture: str) -> dict[str, Kernel]:
     with tempfile.TemporaryDirectory() as folder:
         for pass_, (file, name) in _KERNELS.items():
             source = tree / "csrc" / "cuda" / f"{file}.cu"
-            cubin = _sass.compile_cubin(source, architecture, tree / "csrc", FilePath(folder))
-            registers, shared = _sass.resources_of(cubin)[name]
-            for function in _sass.parse(_sass.disassemble(cubin)):
+            cubin = sass.compile_cubin(source, architecture, tree / "csrc", FilePath(folder))
+            registers, shared = sass.resources_of(cubin)[name]
+            for function in sass.parse(sass.disassemble(cubin)):
                 if function.name == name:
                     # The ordinary path takes least: the others are for wide codebooks and low temperatures.
                     path = min(paths_of(function), key=lambda p: p.work(64, 1, _MANY).slots)
@@ -81,39 +59,26 @@ def kernels_of(tree: FilePath, architecture: str) -> dict[str, Kernel]:
 
 
 def kernel_seconds(
-    kernel: Kernel,
-    gpu: Gpu,
-    rows: int,
-    codes: int,
-    *,
-    lanes: int,
-    blocks: int,
-    dynamic_shared: int,
-    bytes_moved: float,
+    kernel: Kernel, gpu: Gpu, rows: int, codes: int, launch: Launch, bytes_moved: float
 ) -> float:
-    """Seconds of one launch of a kernel on z."""
+    """Seconds of one launch of a kernel on z; bytes_moved: all that goes through DRAM."""
+    lanes = launch.lanes
     work = kernel.path.work(codes, lanes, _MANY)
     # Where another pipe is busier than the issue of instructions, that one counts.
     bounds = work.bounds(gpu.rates)
     stretch = max(bounds.values()) / bounds["issue"]
-    pairs = lanes * _gpu_time.pairs_of_lane(codes, lanes)
-    return _gpu_time.launch_seconds(
-        gpu,
-        slots_per_pair=stretch * (work.noise + work.scan).total() / pairs,
-        slots_once=stretch * work.once.total() / lanes,
-        slots_start=kernel.path.start_slots(codes, lanes, THREADS),
-        rows=rows,
-        codes=codes,
-        lanes=lanes,
-        blocks=blocks,
-        blocks_resident=_gpu_time.blocks_resident(
-            gpu.shared_memory,
-            threads=THREADS,
-            registers=kernel.registers,
-            shared=kernel.shared + dynamic_shared,
-        ),
-        bytes_moved=bytes_moved,
+    pairs = lanes * duration.pairs_of_lane(codes, lanes)
+    slots = duration.Slots(
+        pair=stretch * (work.noise + work.scan).total() / pairs,
+        row=stretch * work.once.total() / lanes,
+        start=kernel.path.start_slots(codes, lanes, THREADS),
     )
+    shared = kernel.shared + launch.shared
+    resident = duration.blocks_resident(
+        gpu.shared_memory, threads=THREADS, registers=kernel.registers, shared=shared
+    )
+    grid = duration.Grid(rows, codes, lanes, launch.blocks, resident, THREADS)
+    return duration.launch_seconds(gpu, slots, grid, bytes_moved)
 
 
 def shape_table(tree: FilePath, gpu: Gpu, reduce: Reduce) -> list[dict[str, Any]]:
@@ -134,43 +99,28 @@ def _shape(
     launches = {pass_: launch_of(kernel.name, gpu, rows, codes, tree) for pass_, kernel in chosen.items()}
     seconds = {
         pass_: kernel_seconds(
-            chosen[pass_],
-            gpu,
-            rows,
-            codes,
-            lanes=launch.lanes,
-            blocks=launch.blocks,
-            dynamic_shared=launch.shared,
-            bytes_moved=rows * bytes_per_row(f"{pass_}_z", codes),
+            chosen[pass_], gpu, rows, codes, launch, rows * bytes_per_row(f"{pass_}_z", codes)
         )
         for pass_, launch in launches.items()
     }
     table = _table_seconds(gpu, codes, blocks) if blocks else 0.0
     for pass_, launch in launches.items():
         row |= {f"{pass_} lanes": launch.lanes, f"{pass_} blocks": launch.blocks}
-    added = _gpu_time.reduce_seconds(
-        gpu,
-        launches["backward"].blocks,
-        codes,
-        reduce.threads,
-        reduce.lanes,
-        reduce.loads_in_flight,
-        reduce.adds_in_line,
-    )
+    added = duration.reduce_seconds(gpu, launches["backward"].blocks, codes, reduce)
     forward = [table, seconds["forward"]] if blocks else [seconds["forward"]]
     backward = [seconds["backward"], added]
     row["table"] = table * 1e6
     row |= {f"{pass_} kernel": value * 1e6 for pass_, value in seconds.items()}
     row["reduce"] = added * 1e6
     passes = {"forward": forward, "backward": backward, "both": forward + backward}
-    return row | {name: _gpu_time.graph_seconds(gpu, kernels) * 1e6 for name, kernels in passes.items()}
+    return row | {name: duration.graph_seconds(gpu, kernels) * 1e6 for name, kernels in passes.items()}
 
 
 def _table_seconds(gpu: Gpu, codes: int, blocks: int) -> float:
     """Seconds of the launch that fills the table of a codebook of normal codes."""
-    warps = blocks * THREADS // _gpu_time.WARP
-    nodes = -(-_TABLE_NODES // warps) * (_TABLE_SLOTS + _TABLE_SLOTS_PER_CODE * -(-codes // _gpu_time.WARP))
-    cycles = _gpu_time.START_LATENCY + nodes * _gpu_time.slot_cycles(1)
+    warps = blocks * THREADS // WARP
+    nodes = -(-_TABLE_NODES // warps) * (_TABLE_SLOTS + _TABLE_SLOTS_PER_CODE * -(-codes // WARP))
+    cycles = duration.START_LATENCY + nodes * duration.slot_cycles(1)
     return cycles / gpu.clock
 
 
@@ -187,25 +137,25 @@ def table_assumptions(gpus: list[Gpu], reduce: Reduce) -> list[str]:
         "lanes: threads that share a row. Lanes and blocks are those of the checkout's _cuda/geometry.py.",
         (
             "A multiprocessor holds as many blocks at once as their registers, threads and shared memory "
-            f"allow: {_gpu_time.REGISTERS:,} registers, {_gpu_time.MOST_THREADS:,} threads, "
-            f"{_gpu_time.MOST_BLOCKS} blocks, and {sizes} of shared memory, {_gpu_time.SHARED_OF_SYSTEM:,} "
+            f"allow: {duration.REGISTERS:,} registers, {duration.MOST_THREADS:,} threads, "
+            f"{duration.MOST_BLOCKS} blocks, and {sizes} of shared memory, {duration.SHARED_OF_SYSTEM:,} "
             "bytes of which go with each block. Further blocks wait; the busiest multiprocessor counts."
         ),
         (
-            f"A scheduler with w warps takes max(w, {_gpu_time.SLOT_ALONE} + {_gpu_time.SLOT_EACH} w) cycles "
+            f"A scheduler with w warps takes max(w, {duration.SLOT_ALONE} + {duration.SLOT_EACH} w) cycles "
             "for one instruction of each."
         ),
         (
-            f"A load from L2 takes {_gpu_time.L2_LATENCY} cycles; inputs are taken to be there. Each row "
-            f"waits for one, a block's start {_gpu_time.START_LATENCY} cycles; other warps hide what they "
+            f"A load from L2 takes {duration.L2_LATENCY} cycles; inputs are taken to be there. Each row "
+            f"waits for one, a block's start {duration.START_LATENCY} cycles; other warps hide what they "
             "can."
         ),
         (
             f"reduce: {reduce.threads} threads a block, {reduce.lanes} of them to an output, "
             f"{reduce.loads_in_flight} loads on the way at a time; an addition of float64 takes "
-            f"{_gpu_time.ADD64_LATENCY} cycles."
+            f"{duration.ADD64_LATENCY} cycles."
         ),
         f"forward, backward and both: from a CUDA graph. A kernel costs besides its work: {gaps}.",
-        "The sources of all numbers stand in benchmarks/_gpu_time.py.",
+        "The sources of all numbers stand in tools/gpu_model.",
         *(f"{gpu.name}: {gpu.source}." for gpu in gpus),
     ]
