@@ -45,6 +45,12 @@ def add(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
         default="auto",
         help="bfloat16, channels-last and torch.compile; auto: all on a GPU, channels-last alone on a CPU",
     )
+    parser.add_argument(
+        "--logger",
+        choices=("tensorboard", "wandb"),
+        default="tensorboard",
+        help="wandb: Weights & Biases, if it is installed, besides TensorBoard",
+    )
     parser.set_defaults(run=_train)
 
 
@@ -61,7 +67,12 @@ def _train(options: argparse.Namespace, words: list[str]) -> int:
 
     folder = options.resume or options.out or _new_folder(_name(preset, options.model))
     outcome = train(
-        config, folder, resume=options.resume is not None, device=options.device, fast=options.fast
+        config,
+        folder,
+        resume=options.resume is not None,
+        device=options.device,
+        fast=options.fast,
+        logger=options.logger,
     )
     status = 0 if outcome.signal is None else status_of(outcome.signal)
     if os.environ.get("RANK", "0") != "0":

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import signal
 import time
+from collections.abc import Callable
 from pathlib import Path
 from types import FrameType
 from typing import Any
@@ -44,6 +45,12 @@ class SafeCheckpointIO(CheckpointIO):
 class StepBar(TQDMProgressBar):
     """The progress of the whole run, whose steps before it was resumed are done."""
 
+    def get_metrics(self, trainer: Trainer, pl_module: LightningModule) -> dict[str, Any]:
+        """The losses, without Lightning's number of a logger's folder."""
+        metrics: dict[str, Any] = super().get_metrics(trainer, pl_module)
+        metrics.pop("v_num", None)
+        return metrics
+
     def on_train_epoch_start(self, trainer: Trainer, *arguments: Any) -> None:
         """Begin where the run is. There is one epoch: nothing to set back."""
         module, bar = trainer.lightning_module, self.train_progress_bar
@@ -68,11 +75,13 @@ class Checkpoints(Callback):
 
     It leaves its handlers behind: train inside `fqvae.signals.handlers_restored`.
 
+    written: called with the step when a checkpoint is written, but not on a signal, which may leave no time.
     signal: which one has ended the run; None if none has.
     """
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, written: Callable[[int], object] = lambda step: None) -> None:
         self._path = path
+        self._announce = written
         self._written: int | None = None
         self._received = 0
         self._since = 0.0
@@ -113,6 +122,8 @@ class Checkpoints(Callback):
         if step != self._written:
             trainer.save_checkpoint(self._path)
             self._written = step
+            if trainer.is_global_zero and not self._received:
+                self._announce(step)
 
     def _on_signal(self, number: int, frame: FrameType | None) -> None:
         now = time.monotonic()

@@ -56,7 +56,7 @@ def test_weights_are_a_function_of_the_seed_and_pytorchs_generator_is_left_alone
     [
         (
             "narrow",
-            r"encoder of 'ownnets:narrow' must give shape \(2, 5\) for .* \(2, 1, 16, 16\), but gave \(2, 6\)",
+            r"encoder of 'ownnets:narrow' must give shape \(2, 5\) for .*\(2, 1, 16, 16\), but gave \(2, 6\)",
         ),
         (
             "one_channel",
