@@ -1,11 +1,37 @@
 """Factor quantized variational autoencoders: FactorQVAE (arXiv 2409.14851) and eight companions.
 
-`fqvae.load(run_or_checkpoint)` gives a trained model; the command `fqvae train` makes one. The quantizers are
-those of `fqvae_kernels`.
+`fqvae.load(run_or_checkpoint)` gives a trained model; the command `fqvae train` makes one.
+`@fqvae.network("name")` registers a function that makes encoder and decoder. The quantizers are those of
+`fqvae_kernels`.
 """
 
-from fqvae.runs.checkpoint import load
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from fqvae import data as data
+    from fqvae import models as models
+    from fqvae import runs as runs
+    from fqvae.models.own_networks import network
+    from fqvae.runs.checkpoint import load
 
 __version__ = "0.1.0"
 
-__all__ = ["__version__", "load"]
+__all__ = ["__version__", "load", "network"]
+
+
+def __getattr__(name: str) -> Any:
+    """Import PyTorch when the package is used: the command line handles Ctrl-C before that."""
+    if name in ("data", "models", "runs"):
+        return importlib.import_module(f"fqvae.{name}")
+    if name == "network":
+        from fqvae.models.own_networks import network
+
+        return network
+    if name == "load":
+        from fqvae.runs.checkpoint import load
+
+        return load
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -96,14 +96,15 @@ def lock(file: int | IO[Any], *, wait: bool = False) -> bool:
 
 
 def check_writable(folder: str | Path) -> None:
-    """Raise OSError unless a file can be made in the folder, which is made if it does not exist.
+    """Raise OSError unless a file can be made in the folder or, if it does not exist, in the nearest above.
 
-    For work that takes long, so that this is known before it begins.
+    For work that takes long, so that this is known before it begins. Nothing is left behind.
     """
-    folder = Path(folder)
-    probe = folder / _temporary_name("probe")
+    folder = nearest = Path(folder)
     try:
-        folder.mkdir(parents=True, exist_ok=True)
+        while not nearest.exists():
+            nearest = nearest.parent
+        probe = nearest / _temporary_name("probe")
         probe.touch()
         probe.unlink()
     except OSError as error:

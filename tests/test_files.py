@@ -105,8 +105,9 @@ def test_a_system_without_fcntl_loads_the_package():
 
 
 def test_a_folder_that_cannot_be_written(tmp_path):
-    files.check_writable(tmp_path / "made")
-    assert not list((tmp_path / "made").iterdir())
+    files.check_writable(tmp_path / "not" / "made")
+    files.check_writable(tmp_path)
+    assert not list(tmp_path.iterdir())
     (tmp_path / "file").touch()
     with pytest.raises(OSError, match=r"cannot write in .*file/inside: "):
         files.check_writable(tmp_path / "file" / "inside")

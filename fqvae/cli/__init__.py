@@ -5,29 +5,49 @@ from __future__ import annotations
 import argparse
 import sys
 from collections.abc import Sequence
+from signal import SIGINT
 
-from fqvae.cli import evaluate, pictures, report, sweep, train
-
-_COMMANDS = (train, evaluate, pictures, report, sweep)
+import fqvae
+from fqvae.signals import Terminated, raising_terminated, status_of
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run the command; returns its exit status: 0, 1 for an error, 130 for a run that was interrupted."""
-    parser = argparse.ArgumentParser(prog="fqvae", description="Factor quantized variational autoencoders.")
-    commands = parser.add_subparsers(required=True, metavar="COMMAND")
-    for command in _COMMANDS:
-        command.add(commands)
-    # Options may stand between the words of a command, which argparse cannot do by itself under subcommands.
-    options, words = parser.parse_known_args(arguments)
-    unknown = [word for word in words if word.startswith("-")]
-    if unknown:
-        parser.error(f"unknown option {unknown[0]}")
+    """Run the command.
+
+    Returns:
+        Its exit status: 0; 1 for an error; 128 + signal for a command that a signal has ended (130 on Ctrl-C,
+        143 on SIGTERM). An error and a signal are told in one line on standard error.
+    """
     try:
-        status: int = options.run(options, words)
+        with raising_terminated():
+            return _run(arguments)
+    except KeyboardInterrupt:
+        print("fqvae: interrupted", file=sys.stderr)
+        return status_of(SIGINT)
+    except Terminated as error:
+        print(f"fqvae: {error}", file=sys.stderr)
+        return status_of(error.number)
     except ModuleNotFoundError as error:
         print(f"fqvae: error: {error}; the extra 'train' has what the command needs", file=sys.stderr)
         return 1
     except (ValueError, TypeError, OSError, ArithmeticError) as error:
         print(f"fqvae: error: {error}", file=sys.stderr)
         return 1
+
+
+def _run(arguments: Sequence[str] | None) -> int:
+    # Not at the top: PyTorch takes seconds to import, and Ctrl-C may come meanwhile.
+    from fqvae.cli import evaluate, pictures, report, sweep, train
+
+    parser = argparse.ArgumentParser(prog="fqvae", description="Factor quantized variational autoencoders.")
+    parser.add_argument("--version", action="version", version=f"fqvae {fqvae.__version__}")
+    commands = parser.add_subparsers(required=True, metavar="COMMAND")
+    for command in (train, evaluate, pictures, report, sweep):
+        command.add(commands)
+    # Options may stand between the words of a command, which argparse cannot do by itself under subcommands.
+    options, words = parser.parse_known_args(arguments)
+    unknown = [word for word in words if word.startswith("-")]
+    if unknown:
+        parser.error(f"unknown option {unknown[0]}")
+    status: int = options.run(options, words)
     return status

@@ -75,16 +75,16 @@ def _add_samples(parser: argparse.ArgumentParser) -> None:
 def _traverse(options: argparse.Namespace, words: list[str]) -> int:
     from fqvae.evaluation import find_evaluation
     from fqvae.figures.runs import run_traversals
-    from fqvae.runs.names import PICTURE, PICTURES
+    from fqvae.runs.names import PICTURE
     from fqvae.runs.picture import write_reconstructions
 
     if options.image < 0 or options.steps < 1:
         raise ValueError(
             f"--image must be at least 0 and --steps at least 1, but were {options.image} and {options.steps}"
         )
+    out = _place(options, words)
     run, encoded, base = _encode(options, words, options.image)
     evaluation, missing = find_evaluation(run.folder, run.sha256)
-    out = options.out or run.folder / PICTURES
     _save(run_traversals(run, encoded, base, options.steps, evaluation), out, f"traversal-{options.image}")
     write_reconstructions(run, encoded.index[:16], out / PICTURE)
     print(out / PICTURE)
@@ -95,11 +95,11 @@ def _traverse(options: argparse.Namespace, words: list[str]) -> int:
 def _codes(options: argparse.Namespace, words: list[str]) -> int:
     from fqvae.evaluation import find_evaluation
     from fqvae.figures.runs import run_codes
-    from fqvae.runs.names import PICTURES
 
+    out = _place(options, words)
     run, encoded, _ = _encode(options, words, 0)
     evaluation, missing = find_evaluation(run.folder, run.sha256)
-    _save(run_codes(run, encoded, evaluation), options.out or run.folder / PICTURES, "codes")
+    _save(run_codes(run, encoded, evaluation), out, "codes")
     _say_missing("which factor each latent tells most about", missing)
     return 0
 
@@ -108,14 +108,14 @@ def _plot(options: argparse.Namespace, words: list[str]) -> int:
     from fqvae.evaluation import find_evaluation
     from fqvae.figures import read_columns, training_curves
     from fqvae.figures.runs import score_heatmaps
-    from fqvae.runs.checkpoint import checkpoint_path
-    from fqvae.runs.names import CURVES, PICTURES
+    from fqvae.runs.checkpoint import read_checkpoint
+    from fqvae.runs.names import CURVES
     from fqvae.runs.run import sha256
 
-    checkpoint = checkpoint_path(_only_run(words))
+    out = _place(options, words)
+    checkpoint = read_checkpoint(_only_run(words)).path  # a damaged one is an error here too
     folder = checkpoint.parent
     evaluation, missing = find_evaluation(folder, sha256(checkpoint))
-    out = options.out or folder / PICTURES
     _save(training_curves(read_columns(folder / CURVES), title=folder.resolve().name), out, "training")
     if evaluation is not None:
         for name, figure in score_heatmaps(evaluation).items():
@@ -128,6 +128,17 @@ def _only_run(words: list[str]) -> Path:
     if len(words) != 1:
         raise ValueError(f"name one run, a folder or a checkpoint, but there were {len(words)} names")
     return Path(words[0])
+
+
+def _place(options: argparse.Namespace, words: list[str]) -> Path:
+    """The folder for the pictures. Raises OSError before the work if nothing can be written there."""
+    from fqvae.files import check_writable
+    from fqvae.runs.checkpoint import checkpoint_path
+    from fqvae.runs.names import PICTURES
+
+    out: Path = options.out or checkpoint_path(_only_run(words)).parent / PICTURES
+    check_writable(out)
+    return out
 
 
 def _encode(options: argparse.Namespace, words: list[str], image: int) -> tuple[Run, Encoded, int]:

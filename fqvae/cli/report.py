@@ -36,14 +36,18 @@ def _report(options: argparse.Namespace, words: list[str]) -> int:
         raise ValueError(
             f"name one run's folder or checkpoint, not {len(words)}: {' '.join(words)}".rstrip(": ")
         )
+    from fqvae.files import check_writable
     from fqvae.report import build_report
     from fqvae.runs import open_run
+    from fqvae.runs.checkpoint import checkpoint_path
     from fqvae.runs.names import REPORT
 
+    out = options.out or checkpoint_path(words[0]).parent / REPORT
+    check_writable(out.parent)
     run = open_run(words[0], device=options.device, root=options.root)
-    out = build_report(
+    build_report(
         run,
-        options.out or run.folder / REPORT,
+        out,
         images=options.images,
         steps=options.steps,
         samples=options.samples,

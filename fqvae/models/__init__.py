@@ -14,6 +14,7 @@ from fqvae.models.config import (
     WeightsConfig,
 )
 from fqvae.models.latents import Drawn, Noise
+from fqvae.models.own_networks import network
 
 __all__ = [
     "Autoencoder",
@@ -25,6 +26,7 @@ __all__ = [
     "NetworkConfig",
     "Noise",
     "WeightsConfig",
+    "network",
     "to_float",
     "to_uint8",
 ]

@@ -8,6 +8,7 @@ from torch import Tensor, nn
 from fqvae.models.config import ModelConfig
 from fqvae.models.latents import Drawn, Noise, build_latent
 from fqvae.models.networks import build_decoder, build_encoder, initialise
+from fqvae.models.own_networks import build_own
 
 
 class Autoencoder(nn.Module):
@@ -22,7 +23,8 @@ class Autoencoder(nn.Module):
         seed: of the initial weights.
 
     Raises:
-        ConfigError: an image size that the network cannot take.
+        ConfigError: an image size that the network cannot take; a network of one's own that cannot be
+            imported, fails, or gives other shapes than it must.
     """
 
     def __init__(self, config: ModelConfig, image_size: int, *, channels: int = 3, seed: int = 0) -> None:
@@ -30,10 +32,17 @@ class Autoencoder(nn.Module):
         self.config = config
         self.image_size, self.channels = image_size, channels
         self.latent = build_latent(config.latent)
-        self.encoder = build_encoder(config.network, image_size, self.latent.head_width, channels)
-        self.decoder = build_decoder(config.network, image_size, self.latent.decoder_width, channels)
+        head, width = self.latent.head_width, self.latent.decoder_width
         generator = torch.Generator().manual_seed(seed)
-        initialise(self, config.network.init, generator)
+        self.encoder: nn.Module
+        self.decoder: nn.Module
+        if config.network.is_own:
+            shape = (channels, image_size, image_size)
+            self.encoder, self.decoder = build_own(config.network, shape, head, width, seed)
+        else:
+            self.encoder = build_encoder(config.network, image_size, head, channels)
+            self.decoder = build_decoder(config.network, image_size, width, channels)
+            initialise(self, config.network.init, generator)
         self.latent.initialise(generator)
 
     def forward(self, images: Tensor) -> Tensor:

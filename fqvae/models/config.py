@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field, make_dataclass
 from typing import TYPE_CHECKING, Literal, get_args, get_origin, get_type_hints
 
+from fqvae.models.own_networks import BUILT_IN, full_name, registered_names
 from fqvae.models.penalties import PENALTIES, Penalty
 from fqvae.models.table import CUSTOM, MODELS, find_model
 
@@ -18,13 +19,15 @@ class NetworkConfig:
     """The encoder and, mirrored, the decoder.
 
     kind: "official", residual blocks of C, 2C and 4C channels at full, half and quarter resolution; or
-        "light", three 4x4 convolutions of stride 2 with C, 2C and 4C channels.
-    channels: C. hidden: width of the dense layers.
+        "light", three 4x4 convolutions of stride 2 with C, 2C and 4C channels; or a network of one's own, as
+        package.module:function or by a registered name (see `fqvae.models.own_networks`).
+    channels: C, of the first feature maps. hidden: width of the dense layers.
     init: of all weights, the discriminator's too: "normal", N(0, 0.02**2) with biases 0; or "fan_in", uniform
-        on +-1/sqrt(inputs), PyTorch's default, with which the light network learns much sooner.
+        on +-1/sqrt(inputs), PyTorch's default, with which the light network learns much sooner. A
+        network of one's own keeps the weights that it is made with: PyTorch's generator is seeded for that.
     """
 
-    kind: Literal["official", "light"] = "official"
+    kind: str = "official"
     channels: int = 128
     hidden: int = 128
     init: Literal["normal", "fan_in"] = "normal"
@@ -32,10 +35,22 @@ class NetworkConfig:
     def __post_init__(self) -> None:
         check_choices("network.", self)
         check_at_least("network.", self, channels=1, hidden=1)
+        kind = full_name(self.kind)
+        if kind is None:
+            raise ConfigError(
+                f"network.kind must be one of {', '.join([*BUILT_IN, *registered_names()])}, "
+                f"or package.module:function, but was {self.kind!r}"
+            )
+        object.__setattr__(self, "kind", kind)
         if self.kind == "official" and self.channels % 4:
             raise ConfigError(
                 f"network.channels must be a multiple of 4 for the official network, but was {self.channels}"
             )
+
+    @property
+    def is_own(self) -> bool:
+        """Whether it is somebody's own function that makes the network."""
+        return self.kind not in BUILT_IN
 
 
 @dataclass(frozen=True)
@@ -45,13 +60,14 @@ class LatentConfig:
     kind: "plain", the encoder's numbers as they are; "gaussian", a sample of N(mean, variance); "scalar",
         every number quantized to a codebook of scalars; "logits", a code drawn from the logits that the
         encoder gives for each latent; "vector", as "scalar" with vectors of `dimension` numbers.
-    size: M, the number of latents. codebook_size: K.
+    size: M, the number of latents. codebook_size: K, the number of codes.
     codebooks: one for all latents ("shared") or one for each ("per_latent"); "scalar" and "logits" have both.
     estimator: of the kinds with a codebook, see `fqvae_kernels.ScalarQuantizer`: "gumbel", a Gumbel-Softmax
         sample; "straight_through" and "reinmax", a code with other gradients; and, for "scalar" and "vector",
         "nearest", the nearest code with the gradient going straight through.
     hard: exactly one code forward, the soft gradient backward (Gumbel-Softmax only).
     init: the codes at the start: "normal", N(0, 1), or "linspace", evenly from -1/2 to 1/2.
+    dimension: of a code of the kind "vector"; 1 for all other kinds.
     """
 
     kind: Literal["plain", "gaussian", "scalar", "logits", "vector"] = "scalar"
@@ -121,7 +137,7 @@ else:
 
 @dataclass(frozen=True)
 class DiscriminatorConfig:
-    """layers: number of linear layers, the one to the two logits included. width: of those between."""
+    """layers: number of linear layers, the one to the two logits included. width: of the layers between."""
 
     layers: int = 6
     width: int = 1000

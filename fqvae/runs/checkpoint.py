@@ -10,11 +10,13 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch.nn.parameter import is_lazy
 from torch.optim import Optimizer
 
 from fqvae.files import write_whole
 from fqvae.models.autoencoder import Autoencoder
 from fqvae.models.config import ConfigError
+from fqvae.models.networks import build_discriminator
 from fqvae.runs.config import RunConfig, from_flat
 from fqvae.runs.names import CHECKPOINT
 
@@ -134,8 +136,51 @@ def load(run_or_checkpoint: str | Path, *, device: torch.device | str = "cpu") -
     return build_model(read_checkpoint(run_or_checkpoint)).to(device)
 
 
+def check_fits(checkpoint: Checkpoint) -> None:
+    """Raise CheckpointError unless the weights have the sizes that the configuration asks for.
+
+    The networks are made without memory for this: a damaged configuration may claim any size.
+    """
+    data, model = checkpoint.config.data, checkpoint.config.model
+    unfit = f"{checkpoint.path} does not fit its own configuration"
+    kept = [name for name in checkpoint.state if name.startswith("discriminator.")]
+    layers = sum(name.endswith(".weight") for name in kept)
+    if kept and layers != model.discriminator.layers:
+        raise CheckpointError(
+            f"{unfit}: model.discriminator.layers is {model.discriminator.layers}, but there are {layers}"
+        )
+    try:
+        with torch.device("meta"):
+            autoencoder = Autoencoder(model, data.size, channels=data.channels)
+            wanted = {f"autoencoder.{name}": each for name, each in autoencoder.state_dict().items()}
+            if kept:
+                discriminator = build_discriminator(model.discriminator, autoencoder.latent.features)
+                wanted.update(
+                    {f"discriminator.{name}": each for name, each in discriminator.state_dict().items()}
+                )
+    except ConfigError:
+        if not model.network.is_own:
+            raise
+        return  # it says what is wrong, or does well, when it is made with memory
+    except (RuntimeError, OverflowError) as error:  # numbers that PyTorch cannot count with
+        raise CheckpointError(f"{unfit}: its networks cannot be made: {error}") from error
+    for name, tensor in wanted.items():
+        found = checkpoint.state.get(name)
+        if not isinstance(found, Tensor):
+            raise CheckpointError(f"{unfit}: {name} is missing")
+        if is_lazy(tensor):
+            continue  # a lazy layer of somebody's own network gets its size from the first images
+        if found.shape != tensor.shape:
+            raise CheckpointError(
+                f"{unfit}: {name} must have shape {tuple(tensor.shape)}, but has {tuple(found.shape)}"
+            )
+        if found.untyped_storage().nbytes() < found.numel() * found.element_size():
+            raise CheckpointError(f"{unfit}: the numbers of {name}, {tuple(found.shape)}, are not all there")
+
+
 def build_model(checkpoint: Checkpoint) -> Autoencoder:
     """The autoencoder of a checkpoint, in `eval()`. Raises CheckpointError if it does not fit."""
+    check_fits(checkpoint)
     data = checkpoint.config.data
     model = Autoencoder(checkpoint.config.model, data.size, channels=data.channels)
     prefix = "autoencoder."

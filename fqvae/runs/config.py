@@ -10,6 +10,7 @@ from typing import Literal
 from fqvae.data import RayShapes
 from fqvae.models.config import ConfigError, ModelConfig, check_at_least, check_choices
 from fqvae.runs.keys import build, did_you_mean, to_flat
+from fqvae.runs.words import full_key
 
 Protocol = Literal["ours", "authors"]
 
@@ -70,7 +71,10 @@ class DataConfig:
 class OptimizerConfig:
     """Adam for the autoencoder and for the discriminator, along a cosine down to `final_learning_rate`.
 
-    codebook_learning_rate: of the codes; None: the autoencoder's.
+    learning_rate: of encoder, decoder and codebook, at the first step.
+    discriminator_learning_rate: of the discriminator, at the first step.
+    final_learning_rate: of all, at the last step.
+    codebook_learning_rate: of the codes, at the first step; None: as learning_rate.
     weight_decay: decoupled (AdamW), of encoder and decoder, not of codebook and discriminator.
     """
 
@@ -89,9 +93,11 @@ class OptimizerConfig:
 class RunConfig:
     """A training run. A step is one batch, over all processes: schedules and intervals count those.
 
+    steps: how many the whole run takes. seed: of initial weights, batches and noise.
     batch_size: images in a step; with a discriminator, half of them are for it.
     temperature_steps: the temperature is exp(-step / this); None: the number of steps of the run.
-    log_every, checkpoint_every: in steps.
+    log_every: steps from one row of metrics.csv to the next.
+    checkpoint_every: steps from one checkpoint to the next.
     protocol: "ours", or "authors" for what the authors' program does (arXiv 2409.14851). With a discriminator
         the second half of a batch is encoded after the autoencoder's update; without one the cosine of the
         learning rate ends halfway and comes back. `load_preset` sets what else differs.
@@ -128,13 +134,12 @@ class RunConfig:
 
 
 def from_flat(values: Mapping[str, object]) -> RunConfig:
-    """The run with these values, by dotted keys; what is not named has its default.
+    """The run with these values, by dotted keys or short names; what is not named has its default.
 
     Texts are read as the field's type asks ("1e-4", "none"), so values may come from YAML or a command line.
     Raises ConfigError: an unknown key or a bad value, with the nearest right one.
     """
-    check_keys(values)
-    config: RunConfig = build(RunConfig, values)
+    config: RunConfig = build(RunConfig, full_keys(values))
     return config
 
 
@@ -148,9 +153,23 @@ def differences(here: RunConfig, there: RunConfig) -> list[str]:
     ]
 
 
+def full_keys(values: Mapping[str, object]) -> dict[str, object]:
+    """The values by their dotted keys.
+
+    Raises ConfigError for a key that no run has, and for one that is there by its short name as well.
+    """
+    check_keys(values)
+    full: dict[str, object] = {}
+    for key, value in values.items():
+        if full_key(key) in full:
+            raise ConfigError(f"{full_key(key)} is there twice, also by its short name; leave one out")
+        full[full_key(key)] = value
+    return full
+
+
 def check_keys(keys: Iterable[str]) -> None:
-    """Raise ConfigError for a key that no run has."""
+    """Raise ConfigError for a key that no run has, neither in full nor as a short name."""
     known = list(to_flat(RunConfig()))
     for key in keys:
-        if key not in known:
+        if full_key(key) not in known:
             raise ConfigError(f"unknown key {key!r}{did_you_mean(key, known)}")

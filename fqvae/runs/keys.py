@@ -11,6 +11,9 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 from fqvae.models.config import ConfigError
+from fqvae.runs.words import HINTS, SHORT
+
+_ALIKE = 0.75  # share of letters that two words have in common, from which they are alike
 
 
 def to_flat(config: object) -> dict[str, Any]:
@@ -26,14 +29,19 @@ def to_flat(config: object) -> dict[str, Any]:
 
 
 def did_you_mean(word: str, known: Iterable[str]) -> str:
-    """The end of an error message with the nearest known word, by itself or by what follows its last dot."""
+    """The end of an error message about a word that is not known: the one that was meant, or a full stop.
+
+    Meaning goes before spelling: first `fqvae.runs.words`, then what follows the last dot of a known word,
+    then what is spelt alike. Words that resemble nothing get no suggestion.
+    """
     known = list(known)
-    tails = {each.rsplit(".", 1)[-1]: each for each in known}
-    for candidates in ({each: each for each in known}, tails):
-        if word in candidates:
-            return f"; did you mean {candidates[word]!r}?"
-    near = difflib.get_close_matches(word, [*known, *tails], n=1, cutoff=0.0)
-    return f"; did you mean {tails.get(near[0], near[0])!r}?" if near else ""
+    meant = {each.rsplit(".", 1)[-1].lower(): each for each in known}
+    meant.update({each.lower(): each for each in known})
+    meant.update({hint: key for hint, key in HINTS.items() if key in known})
+    meant.update({short.lower(): short for short, key in SHORT.items() if key in known})
+    plain = word.lower().replace("-", "_")
+    near = difflib.get_close_matches(plain, meant, n=1, cutoff=_ALIKE)
+    return f"; did you mean {meant[near[0]]!r}?" if near else "."
 
 
 def build(kind: type[Any], values: Mapping[str, object], prefix: str = "") -> Any:

@@ -1,4 +1,4 @@
-"""Presets: YAML files of flat keys.
+"""Presets: YAML files of flat keys; and files of one's own.
 
 A preset may build on another (`base`), sets keys for all models (`all`), for those with a discriminator
 (`discriminator`) and for single ones (`models`). What a model is, whatever the data, stands in
@@ -8,13 +8,16 @@ A preset may build on another (`base`), sets keys for all models (`all`), for th
 from __future__ import annotations
 
 import importlib.resources
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator, Mapping
+from pathlib import Path
 from typing import Any
 
 from fqvae.models.config import ConfigError
 from fqvae.models.table import MODELS, Model
-from fqvae.runs.config import RunConfig, check_keys, from_flat
+from fqvae.runs.config import RunConfig, from_flat, full_keys
 from fqvae.runs.keys import did_you_mean
+from fqvae.runs.words import full_key
+from fqvae.runs.yaml_files import load_yaml
 
 _FOLDER = importlib.resources.files("fqvae") / "configs"
 _SHARED = ("paper",)  # no preset by itself
@@ -48,7 +51,7 @@ def load_preset(preset: str, model: str = "factorqvae", overrides: Iterable[str]
         raise ConfigError(
             f"there is no model {model!r}{did_you_mean(model, known)} There are {', '.join(known)}"
         )
-    values, given = _layers(preset, MODELS[model]), dict(map(_split, overrides))
+    values, given = _layers(preset, MODELS[model]), _settings(overrides)
     config = from_flat({**values, **given})
     if config.protocol == "ours":
         return config
@@ -56,6 +59,39 @@ def load_preset(preset: str, model: str = "factorqvae", overrides: Iterable[str]
     if not config.model.has_discriminator:
         values["steps"] = 2 * config.steps
     return from_flat({**values, **given})
+
+
+def load_file(path: str | Path, model: str | None = None, overrides: Iterable[str] = ()) -> RunConfig:
+    """The run that a YAML file describes, with "key=value" texts on top.
+
+    The file has keys of a run, dotted, short, or nested in mappings. `preset: NAME` has it build on a preset;
+    only then `model: NAME` says for which model. A run's config.yaml is such a file.
+
+    Raises:
+        FileNotFoundError: there is no such file. OSError: it cannot be read.
+        ConfigError: it is no YAML, or a key or value in it is wrong; the message begins with the file.
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise FileNotFoundError(f"there is no file {path}")
+    try:
+        content = load_yaml(path.read_bytes())
+        if not isinstance(content, dict):
+            raise ConfigError(f"it must be a mapping of keys to values, but was {type(content).__name__}")
+        content = dict(content)
+        preset = content.pop("preset", None)
+        if not isinstance(content.get("model"), dict):
+            model = model or content.pop("model", None)
+            content.pop("model", None)
+        given = full_keys(dict(_leaves("", content)))
+        settings = [*(_text(key, value) for key, value in given.items()), *overrides]
+        if preset is not None:
+            return load_preset(str(preset), str(model or "factorqvae"), settings)
+        if model is not None:
+            raise ConfigError(f"the model {model!r} needs a preset: add a line 'preset: NAME'")
+        return from_flat(_settings(settings))
+    except ConfigError as error:
+        raise ConfigError(f"{path}: {error}") from error
 
 
 def _layers(preset: str, model: Model) -> dict[str, Any]:
@@ -66,8 +102,7 @@ def _layers(preset: str, model: Model) -> dict[str, Any]:
     if model.has_discriminator:
         keys |= content.get("discriminator", {})
     keys |= content.get("models", {}).get(model.name, {})
-    check_keys(keys)
-    return keys
+    return full_keys(keys)
 
 
 def _model_keys(model: Model) -> dict[str, Any]:
@@ -79,10 +114,31 @@ def _model_keys(model: Model) -> dict[str, Any]:
 
 
 def _read(name: str) -> dict[str, Any]:
-    import yaml  # not at the top: a trained model loads without it
-
-    content: dict[str, Any] = yaml.safe_load((_FOLDER / f"{name}.yaml").read_text(encoding="utf-8"))
+    content: dict[str, Any] = load_yaml((_FOLDER / f"{name}.yaml").read_bytes())
     return content
+
+
+def _settings(overrides: Iterable[str]) -> dict[str, str]:
+    """ "key=value" texts by their dotted keys; the last one of a key wins."""
+    return {full_key(key): value for key, value in map(_split, overrides)}
+
+
+def _leaves(prefix: str, mapping: Mapping[Any, object]) -> Iterator[tuple[str, object]]:
+    """The single values of mappings in each other, by their dotted keys."""
+    for key, value in mapping.items():
+        if not isinstance(key, str):
+            raise ConfigError(f"the key {key!r} is not a text; write it in quotes")
+        if isinstance(value, dict):
+            yield from _leaves(f"{prefix}{key}.", value)
+        else:
+            yield prefix + key, value
+
+
+def _text(key: str, value: object) -> str:
+    """key=value, as the command line takes it."""
+    if not (value is None or isinstance(value, bool | int | float | str)):
+        raise ConfigError(f"{key} must be a single value, but was a {type(value).__name__}")
+    return f"{key}={str(value).lower() if value is None or isinstance(value, bool) else value}"
 
 
 def _split(override: str) -> tuple[str, str]:

@@ -28,6 +28,7 @@ from fqvae.models.config import ConfigError
 from fqvae.runs.config import RunConfig, differences
 from fqvae.runs.keys import build, did_you_mean
 from fqvae.runs.presets import load_preset
+from fqvae.runs.yaml_files import load_yaml
 
 if TYPE_CHECKING:
     from fqvae.evaluation.scores import Options
@@ -83,27 +84,9 @@ def read_sweep(name_or_path: str | Path) -> Sweep:
             "a file of your own is given by its path"
         )
     try:
-        return _parse(Path(name).stem, _load(text))
+        return _parse(Path(name).stem, load_yaml(text))
     except ConfigError as error:
         raise ConfigError(f"{name}: {error}") from error
-
-
-def _load(text: bytes) -> Any:
-    import yaml  # not at the top: `import fqvae.cli` goes without it
-
-    class Loader(yaml.SafeLoader):
-        """One that refuses a key that is there twice, of which YAML keeps the last."""
-
-        def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
-            keys = [key.value for key, _ in node.value]
-            if twice := {key for key in keys if keys.count(key) > 1}:
-                raise ConfigError(f"line {node.start_mark.line + 1}: {min(twice)!r} is there twice")
-            return super().construct_mapping(node, deep)
-
-    try:
-        return yaml.load(text, Loader)
-    except yaml.YAMLError as error:
-        raise ConfigError(f"it is not YAML: {' '.join(str(error).split())}") from error
 
 
 def _parse(name: str, content: Any) -> Sweep:

@@ -1,20 +1,26 @@
-"""Checkpoints at intervals, and a clean end on Ctrl-C."""
+"""Checkpoints at intervals, and a clean end on a signal."""
 
 from __future__ import annotations
 
+import os
 import signal
-import threading
+import time
+from collections.abc import Callable
 from pathlib import Path
 from types import FrameType
 from typing import Any
 
+import torch
 from lightning.fabric.plugins import CheckpointIO
 from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.callbacks import TQDMProgressBar
 from torch import Tensor
 
 from fqvae.runs.checkpoint import read_plain, write_plain
+from fqvae.signals import ENDING, listen, status_of
 from fqvae.training.module import NonFiniteError, Training
+
+_FORWARDED = 2.0  # seconds within which a second Ctrl-C is taken for torchrun's
 
 
 class SafeCheckpointIO(CheckpointIO):
@@ -39,6 +45,12 @@ class SafeCheckpointIO(CheckpointIO):
 class StepBar(TQDMProgressBar):
     """The progress of the whole run, whose steps before it was resumed are done."""
 
+    def get_metrics(self, trainer: Trainer, pl_module: LightningModule) -> dict[str, Any]:
+        """The losses, without Lightning's number of a logger's folder."""
+        metrics: dict[str, Any] = super().get_metrics(trainer, pl_module)
+        metrics.pop("v_num", None)
+        return metrics
+
     def on_train_epoch_start(self, trainer: Trainer, *arguments: Any) -> None:
         """Begin where the run is. There is one epoch: nothing to set back."""
         module, bar = trainer.lightning_module, self.train_progress_bar
@@ -55,25 +67,34 @@ class StepBar(TQDMProgressBar):
 
 
 class Checkpoints(Callback):
-    """Write the checkpoint at the start, at intervals, at the end, and on Ctrl-C, which ends the run.
+    """Write the checkpoint at the start, at intervals, at the end, and on a signal, which ends the run.
 
     At intervals that is done between a step's losses and its gradients, so that what is written is known to
-    have finite losses. A second Ctrl-C ends the run at once, without a checkpoint.
+    have finite losses. The signals are SIGINT (Ctrl-C), SIGTERM and SIGHUP, sent to any process of the run. A
+    second Ctrl-C ends the run at once, without a checkpoint.
+
+    It leaves its handlers behind: train inside `fqvae.signals.handlers_restored`.
+
+    written: called with the step when a checkpoint is written, but not on a signal, which may leave no time.
+    signal: which one has ended the run; None if none has.
     """
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, written: Callable[[int], object] = lambda step: None) -> None:
         self._path = path
+        self._announce = written
         self._written: int | None = None
-        self._interrupted = False
-        self._handler: Any = None
+        self._received = 0
+        self._since = 0.0
+        self.signal: signal.Signals | None = None
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Begin to listen."""
         assert isinstance(pl_module, Training)
         if pl_module.step > 0:  # resumed: there it is already
             self._written = pl_module.step
-        if threading.current_thread() is threading.main_thread():
-            self._handler = signal.signal(signal.SIGINT, self._on_interrupt)
+        # In place of Lightning's handler of SIGTERM: that one ends the process with status 0 and writes no
+        # checkpoint, and with several processes it waits for the others in the middle of whatever they do.
+        listen((signal.SIGINT, *ENDING), self._on_signal)
 
     def on_before_backward(self, trainer: Trainer, pl_module: LightningModule, loss: Tensor) -> None:
         """Write at intervals, before the first of a step's gradients."""
@@ -86,31 +107,34 @@ class Checkpoints(Callback):
     ) -> None:
         """Write and stop at the end, or if asked to."""
         assert isinstance(pl_module, Training)
-        # All processes must agree, or the others would wait for the one that has stopped.
-        stop = trainer.strategy.reduce_boolean_decision(self._interrupted, all=False)
-        if stop or pl_module.step == pl_module.config.steps:
+        received = self._received
+        if trainer.world_size > 1:
+            # All processes must agree, or the others would wait for the one that has stopped.
+            number = torch.tensor(received, device=pl_module.device)
+            received = int(trainer.strategy.reduce(number, reduce_op="max"))
+        if received:
+            self.signal = signal.Signals(received)
+        if received or pl_module.step == pl_module.config.steps:
             self._write(trainer, pl_module.step)
-        trainer.should_stop = trainer.should_stop or stop
+        trainer.should_stop = trainer.should_stop or received > 0
 
     def _write(self, trainer: Trainer, step: int) -> None:
         if step != self._written:
             trainer.save_checkpoint(self._path)
             self._written = step
+            if trainer.is_global_zero and not self._received:
+                self._announce(step)
 
-    def teardown(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
-        """Stop listening."""
-        self._stop_listening()
+    def _on_signal(self, number: int, frame: FrameType | None) -> None:
+        now = time.monotonic()
+        # A terminal sends Ctrl-C to torchrun and to its workers, and torchrun sends it to them once more.
+        again = self._received == signal.SIGINT and under_torchrun() and now - self._since < _FORWARDED
+        if self._received and number == signal.SIGINT and not again:
+            raise SystemExit(status_of(number))  # of a KeyboardInterrupt Lightning makes status 1
+        if not self._received:
+            self._received, self._since = number, now
 
-    def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
-        """Stop listening."""
-        self._stop_listening()
 
-    def _stop_listening(self) -> None:
-        if self._handler is not None:
-            signal.signal(signal.SIGINT, self._handler)
-            self._handler = None
-
-    def _on_interrupt(self, number: int, frame: FrameType | None) -> None:
-        if self._interrupted:
-            raise SystemExit(130)  # of a KeyboardInterrupt Lightning makes status 1
-        self._interrupted = True
+def under_torchrun() -> bool:
+    """Whether torchrun has started this process."""
+    return "TORCHELASTIC_RUN_ID" in os.environ

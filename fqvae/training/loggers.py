@@ -1,9 +1,11 @@
-"""metrics.csv: one row per log, kept when a run goes on."""
+"""metrics.csv, one row per log, kept when a run goes on; and Weights & Biases."""
 
 from __future__ import annotations
 
 import csv
+import importlib
 import io
+import uuid
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -77,3 +79,65 @@ class CsvFile(Logger):
         writer.writeheader()
         writer.writerows(rows)
         write_whole(self._path, text.getvalue())
+
+
+class WandbRun(Logger):
+    """The metrics as a run of Weights & Biases, in the project "fqvae".
+
+    Its files lie in the run's folder, its number in wandb-id.txt there, by which it goes on with the run.
+
+    Args:
+        folder: of the run; not touched before training begins.
+        config: of the run, by flat keys.
+
+    Raises:
+        ValueError: the package wandb is not installed.
+    """
+
+    def __init__(self, folder: Path, config: Mapping[str, object]) -> None:
+        super().__init__()
+        try:
+            self._wandb: Any = importlib.import_module("wandb")
+        except ModuleNotFoundError as error:
+            raise ValueError(
+                f"the logger wandb needs the package wandb ({error}); pip install wandb"
+            ) from error
+        self._folder, self._config = folder, dict(config)
+        self._run: Any = None
+
+    @property
+    def name(self) -> str:
+        """The folder's name."""
+        return self._folder.resolve().name
+
+    @property
+    def version(self) -> int:
+        """There is only one."""
+        return 0
+
+    def log_hyperparams(self, *args: Any, **kwargs: Any) -> None:
+        """They are given when the run begins."""
+
+    @rank_zero_only
+    def log_metrics(self, metrics: Mapping[str, float], step: int | None = None) -> None:
+        """Hand them on."""
+        if self._run is None:
+            file = self._folder / "wandb-id.txt"
+            number = file.read_text(encoding="utf-8").strip() if file.exists() else uuid.uuid4().hex[:12]
+            write_whole(file, f"{number}\n")
+            self._run = self._wandb.init(
+                project="fqvae",
+                name=self.name,
+                id=number,
+                resume="allow",
+                dir=str(self._folder),
+                config=self._config,
+            )
+        self._run.log(dict(metrics), step=step)
+
+    @rank_zero_only
+    def finalize(self, status: str) -> None:
+        """End the run; it may go on later."""
+        if self._run is not None:
+            self._run.finish(exit_code=0 if status == "success" else 1)
+            self._run = None

@@ -10,36 +10,47 @@ import warnings
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from signal import Signals
 from typing import Literal, get_args
 
 import torch
 import yaml
 from lightning.pytorch import Trainer
-from lightning.pytorch.loggers import Logger, TensorBoardLogger
 from lightning.pytorch.strategies import DDPStrategy
 
 from fqvae.data import ImageDataset, split
 from fqvae.files import lock, write_whole
 from fqvae.runs import CheckpointError, RunConfig, encode, open_data, open_run, read_checkpoint, to_flat
+from fqvae.runs.checkpoint import check_fits
 from fqvae.runs.config import differences
 from fqvae.runs.names import CHECKPOINT, CONFIG, CURVES, PICTURE
 from fqvae.runs.picture import write_reconstructions
+from fqvae.signals import handlers_restored
+from fqvae.training.board import Board, BoardPictures
 from fqvae.training.callbacks import Checkpoints, SafeCheckpointIO, StepBar
 from fqvae.training.fast import FastMode, choose_fast
-from fqvae.training.loggers import CsvFile
+from fqvae.training.loggers import CsvFile, WandbRun
 from fqvae.training.module import Training
+from fqvae.training.notes import Notes
 
 Device = Literal["auto", "cpu", "cuda"]
+LoggerName = Literal["tensorboard", "wandb"]
 
 
 @dataclass(frozen=True)
 class Outcome:
-    """How a run ended: the steps it has taken, whether these are all, and its last losses."""
+    """How a run ended.
+
+    step: the steps it has taken. finished: whether these are all, and no signal has ended it.
+    losses: its last ones, and once it is finished the reconstruction error on held-out images ("held_out").
+    signal: the one that has ended it, SIGINT for Ctrl-C; None if none has.
+    """
 
     folder: Path
     step: int
     finished: bool
     losses: dict[str, float]
+    signal: Signals | None = None
 
 
 def train(
@@ -49,11 +60,13 @@ def train(
     resume: bool = False,
     device: Device = "auto",
     fast: FastMode = "auto",
+    logger: LoggerName = "tensorboard",
     dataset: ImageDataset | None = None,
 ) -> Outcome:
     """Train, in `folder`: last.ckpt, config.yaml, metrics.csv, TensorBoard's events, reconstructions.png.
 
-    Under torchrun it runs on all of its processes, each with its share of every batch.
+    Under torchrun it runs on all of its processes, each with its share of every batch. Ctrl-C, SIGTERM and
+    SIGHUP, sent to any of them, end the run with a checkpoint after the step that is being taken.
 
     Args:
         config: the run.
@@ -61,18 +74,22 @@ def train(
         resume: go on at the folder's checkpoint, whose configuration must be this one.
         device: "auto" is CUDA where there is one.
         fast: see `fqvae.training.fast`.
+        logger: "wandb" hands the metrics to Weights & Biases, besides TensorBoard.
         dataset: opened already; by default the one that the configuration names.
 
     Raises:
         FileExistsError: a folder in use, without `resume`, or by a run that is going on.
         FileNotFoundError, NotADirectoryError: nothing to resume.
         CheckpointError: a damaged checkpoint, or one of another configuration.
-        ValueError: a batch that does not fit the set or the processes; a device that is not there.
+        ValueError: a batch that does not fit the set or the processes; a device that is not there; a logger
+            whose package is not installed.
         NonFiniteError: a loss that is NaN or infinite; the last checkpoint before it is kept.
         OSError: a folder or file that cannot be written.
     """
     if device not in get_args(Device):
         raise ValueError(f"device must be one of {get_args(Device)}, but was {device!r}")
+    if logger not in get_args(LoggerName):
+        raise ValueError(f"logger must be one of {get_args(LoggerName)}, but was {logger!r}")
     if device == "cuda" and not torch.cuda.is_available():
         raise ValueError(
             "device was 'cuda', but PyTorch finds no CUDA device here; it may be 'cpu' or 'auto'"
@@ -84,16 +101,25 @@ def train(
         _check_free(folder)
     if dataset is None:
         dataset = open_data(config.data)
-    module = Training(config, dataset, split(dataset).train)
+    parts = split(dataset)
+    module = Training(config, dataset, parts.train)
     cuda = device == "cuda" or (device == "auto" and torch.cuda.is_available())
     module.use(choose_fast(fast, config.model.network, cuda))
     processes = int(os.environ.get("WORLD_SIZE", "1"))
     module.batches(rank, processes)  # an error of theirs before anything is written
 
     local = int(os.environ.get("LOCAL_WORLD_SIZE", str(processes)))
-    # Unused by the one loss is what only the other one reaches.
-    distributed = DDPStrategy(find_unused_parameters=module.discriminator is not None)
+    # Each loss reaches only part of the weights, so DDP must expect unused parameters.
+    unused = module.discriminator is not None or config.model.network.is_own
+    distributed = DDPStrategy(find_unused_parameters=unused)
     bar = sys.stderr.isatty()
+    held_out = parts.valid[:1024]
+    board = Board(folder, name="", version="", purge_step=start + 1)
+    wandb = [WandbRun(folder, to_flat(config))] if logger == "wandb" else []
+    pictures = BoardPictures(board, dataset, held_out, config.steps)
+    checkpoints = Checkpoints(folder / CHECKPOINT, lambda step: pictures.write(module.autoencoder, step))
+    notes = Notes(bar)
+    told = [notes] if rank == 0 else []
     with _quiet(), _claimed(folder, config, resume) if rank == 0 else contextlib.nullcontext():
         trainer = Trainer(
             accelerator="gpu" if cuda else "cpu",
@@ -102,8 +128,8 @@ def train(
             strategy=distributed if processes > 1 else "auto",
             precision="bf16-mixed" if module.fast.bfloat16 else "32-true",
             max_epochs=1,
-            logger=_loggers(folder, start),
-            callbacks=[Checkpoints(folder / CHECKPOINT), *([StepBar(refresh_rate=10)] if bar else [])],
+            logger=[CsvFile(folder / CURVES, start), board, *wandb],
+            callbacks=[checkpoints, *told, *([StepBar(refresh_rate=10)] if bar else [])],
             plugins=[SafeCheckpointIO()],
             enable_progress_bar=bar,
             enable_checkpointing=False,
@@ -113,14 +139,16 @@ def train(
         if start < config.steps:
             _fit(trainer, module, folder, resume)
 
-    finished = max(module.step, start) == config.steps
+    step = max(module.step, start)
+    finished = step == config.steps and checkpoints.signal is None
     losses = dict(module.last_losses)
     if finished and rank == 0:
         run = open_run(folder, device="cuda" if cuda else "cpu", dataset=dataset)
-        held_out = split(dataset).valid[:1024]
-        losses["held_out"] = encode(run, held_out).error
+        if notes.told:
+            print(f"measuring on {len(held_out):,} held-out images", file=sys.stderr, flush=True)
+        losses["held_out"] = encode(run, held_out, progress=bar).error
         write_reconstructions(run, held_out[:16], folder / PICTURE)
-    return Outcome(folder, max(module.step, start), finished, losses)
+    return Outcome(folder, step, finished, losses, checkpoints.signal)
 
 
 def _resume_step(folder: Path, config: RunConfig) -> int:
@@ -130,6 +158,7 @@ def _resume_step(folder: Path, config: RunConfig) -> int:
         raise NotADirectoryError(f"{folder} is a checkpoint; to go on with a run, name its folder")
     if different := differences(config, checkpoint.config):
         raise CheckpointError(f"{checkpoint.path} belongs to another configuration: {', '.join(different)}")
+    check_fits(checkpoint)
     return checkpoint.step
 
 
@@ -157,17 +186,18 @@ def _claimed(folder: Path, config: RunConfig, resume: bool) -> Iterator[None]:
 
 
 def _fit(trainer: Trainer, module: Training, folder: Path, resume: bool) -> None:
+    joined = torch.distributed.is_available() and torch.distributed.is_initialized()
     try:
-        trainer.fit(module, ckpt_path=folder / CHECKPOINT if resume else None)
+        with handlers_restored():
+            trainer.fit(module, ckpt_path=folder / CHECKPOINT if resume else None)
+        if trainer.world_size > 1 and not joined:
+            # A process that ends while another still uses the group makes that one abort.
+            torch.distributed.barrier()
+            torch.distributed.destroy_process_group()
     except OSError as error:
         if error.errno is not None and error.filename is None:
             error.filename = str(folder)  # a full disk, say, is reported without a name
         raise
-
-
-def _loggers(folder: Path, step: int) -> list[Logger]:
-    board = TensorBoardLogger(folder, name="", version="", purge_step=step + 1)
-    return [CsvFile(folder / CURVES, step), board]
 
 
 @contextlib.contextmanager

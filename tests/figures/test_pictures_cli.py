@@ -177,7 +177,7 @@ def test_reconstructions_of_a_run(tmp_path):
         (["traverse"], "name one run, a folder or a checkpoint, but there were 0 names"),
         (["codes", "run", "run"], "but there were 2 names"),
         (["plot", "nothing"], "there is no run or checkpoint nothing"),
-        (["codes", "empty"], "there is no checkpoint last.ckpt in the folder empty"),
+        (["codes", "folder"], "there is no checkpoint last.ckpt in the folder folder"),
         (
             ["traverse", "run", "--image", "-1"],
             "--image must be at least 0 and --steps at least 1, but were -1",
@@ -189,17 +189,18 @@ def test_reconstructions_of_a_run(tmp_path):
         ),
         (["codes", "run", "--samples", "0"], "samples must be at least 1 and at most 48000"),
         (["codes", "empty/metrics.csv"], "empty/metrics.csv is damaged, or is not a checkpoint"),
-        (["plot", "empty/metrics.csv"], "empty/metrics.csv is no table of numbers: it has no rows"),
+        (["plot", "empty"], "empty/metrics.csv is no table of numbers: it has no rows"),
         (
             ["codes", "run", "--samples", "9", "--out", "run/last.ckpt/x"],
-            "could not write run/last.ckpt/x/codes.png",
+            "cannot write in run/last.ckpt/x: Not a directory",
         ),
     ],
 )
 def test_errors_are_one_line(arguments, words, tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     run = write_run(tmp_path / "run")
-    (tmp_path / "empty").mkdir()
+    (tmp_path / "folder").mkdir()
+    write_run(tmp_path / "empty")
     (tmp_path / "empty" / "metrics.csv").write_text("step\n")
     assert main(arguments) == 1
     error = capsys.readouterr().err
@@ -223,3 +224,34 @@ def test_a_picture_that_cannot_be_drawn_leaves_the_old_one(tmp_path, monkeypatch
     assert main(["plot", str(run)]) == 1
     assert "metrics.csv is no table of numbers" in capsys.readouterr().err
     assert (run / "pictures" / "training.png").read_bytes() == before
+
+
+def test_plot_needs_a_whole_checkpoint(tmp_path, capsys):
+    run = write_run(tmp_path / "run")
+    whole = (run / "last.ckpt").read_bytes()
+    (run / "last.ckpt").write_bytes(whole[: len(whole) // 2])
+    assert main(["plot", str(run)]) == 1
+    error = capsys.readouterr().err
+    assert "last.ckpt is damaged, or is not a checkpoint" in error and error.count("\n") == 1
+
+
+@pytest.mark.parametrize("command", ["traverse", "codes", "plot", "report"])
+def test_a_place_that_cannot_be_written_is_known_before_the_work(command, tmp_path, monkeypatch, capsys):
+    def work(*arguments, **named):
+        raise AssertionError("the work has begun")
+
+    for name in ("fqvae.runs.open_run", "fqvae.report.build_report", "fqvae.figures.training_curves"):
+        monkeypatch.setattr(name, work)
+    run = write_run(tmp_path / "run")
+    (tmp_path / "file").write_text("")
+    out = tmp_path / "file" / "below"
+    assert main([command, str(run), "--out", str(out / "report.html" if command == "report" else out)]) == 1
+    error = capsys.readouterr().err
+    assert error == f"fqvae: error: cannot write in {out}: Not a directory\n"
+
+    (run / "pictures").write_text("")  # in the folder's place
+    if command != "report":
+        assert main([command, str(run)]) == 1
+        assert (
+            capsys.readouterr().err == f"fqvae: error: cannot write in {run / 'pictures'}: Not a directory\n"
+        )

@@ -206,7 +206,7 @@ def test_bytes_that_are_no_text(tmp_path):
         ),
         (["other.yaml"], "there is no sweep file other.yaml"),
         (["folder/x"], "there is no sweep file folder/x"),
-        (["folder"], "there is no sweep 'folder'; did you mean"),
+        (["folder"], "there is no sweep 'folder'. There are codebook_size,"),
         ([], "name one sweep (codebook_size, correlated, factorqvae, first, models, total_correlation) or"),
         (["first", "models"], "or the path of one file, but was 'first models'"),
         (["first", "--jobs", "0"], "--jobs must be at least 1, but was 0"),

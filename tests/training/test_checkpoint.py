@@ -9,6 +9,7 @@ import torch
 
 import fqvae
 from fqvae.models import Autoencoder
+from fqvae.models.networks import build_discriminator
 from fqvae.runs import CheckpointError, RunConfig, from_flat, load_preset, read_checkpoint, to_flat
 from fqvae.runs.checkpoint import FORMAT, write_plain
 
@@ -138,3 +139,48 @@ def test_the_configuration_survives_a_checkpoint(tmp_path):
     for config in (RunConfig(), load_preset("mpi3d_complex", "qlae", ["data.root=/data"])):
         write_plain({"config": to_flat(config)}, tmp_path / "file")
         assert from_flat(torch.load(tmp_path / "file", weights_only=True)["config"]) == config
+
+
+@pytest.mark.parametrize("model", ["qvae", "qlae", "dvae", "factorqvae"])
+@pytest.mark.parametrize(
+    "claim",
+    [
+        {"model.latent.codebook_size": 10**9},
+        {"model.latent.size": 10**9},
+        {"model.network.hidden": 10**9},
+        {"model.network.channels": 2**62},
+        {"model.discriminator.layers": 10**9},
+        {"model.discriminator.width": 10**9},
+    ],
+    ids=lambda claim: next(iter(claim)),
+)
+def test_a_claim_of_enormous_sizes_takes_no_memory(model, claim, tmp_path):
+    """Known before anything of that size is made: 8 GB of address space would not hold it."""
+    config = load_preset("smoke", model, ["model.network.channels=4", "data.size=16", "model.latent.size=3"])
+    changed = content(config)
+    if config.model.has_discriminator:
+        discriminator = build_discriminator(config.model.discriminator, 3 * 64).state_dict()
+        changed["state_dict"].update({f"discriminator.{name}": each for name, each in discriminator.items()})
+    elif "discriminator" in next(iter(claim)):
+        pytest.skip("the model has no discriminator")
+    changed["fqvae"]["config"].update(claim)
+    write_plain(changed, tmp_path / "last.ckpt")
+    limits = resource.getrlimit(resource.RLIMIT_AS)
+    resource.setrlimit(resource.RLIMIT_AS, (int(8e9), limits[1]))
+    try:
+        with pytest.raises(
+            CheckpointError, match=r"last\.ckpt does not fit its own configuration: "
+        ) as error:
+            fqvae.load(tmp_path)
+    finally:
+        resource.setrlimit(resource.RLIMIT_AS, limits)
+    assert "\n" not in str(error.value)
+
+
+def test_a_tensor_that_claims_more_than_the_file_holds(tmp_path):
+    """One number, to be read 10**9 times."""
+    changed = content()
+    changed["state_dict"]["autoencoder.latent.codebook"] = torch.zeros(1).expand(64)
+    write_plain(changed, tmp_path / "last.ckpt")
+    with pytest.raises(CheckpointError, match=r"codebook, \(64,\), are not all there"):
+        fqvae.load(tmp_path)
