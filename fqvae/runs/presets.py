@@ -10,6 +10,7 @@ import importlib.resources
 from collections.abc import Iterable
 from typing import Any
 
+from fqvae.data import is_own
 from fqvae.models.config import ConfigError
 from fqvae.runs.config import RunConfig, check_keys, from_flat
 from fqvae.runs.keys import did_you_mean
@@ -32,6 +33,9 @@ def model_names() -> list[str]:
 def load_preset(preset: str, model: str = "factorqvae", overrides: Iterable[str] = ()) -> RunConfig:
     """The run of a preset for a model, with "key=value" texts on top.
 
+    A preset's size and channels are those of its own images: with somebody's own (`is_own`) they are left to
+    the images, unless a text on top says otherwise; the size is kept if they are resized to it.
+
     Raises ConfigError: a preset, model, key or value that does not exist, with the nearest that does.
     """
     if preset not in preset_names():
@@ -44,8 +48,12 @@ def load_preset(preset: str, model: str = "factorqvae", overrides: Iterable[str]
         raise ConfigError(
             f"there is no model {model!r}{did_you_mean(model, known)} There are {', '.join(known)}"
         )
-    values = {**_layers(preset, model), **dict(map(_split, overrides))}
-    return from_flat(values)
+    layers, given = _layers(preset, model), dict(map(_split, overrides))
+    if is_own(given.get("data.name", "")):
+        resized = given.get("data.resize", "").lower() == "true"
+        layers.pop("data.channels", None)
+        layers = {key: value for key, value in layers.items() if key != "data.size" or resized}
+    return from_flat({**layers, **given})
 
 
 def model_name(config: RunConfig) -> str:
