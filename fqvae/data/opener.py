@@ -50,7 +50,7 @@ def open_by_function(name: str, root: str | Path | None, arguments: Mapping[str,
             f"name must be package.module:function, one that can be imported, but was {name!r} ({error}); "
             "the folder of a module of your own belongs in PYTHONPATH"
         ) from error
-    if not callable(function) or vars(function).get("opens_images") is not True:
+    if not callable(function) or getattr(function, "opens_images", None) is not True:
         raise ValueError(f"name was {name!r}, which is not marked with fqvae.data.opener")
     dataset = function(*(() if root is None else (root,)), **arguments)
     missing = [

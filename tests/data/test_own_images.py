@@ -15,7 +15,7 @@ from fqvae.data import ArrayImages, FolderImages, has_full_grid, open_dataset, s
 
 DIGITS = load_digits()
 GREY = (DIGITS.images * 255 / 16).round().astype(np.uint8)  # (1797, 8, 8)
-NAMES = np.array("zero one two three four five six seven eight nine".split())
+NAMES = np.array(["zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine"])
 
 
 def colours(count=20, height=16, width=16, seed=0):
@@ -163,11 +163,13 @@ def test_resizing(tmp_path):
     grey = ArrayImages(save(tmp_path / "grey.npz", GREY[:12]), size=16, resize=True)
     one = np.asarray(Image.fromarray(GREY[5]).resize((16, 16), Image.Resampling.BICUBIC))
     assert np.array_equal(everything(grey)[5, 0], one)
-    refused(ArrayImages, path, r"14 pixels wide and 10 high, but must be square.*data\.resize=true data\.size")
-    refused(ArrayImages, path, r"14 pixels wide and 10 high, but data\.size is 64.*data\.resize=true", size=64)
     refused(
-        ArrayImages, save(tmp_path / "q.npz"), r"16 pixels wide and 16 high, but data\.size is 8", size=8
+        ArrayImages, path, r"14 pixels wide and 10 high, but must be square.*data\.resize=true data\.size"
     )
+    refused(
+        ArrayImages, path, r"14 pixels wide and 10 high, but data\.size is 64.*data\.resize=true", size=64
+    )
+    refused(ArrayImages, save(tmp_path / "q.npz"), r"16 pixels wide and 16 high, but data\.size is 8", size=8)
     refused(ArrayImages, tmp_path / "q.npz", r"3 channel\(s\), but data\.channels is 1", channels=1)
     folder = write_pictures(tmp_path / "pictures", [*colours(2), *colours(1, 8, 8)])
     refused(FolderImages, folder, r"one size, but 0000\.png is \(16, 16\) and 0002\.png is \(8, 8\).*resize")
