@@ -2,6 +2,7 @@
 
 import csv
 import itertools
+import pathlib
 import pickle
 import re
 
@@ -288,6 +289,23 @@ def test_things_that_are_missing(tmp_path):
         open_dataset("folders", tmp_path)
     with pytest.raises(ValueError, match="resize is for arrays and folder only"):
         open_dataset("shapes3d", tmp_path, resize=True)
+
+
+def test_xyobject(tmp_path):
+    """Squares of the PyPI package disent 0.8.0 (MIT), written by benchmarks/make_xyobject.py --small."""
+    data = ArrayImages(pathlib.Path(__file__).parent / "xyobject.npz", cache=tmp_path)
+    assert data.factor_names == ("x", "y", "scale", "color") and data.factor_sizes == (12, 12, 2, 12)
+    assert data.image_shape == (3, 16, 16) and has_full_grid(data)
+    every = np.arange(3456)
+    assert np.array_equal(data.index(data.factors(every)).numpy(), every)  # written in mixed radix
+    rainbow = np.array([[1, 0, 0], [1, 1, 0], [0, 1, 0], [0, 1, 1], [0, 0, 1], [1, 0, 1]])
+    shades = np.concatenate([rainbow * 127, rainbow * 255])
+    images = everything(data)
+    for number in np.random.default_rng(0).permutation(3456)[:200]:
+        x, y, scale, colour = np.unravel_index(number, data.factor_sizes)
+        truth = np.zeros((3, 16, 16), np.uint8)
+        truth[:, y + 1 - scale : y + 4 + scale, x + 1 - scale : x + 4 + scale] = shades[colour][:, None, None]
+        assert np.array_equal(images[number], truth)
 
 
 def test_reopen_gives_the_set_again(tmp_path):
