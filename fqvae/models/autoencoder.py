@@ -14,7 +14,6 @@ from fqvae.models.latents import Drawn, Noise, build_latent
 from fqvae.models.networks import build_decoder, build_encoder, initialise
 
 _ROUNDING = 1e-5  # that floats may lie outside of their range
-_is_compiling = torch.compiler.is_compiling
 
 
 class Autoencoder(nn.Module):
@@ -96,7 +95,12 @@ class Autoencoder(nn.Module):
                 f"images must have shape (batch, {shape[0]}, {shape[1]}, {shape[2]}), "
                 f"but had shape {tuple(images.shape)}"
             )
-        if images.is_floating_point() and images.numel() and not self.training and not _is_compiling():
+        if (
+            images.is_floating_point()
+            and images.numel()
+            and not self.training
+            and not torch.compiler.is_compiling()
+        ):
             low, high = (each.item() for each in images.detach().aminmax())
             if not (low >= -0.5 - _ROUNDING and high <= 0.5 + _ROUNDING):  # NaN is wrong
                 raise ValueError(
