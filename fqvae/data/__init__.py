@@ -6,6 +6,7 @@ image for every combination of the factors' values, factors translate into numbe
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -87,7 +88,8 @@ def open_dataset(
     if arguments and ":" not in name:
         raise ValueError(f"arguments are for package.module:function only, but name was {name!r}")
     if ":" in name:
-        dataset = open_by_function(name, root, arguments or {})
+        expanded = None if root is None else os.path.expanduser(root)
+        dataset = open_by_function(name, expanded, arguments or {})
         if size and tuple(dataset.image_shape[1:]) != (size, size):
             raise ValueError(f"size must be that of {name}, {tuple(dataset.image_shape)}, but was {size}")
         return dataset

@@ -110,6 +110,24 @@ def test_pictures_are_resized_to_the_size_of_the_preset_if_asked(tmp_path):
     assert open_run(tmp_path / "run").dataset.image_shape == (3, 32, 32)
 
 
+def test_a_folder_for_converted_images(tmp_path, capsys):
+    path = own.save(tmp_path / "own.npz")
+    settings = ["data.name=arrays", f"data.root={path}", f"data.cache={tmp_path / 'cache'}"]
+    train(tmp_path / "run", *settings, "steps=1")
+    assert len(list((tmp_path / "cache").iterdir())) == 1
+    path.unlink()
+    assert main(["traverse", str(tmp_path / "run"), "--samples", "2"]) == 0
+    assert not list(tmp_path.glob("*.npy"))
+    (tmp_path / "file").touch()
+    own.save(path)
+    capsys.readouterr()
+    settings[-1] = f"data.cache={tmp_path / 'file'}"
+    assert main(["train", "smoke", *TINY, *settings, "--out", str(tmp_path / "b")]) == 1
+    assert "data.cache=FOLDER" in capsys.readouterr().err
+    assert main(["train", "smoke", "data.name=arrays", "--out", str(tmp_path / "b")]) == 1
+    assert "data.root=PATH" in capsys.readouterr().err
+
+
 def test_other_images_under_the_old_name_are_refused(tmp_path, capsys):
     path = own.save(tmp_path / "own.npz")
     train(tmp_path / "run", "data.name=arrays", f"data.root={path}")
