@@ -95,12 +95,10 @@ def describe(dataset: ImageDataset) -> dict[str, Any]:
     }
 
 
-def reopen_data(
-    data: DataConfig, trained_on: Mapping[str, Any] | None, root: str | Path | None = None
-) -> ImageDataset:
-    """As `open_data`, for a run that was trained on a set described like this (None: an old run).
+def check_reopens(trained_on: Mapping[str, Any] | None) -> None:
+    """Raise ValueError if a run was trained on a set that does not say how it is opened again.
 
-    Raises ValueError if the set was given in Python and does not say how it is opened again.
+    trained_on: the set, as `describe` tells it; None in an old run.
     """
     if trained_on is not None and not trained_on["reopens"]:
         raise ValueError(
@@ -108,7 +106,6 @@ def reopen_data(
             "how it is opened again: give it anew, as dataset= of open_run or train, or train with a set "
             "that has a method reopen (see fqvae.data.ImageDataset)"
         )
-    return open_data(data, root)
 
 
 def check_same(trained_on: Mapping[str, Any] | None, dataset: ImageDataset) -> None:

@@ -12,7 +12,7 @@ from fqvae.data import ImageDataset
 from fqvae.models.autoencoder import Autoencoder
 from fqvae.runs.checkpoint import build_model, checkpoint_path, read_checkpoint
 from fqvae.runs.config import RunConfig
-from fqvae.runs.data import check_same, reopen_data
+from fqvae.runs.data import check_reopens, check_same, open_data
 
 
 @dataclass(frozen=True, eq=False)
@@ -66,7 +66,8 @@ def open_run(
     checkpoint = read_checkpoint(path)
     config = checkpoint.config
     if dataset is None:
-        dataset = reopen_data(config.data, checkpoint.trained_on, root)
+        check_reopens(checkpoint.trained_on)
+        dataset = open_data(config.data, root)
     check_same(checkpoint.trained_on, dataset)
     model = build_model(checkpoint).to(device)
     return Run(path.parent, path, sha256(path), checkpoint.step, config, model, dataset)

@@ -22,7 +22,7 @@ from fqvae.data import ImageDataset, split
 from fqvae.files import lock, write_whole
 from fqvae.runs import Checkpoint, CheckpointError, RunConfig, encode, open_run, read_checkpoint, to_flat
 from fqvae.runs.config import differences
-from fqvae.runs.data import check_same, named, reopen_data, sized
+from fqvae.runs.data import check_reopens, check_same, named, open_data, sized
 from fqvae.runs.names import CHECKPOINT, CONFIG, CURVES, PICTURE
 from fqvae.runs.picture import write_reconstructions
 from fqvae.training.callbacks import Checkpoints, SafeCheckpointIO, StepBar
@@ -89,7 +89,8 @@ def train(
         _check_free(folder)
     trained_on = checkpoint.trained_on if checkpoint is not None else None
     if dataset is None:
-        dataset = reopen_data(config.data, trained_on)
+        check_reopens(trained_on)
+        dataset = open_data(config.data)
     check_same(trained_on, dataset)
     config = replace(config, data=sized(config.data, dataset))
     module = Training(config, dataset, split(dataset).train)
