@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import difflib
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import Any, Protocol, TypeAlias, TypeGuard
 
 import numpy as np
@@ -17,6 +17,10 @@ IntArray: TypeAlias = NDArray[np.int64] | Tensor
 
 class ImageDataset(Protocol):
     """Numbered images, with the values of their factors of variation where these are known.
+
+    A set that later commands shall open again, from a run that was trained on it, also has a method `reopen`,
+    which gives the keys of `DataConfig` that open it, {"name": "package.module:function", "root": "a.npz"},
+    say; see `fqvae.data.opener`. Sets that `open_dataset` knows by name have it.
 
     Attributes:
         name: as `open_dataset` knows it.
@@ -47,7 +51,10 @@ class ImageDataset(Protocol):
 
 
 class FactorDataset(ImageDataset, Protocol):
-    """An image for every combination of the factors' values, in mixed radix: the last factor is fastest."""
+    """One image for every combination of the factors' values.
+
+    The sets that this package knows by name have them in mixed radix, the last factor fastest.
+    """
 
     def index(self, factors: IntArray) -> Tensor:
         """The inverse of factors: (batch, factors) of integers to int64 (batch,)."""
@@ -91,28 +98,43 @@ class FactorGrid:
         Raises:
             TypeError, ValueError, IndexError: not integers; another shape; a value out of range.
         """
-        values = _integers("factors", factors)
-        if values.ndim != 2 or values.shape[1] != len(self.factor_sizes):
-            raise ValueError(
-                f"factors must be of shape (batch, {len(self.factor_sizes)}), but was {values.shape}"
-            )
-        for name, size, column in zip(self.factor_names, self.factor_sizes, values.T, strict=True):
-            wrong = column[(column < 0) | (column >= size)]
-            if wrong.size:
-                raise IndexError(f"factors: {name} must be at least 0 and below {size}, but was {wrong[0]}")
-        return torch.from_numpy(np.ravel_multi_index(tuple(values.T), self.factor_sizes).astype(np.int64))
+        return torch.from_numpy(grid_place(self.factor_names, self.factor_sizes, factors))
 
     def check_index(self, index: IntArray) -> NDArray[np.int64]:
         """The index as an array (batch,) of images that exist; errors as factors raises them."""
-        numbers = _integers("index", index)
-        if numbers.ndim != 1:
-            raise ValueError(f"index must be of shape (batch,), but was {numbers.shape}")
-        wrong = numbers[(numbers < 0) | (numbers >= len(self))]
+        return check_index(self.name, len(self), index)
+
+
+def check_index(name: str, length: int, index: IntArray) -> NDArray[np.int64]:
+    """The index as an array (batch,) of images of the set of this name and length.
+
+    Raises TypeError, ValueError, IndexError: not integers; another shape; a number out of range.
+    """
+    numbers = _integers("index", index)
+    if numbers.ndim != 1:
+        raise ValueError(f"index must be of shape (batch,), but was {numbers.shape}")
+    wrong = numbers[(numbers < 0) | (numbers >= length)]
+    if wrong.size:
+        raise IndexError(
+            f"index must be at least 0 and below {length}, the size of {name}, but was {wrong[0]}"
+        )
+    return numbers
+
+
+def grid_place(names: Sequence[str], sizes: tuple[int, ...], factors: IntArray) -> NDArray[np.int64]:
+    """The place of each combination, (batch, factors), in mixed radix, the last factor fastest: (batch,).
+
+    Raises TypeError, ValueError, IndexError: not integers; another shape; a value out of range.
+    """
+    values = _integers("factors", factors)
+    if values.ndim != 2 or values.shape[1] != len(sizes):
+        raise ValueError(f"factors must be of shape (batch, {len(sizes)}), but was {values.shape}")
+    for name, size, column in zip(names, sizes, values.T, strict=True):
+        wrong = column[(column < 0) | (column >= size)]
         if wrong.size:
-            raise IndexError(
-                f"index must be at least 0 and below {len(self)}, the size of {self.name}, but was {wrong[0]}"
-            )
-        return numbers
+            raise IndexError(f"factors: {name} must be at least 0 and below {size}, but was {wrong[0]}")
+    places: NDArray[np.int64] = np.ravel_multi_index(tuple(values.T), sizes).astype(np.int64)
+    return places
 
 
 def nearest(word: str, known: Iterable[str]) -> str:

@@ -1,32 +1,29 @@
-"""What the sets that come in files have in common: where the file is, what it must hold, how it is read."""
+"""What the published sets that come in files have in common: where the file is, and what it must hold."""
 
 from __future__ import annotations
 
 import math
-from abc import ABC, abstractmethod
-from collections.abc import Iterator
-from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
-from torch import Tensor
 
-from fqvae.data.conversion import convert, load
-from fqvae.data.factors import FactorGrid, IntArray
+from fqvae.data.converted import ConvertedImages, file_identity, full_path, path_key
+from fqvae.data.factors import FactorGrid
 
 
-class FileDataset(FactorGrid, ABC):
+class FileDataset(ConvertedImages, FactorGrid):
     """Images that are converted once into a memory-mapped array; after that, a batch is one gather.
 
     The array is written beside the original as NAME.images.npy, uint8 (images, 3, 64, 64), with a progress
-    bar. When it is there the original is no longer needed. The set is never in memory as a whole.
+    bar. When it is there the original is no longer needed. If the original has changed since, it is converted
+    anew. The set is never in memory as a whole.
 
     Args:
-        root: the original, or the folder that it lies in.
-        cache: folder for the array, made if need be, when it shall not lie beside the original.
+        root: the original, or the folder that it lies in; ~ is expanded.
+        cache: folder for the array, made if need be, when it shall not lie beside the original. Originals of
+            one name have arrays of their own there.
 
     Raises:
         FileNotFoundError: neither the original nor a converted array.
@@ -39,45 +36,36 @@ class FileDataset(FactorGrid, ABC):
     image_shape = (3, 64, 64)
 
     def __init__(self, root: str | Path, *, cache: str | Path | None = None) -> None:
-        root = Path(root)
-        self.root = root
-        folder = root if root.is_dir() else root.parent
-        stem = Path(self.original if root.is_dir() else root).stem
-        self.path = (folder if cache is None else Path(cache)) / f"{stem}.images.npy"
-        if not self.path.exists():
-            with self._open() as batches:
-                convert(self.path, (len(self), *self.image_shape), batches)
-        self._images = load(self.path, (len(self), *self.image_shape))
+        root = full_path(root)
+        self.root, self.cache = root, None if cache is None else full_path(cache)
+        if self.cache is not None:
+            # The same one whether or not the original, or its folder, is still there.
+            home = root.parent if root.name == self.original else root
+            path = self.cache / f"{self.name}-{path_key(home)}.images.npy"
+        elif root.is_dir():
+            path = root / f"{Path(self.original).stem}.images.npy"
+        else:
+            path = root.parent / f"{root.stem}.images.npy"
+        self._start(path)
 
-    def images(self, index: IntArray) -> Tensor:
-        """Read.
+    def reopen(self) -> dict[str, Any]:
+        """The keys of `DataConfig` that open this set again."""
+        cache = None if self.cache is None else str(self.cache)
+        return {"name": self.name, "root": str(self.root), "cache": cache}
 
-        Args:
-            index: (batch,) of integers.
+    def _wanted(self) -> tuple[int, int, int, int]:
+        return (len(self), *self.image_shape)
 
-        Returns:
-            uint8 (batch, 3, 64, 64), on the CPU.
+    def _identity(self) -> dict[str, Any] | None:
+        return file_identity(self._original())
 
-        Raises:
-            TypeError, ValueError, IndexError: as factors.
-        """
-        return torch.from_numpy(self._images.take(self.check_index(index), axis=0))
+    def _original(self) -> Path:
+        """Where the original should be."""
+        return self.root / self.original if self.root.is_dir() else self.root
 
-    def __getstate__(self) -> dict[str, Any]:
-        # A copy, in another process as well, maps the same file.
-        return {key: value for key, value in self.__dict__.items() if key != "_images"}
-
-    def __setstate__(self, state: dict[str, Any]) -> None:
-        self.__dict__.update(state)
-        self._images = load(self.path, (len(self), *self.image_shape))
-
-    @abstractmethod
-    def _open(self) -> AbstractContextManager[Iterator[NDArray[np.uint8]]]:
-        """Open the original, check it, and give its images in order: uint8 (some, 3, 64, 64) at a time."""
-
-    def _source(self) -> Path:
-        """The original file, which must exist."""
-        path = self.root / self.original if self.root.is_dir() else self.root
+    def _existing(self) -> Path:
+        """The original, which must exist."""
+        path = self._original()
         if not path.exists():
             raise FileNotFoundError(
                 f"{self.name}: there is no {path}; root must be {self.original} or the folder that it lies in"
@@ -89,15 +77,17 @@ class FileDataset(FactorGrid, ABC):
         if shape != wanted or dtype != np.uint8:
             raise ValueError(f"{path}: images must be uint8 {wanted}, but are {dtype} {shape}")
 
+    def _check_label_shape(self, path: Path, shape: tuple[int, ...], dtype: np.dtype[Any]) -> None:
+        """Raise ValueError unless labels have this shape and dtype; to be asked before they are read."""
+        wanted = (len(self), len(self.factor_sizes))
+        if shape != wanted or not np.issubdtype(dtype, np.number):
+            raise ValueError(f"{path}: labels must be numbers {wanted}, but are {dtype} {shape}")
+
     def _check_labels(self, path: Path, labels: NDArray[Any]) -> None:
         """Images with the same value of a factor must have the same label, and others another: then they are
         in the order that this class takes them to be in. Rounding may blur a label.
         """
-        wanted = (len(self), len(self.factor_sizes))
-        if labels.shape != wanted or not np.issubdtype(labels.dtype, np.number):
-            raise ValueError(
-                f"{path}: labels must be numbers {wanted}, but are {labels.dtype} {labels.shape}"
-            )
+        self._check_label_shape(path, labels.shape, labels.dtype)
         for j, (name, size) in enumerate(zip(self.factor_names, self.factor_sizes, strict=True)):
             column = labels[:, j].astype(np.float64)
             step = math.prod(self.factor_sizes[j + 1 :])

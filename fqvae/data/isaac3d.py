@@ -2,27 +2,27 @@
 
 from __future__ import annotations
 
-import io
 import re
-import zipfile
-import zlib
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from fqvae.data.archive import open_member, open_zip, read_array, read_header, reason
 from fqvae.data.conversion import optional
+from fqvae.data.converted import Content, file_identity
 from fqvae.data.files import FileDataset
+from fqvae.data.pixels import check_size, open_picture, to_array
 
 BATCH = 512
 FILE_SIZE = (128, 128)
 IMAGE = re.compile(r"(?P<folder>.*/|)images/(?P<number>\d{6})\.png")
 
-ReadFile = Callable[[str], bytes]
+OpenFile = Callable[[str], AbstractContextManager[IO[bytes]]]
 
 
 class Isaac3D(FileDataset):
@@ -49,20 +49,28 @@ class Isaac3D(FileDataset):
     factor_sizes = (3, 8, 5, 4, 4, 4, 6, 4, 4)
 
     @contextmanager
-    def _open(self) -> Iterator[Iterator[NDArray[np.uint8]]]:
+    def _open(self) -> Iterator[Content]:
         optional("PIL.Image", "reading the images of Isaac3D")
         unpacked = self._unpacked()
         if unpacked is not None:
             names = (f"images/{path.name}" for path in (unpacked / "images").iterdir())
-            yield self._checked(unpacked, names, lambda name: (unpacked / name).read_bytes())
+            batches = self._checked(unpacked, names, lambda name: (unpacked / name).open("rb"))
+            yield Content(self._wanted(), batches, {})
             return
-        path = self._source()
-        try:
-            archive = zipfile.ZipFile(path)
-        except zipfile.BadZipFile as error:
-            raise ValueError(f"{path} is not a zip file, or is cut short ({error})") from error
-        with archive:
-            yield self._checked(path, iter(archive.namelist()), archive.read)
+        path = self._existing()
+        with open_zip(path) as archive:
+            batches = self._checked(
+                path, iter(archive.namelist()), lambda name: open_member(path, archive, name)
+            )
+            yield Content(self._wanted(), batches, {})
+
+    def _identity(self) -> dict[str, Any] | None:
+        unpacked = self._unpacked()
+        if unpacked is None:
+            return super()._identity()
+        # Not the time of each of many files: that of their folder, which a new or renamed file changes.
+        changed = (unpacked / "images").stat().st_mtime_ns
+        return {"images_mtime_ns": changed, "labels": file_identity(unpacked / "labels.npy")}
 
     def _unpacked(self) -> Path | None:
         """The folder that holds images, if root is it or has it."""
@@ -71,13 +79,13 @@ class Isaac3D(FileDataset):
                 return folder
         return None
 
-    def _source(self) -> Path:
+    def _existing(self) -> Path:
         try:
-            return super()._source()
+            return super()._existing()
         except FileNotFoundError as error:
             raise FileNotFoundError(f"{error}; a folder with images and labels.npy serves as well") from None
 
-    def _checked(self, path: Path, names: Iterator[str], read: ReadFile) -> Iterator[NDArray[np.uint8]]:
+    def _checked(self, path: Path, names: Iterator[str], read: OpenFile) -> Iterator[NDArray[np.uint8]]:
         """The images, after a look at the names of all files and at the labels."""
         found = [match for match in map(IMAGE.fullmatch, names) if match]
         numbers = {int(match["number"]) for match in found}
@@ -92,12 +100,18 @@ class Isaac3D(FileDataset):
         if max(numbers) >= len(self):
             raise ValueError(f"{path}: there must be {len(self)} images, but there is number {max(numbers)}")
         folder = found[0]["folder"]
-        self._check_labels(path, _labels(path, folder + "labels.npy", read))
+        with _opened(path, folder + "labels.npy", read) as stream:
+            header = read_header(path, folder + "labels.npy", stream)
+            self._check_label_shape(path, header.shape, header.dtype)
+            self._check_labels(path, read_array(path, folder + "labels.npy", stream, header))
         return self._batches(path, folder, read)
 
-    def _batches(self, path: Path, folder: str, read: ReadFile) -> Iterator[NDArray[np.uint8]]:
+    def _batches(self, path: Path, folder: str, read: OpenFile) -> Iterator[NDArray[np.uint8]]:
         def image(number: int) -> NDArray[np.uint8]:
-            return _image(path, f"{folder}images/{number:06d}.png", read)
+            name = f"{folder}images/{number:06d}.png"
+            with _opened(path, name, read) as stream, open_picture(f"{path}: {name}", stream) as picture:
+                check_size(picture, FILE_SIZE)
+                return to_array(picture, 3, (64, 64))
 
         # Pillow lets other threads run while it decodes and resizes.
         with ThreadPoolExecutor() as pool:
@@ -105,25 +119,14 @@ class Isaac3D(FileDataset):
                 yield np.stack(list(pool.map(image, range(start, min(start + BATCH, len(self))))))
 
 
-def _image(path: Path, name: str, read: ReadFile) -> NDArray[np.uint8]:
-    """One file as (3, 64, 64)."""
-    image: Any = optional("PIL.Image", "reading the images of Isaac3D")
+@contextmanager
+def _opened(path: Path, name: str, read: OpenFile) -> Iterator[IO[bytes]]:
+    """A file of the set, open. Raises ValueError if it cannot be opened."""
     try:
-        with image.open(io.BytesIO(read(name))) as picture:
-            pixels = picture.convert("RGB")
-    except (OSError, SyntaxError, ValueError, EOFError, zipfile.BadZipFile, zlib.error) as error:
-        raise ValueError(f"{path}: {name} cannot be read as an image ({error})") from error
-    if pixels.size != FILE_SIZE:
-        raise ValueError(f"{path}: {name} must be {FILE_SIZE} pixels wide and high, but is {pixels.size}")
-    small = np.asarray(pixels.resize((64, 64), image.Resampling.BICUBIC))
-    return np.ascontiguousarray(small.transpose(2, 0, 1))
-
-
-def _labels(path: Path, name: str, read: ReadFile) -> NDArray[Any]:
-    try:
-        labels: NDArray[Any] = np.load(io.BytesIO(read(name)), allow_pickle=False)
-    except (KeyError, FileNotFoundError):
+        opened = read(name)
+    except FileNotFoundError:
         raise ValueError(f"{path}: there is no {name}") from None
-    except (OSError, ValueError, EOFError, zipfile.BadZipFile, zlib.error) as error:
-        raise ValueError(f"{path}: {name} cannot be read ({error})") from error
-    return labels
+    except OSError as error:
+        raise ValueError(f"{path}: {name} cannot be read ({reason(error)})") from error
+    with opened as stream:
+        yield stream

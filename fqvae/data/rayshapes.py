@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Mapping
+from typing import Any
 
 import numpy as np
 import torch
@@ -64,6 +65,16 @@ class RayShapes(FactorGrid):
         self.size = size
         self.image_shape = (3, size, size)
         self.correlation = Correlation(self, correlated, strength) if correlated else None
+
+    def reopen(self) -> dict[str, Any]:
+        """The keys of `DataConfig` that open this set again."""
+        tied = self.correlation
+        pairs = ",".join(f"{b}:{a}" for b, a in tied.pairs.items()) if tied is not None else None
+        return {
+            "name": self.name,
+            "correlated": pairs,
+            "strength": tied.strength if tied is not None else 0.0,
+        }
 
     def images(self, index: IntArray) -> Tensor:
         """Render.

@@ -152,7 +152,7 @@ def _texts(run: Run, latent: int, taken: NDArray[Any]) -> list[str]:
 def _caption(run: Run, encoded: Encoded, base: int) -> str:
     pairs = zip(run.dataset.factor_names, encoded.factors[base], strict=True)
     factors = ", ".join(f"{readable(name)} {value}" for name, value in pairs)
-    return f"number {encoded.index[base]} of {run.dataset.name}\n{factors}"
+    return f"number {encoded.index[base]} of {run.dataset.name}\n{factors}".rstrip()
 
 
 def _title(run: Run) -> str:

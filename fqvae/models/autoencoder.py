@@ -2,13 +2,19 @@
 
 from __future__ import annotations
 
+from typing import Any
+
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from fqvae.models.config import ModelConfig
 from fqvae.models.latents import Drawn, Noise, build_latent
 from fqvae.models.networks import build_decoder, build_encoder, initialise
 from fqvae.models.own_networks import build_own
+
+_ROUNDING = 1e-5  # that floats may lie outside of their range
 
 
 class Autoencoder(nn.Module):
@@ -82,21 +88,50 @@ class Autoencoder(nn.Module):
         """
         return self.latent.draw(self._head(images), noise, temperature, discriminator_input)
 
-    def _head(self, images: Tensor) -> Tensor:
-        """The encoder's numbers, at least float32: the codes lie closer than bfloat16 can tell apart."""
+    def _head(self, images: Tensor | NDArray[Any]) -> Tensor:
+        """The encoder's numbers, at least float32: the codes lie closer than bfloat16 can tell apart.
+
+        images: see `encode`. Outside of training, floats out of range raise ValueError; training makes its
+        own by `to_float`, and a look at them would have a GPU wait.
+        """
+        if isinstance(images, np.ndarray):
+            weight = next(self.parameters())
+            images = torch.from_numpy(np.ascontiguousarray(images)).to(weight.device)
+            images = images.to(weight.dtype) if images.is_floating_point() else images
         shape = (self.channels, self.image_size, self.image_size)
         if images.dim() != 4 or images.shape[1:] != shape:
             raise ValueError(
                 f"images must have shape (batch, {shape[0]}, {shape[1]}, {shape[2]}), "
                 f"but had shape {tuple(images.shape)}"
             )
+        if (
+            images.is_floating_point()
+            and images.numel()
+            and not self.training
+            and not torch.compiler.is_compiling()
+        ):
+            low, high = (each.item() for each in images.detach().aminmax())
+            if not (low >= -0.5 - _ROUNDING and high <= 0.5 + _ROUNDING):  # NaN is wrong
+                raise ValueError(
+                    f"images must be uint8, 0 to 255, or floats from -1/2 (black) to 1/2 (white), "
+                    f"but were floats from {low:.4g} to {high:.4g}"
+                )
         head: Tensor = self.encoder(to_float(images))
         return head if head.dtype == torch.float64 else head.float()
 
 
 def to_float(images: Tensor) -> Tensor:
-    """uint8 images as x / 255 - 1/2, float32; floating-point ones are taken to be so already."""
-    return images if images.is_floating_point() else images.float() / 255 - 0.5
+    """uint8 images as x / 255 - 1/2, float32; floating-point ones are taken to be so already.
+
+    Raises TypeError for other dtypes.
+    """
+    if images.is_floating_point():
+        return images
+    if images.dtype != torch.uint8:
+        raise TypeError(
+            f"images must be uint8, 0 to 255, or floats from -1/2 to 1/2, but were {images.dtype}"
+        )
+    return images.float() / 255 - 0.5
 
 
 def to_uint8(images: Tensor) -> Tensor:

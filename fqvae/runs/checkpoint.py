@@ -29,12 +29,16 @@ class CheckpointError(ValueError):
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """A checkpoint: the run's configuration, the steps it has taken, and the weights of `Training`."""
+    """A checkpoint: the run's configuration, the steps it has taken, and the weights of `Training`.
+
+    trained_on: the images, as `fqvae.runs.data.describe` tells them; None in an old checkpoint.
+    """
 
     path: Path
     config: RunConfig
     step: int
     state: dict[str, Tensor]
+    trained_on: dict[str, Any] | None = None
 
 
 def checkpoint_path(run_or_checkpoint: str | Path) -> Path:
@@ -70,7 +74,11 @@ def read_checkpoint(run_or_checkpoint: str | Path) -> Checkpoint:
         raise CheckpointError(f"{path} has a configuration that this version cannot read: {error}") from error
     if not 0 <= step <= config.steps:
         raise CheckpointError(f"{path} is damaged: it is at step {step} of {config.steps}")
-    return Checkpoint(path, config, step, state)
+    trained_on = header.get("data")
+    known = {"name", "images", "shape", "digest", "reopens"}
+    if trained_on is not None and not (isinstance(trained_on, dict) and trained_on.keys() >= known):
+        raise CheckpointError(f"{path} is not a checkpoint of fqvae: it does not tell what it was trained on")
+    return Checkpoint(path, config, step, state, trained_on)
 
 
 def check_sizes(
@@ -154,7 +162,9 @@ def check_fits(checkpoint: Checkpoint) -> None:
             autoencoder = Autoencoder(model, data.size, channels=data.channels)
             wanted = {f"autoencoder.{name}": each for name, each in autoencoder.state_dict().items()}
             if kept:
-                discriminator = build_discriminator(model.discriminator, autoencoder.latent.features)
+                discriminator = build_discriminator(
+                    model.discriminator, autoencoder.latent.discriminator_width
+                )
                 wanted.update(
                     {f"discriminator.{name}": each for name, each in discriminator.state_dict().items()}
                 )

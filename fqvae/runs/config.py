@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import dataclasses
+import json
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import Any, Literal
 
-from fqvae.data import RayShapes
+from fqvae.data import RayShapes, is_own
 from fqvae.models.config import ConfigError, ModelConfig, check_at_least, check_choices
 from fqvae.runs.keys import build, did_you_mean, to_flat
 from fqvae.runs.words import full_key
@@ -17,24 +18,44 @@ Protocol = Literal["ours", "authors"]
 
 @dataclass(frozen=True)
 class DataConfig:
-    """name: of a set that `fqvae.data.open_dataset` knows.
+    """name: of a set that `fqvae.data.open_dataset` knows, or package.module:function.
 
-    size: height and width of its images. channels: 1 for grey images, 3 for those with colours.
+    size: height and width of its images; 0: as the images of `arrays`, `folder` or a function are, which
+        `train` looks up; 64 for all other sets.
+    channels: 1 for grey images, 3 for those with colours; 0: likewise.
     root: the file or folder of a set that is not rendered here.
+    cache: the folder for converted images; None: beside the original.
+    resize: resize the images of `arrays` or `folder` to `size`.
+    arguments: for a function, by name, as a JSON object.
     correlated: factors of RayShapes that are tied in the training images, "tied:leading" with a comma between
         pairs. strength: of the ties, 0 to 1; see `fqvae.data.correlation`.
     """
 
     name: str = "rayshapes"
-    size: int = 64
-    channels: int = 3
+    size: int = 0
+    channels: int = 0
     root: str | None = None
+    cache: str | None = None
+    resize: bool = False
+    arguments: str | None = None
     correlated: str | None = None
     strength: float = 0.0
 
     def __post_init__(self) -> None:
-        if self.channels not in (1, 3):
+        if not is_own(self.name):
+            object.__setattr__(self, "size", self.size or 64)
+            object.__setattr__(self, "channels", self.channels or 3)
+        if self.size < 0:
+            raise ConfigError(f"data.size must be at least 1, but was {self.size}")
+        if self.channels not in (0, 1, 3):
             raise ConfigError(f"data.channels must be 1 or 3, but was {self.channels}")
+        if self.resize and (not is_own(self.name) or ":" in self.name):
+            raise ConfigError(
+                f"data.resize is for arrays and folder only, but data.name was {self.name!r}; leave it out"
+            )
+        if self.resize and not self.size:
+            raise ConfigError("data.resize needs data.size, the size to resize to")
+        self.function_arguments()
         pairs = self.correlated_pairs()
         if (pairs or self.strength) and self.name != RayShapes.name:
             key = "correlated" if pairs else "strength"
@@ -45,6 +66,24 @@ class DataConfig:
             RayShapes(correlated=pairs, strength=self.strength)
         except ValueError as error:  # it begins with the name of the argument
             raise ConfigError(f"data.{error}") from error
+
+    def function_arguments(self) -> dict[str, Any]:
+        """The arguments. Raises ConfigError if the text is no JSON object, or if there is no function."""
+        if self.arguments is None:
+            return {}
+        try:
+            arguments = json.loads(self.arguments)
+        except ValueError:
+            arguments = None
+        if not isinstance(arguments, dict):
+            raise ConfigError(
+                f'data.arguments must be a JSON object, as in {{"count": 100}}, but was {self.arguments!r}'
+            )
+        if arguments and ":" not in self.name:
+            raise ConfigError(
+                f"data.arguments are for package.module:function only, but data.name was {self.name!r}"
+            )
+        return arguments
 
     @property
     def image_shape(self) -> tuple[int, int, int]:
@@ -144,12 +183,17 @@ def from_flat(values: Mapping[str, object]) -> RunConfig:
 
 
 def differences(here: RunConfig, there: RunConfig) -> list[str]:
-    """What two runs differ in, each with both values; where the images lie is no difference."""
+    """What two runs differ in, each with both values.
+
+    Where the images lie is no difference, nor is a size that one of them leaves to the images.
+    """
     ours, theirs = to_flat(here), to_flat(there)
+    alike = {"data.root", "data.cache"}
+    alike |= {key for key in ("data.size", "data.channels") if 0 in (ours[key], theirs[key])}
     return [
         f"{key} is {theirs[key]!r} there and {ours[key]!r} here"
         for key in ours
-        if ours[key] != theirs[key] and key != "data.root"
+        if ours[key] != theirs[key] and key not in alike
     ]
 
 

@@ -12,6 +12,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+from fqvae.data import is_own
 from fqvae.models.config import ConfigError
 from fqvae.models.table import MODELS, Model
 from fqvae.runs.config import RunConfig, from_flat, full_keys
@@ -37,6 +38,9 @@ def model_names() -> list[str]:
 def load_preset(preset: str, model: str = "factorqvae", overrides: Iterable[str] = ()) -> RunConfig:
     """The run of a preset for a model, with "key=value" texts on top.
 
+    A preset's size and channels are those of its own images: with somebody's own (`is_own`) they are left to
+    the images, unless a text on top says otherwise; the size is kept if they are resized to it.
+
     With "protocol=authors" among them a model without a discriminator takes twice the preset's steps, as the
     authors count optimizer steps, and the model has the codebook that theirs starts with.
     Raises ConfigError: a preset, model, key or value that does not exist, with the nearest that does.
@@ -52,6 +56,10 @@ def load_preset(preset: str, model: str = "factorqvae", overrides: Iterable[str]
             f"there is no model {model!r}{did_you_mean(model, known)} There are {', '.join(known)}"
         )
     values, given = _layers(preset, MODELS[model]), _settings(overrides)
+    if is_own(given.get("data.name", "")):
+        resized = given.get("data.resize", "").lower() == "true"
+        values.pop("data.channels", None)
+        values = {key: value for key, value in values.items() if key != "data.size" or resized}
     config = from_flat({**values, **given})
     if config.protocol == "ours":
         return config

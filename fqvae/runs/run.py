@@ -12,7 +12,7 @@ from fqvae.data import ImageDataset
 from fqvae.models.autoencoder import Autoencoder
 from fqvae.runs.checkpoint import build_model, checkpoint_path, read_checkpoint
 from fqvae.runs.config import RunConfig
-from fqvae.runs.data import open_data
+from fqvae.runs.data import check_reopens, check_same, open_data
 
 
 @dataclass(frozen=True, eq=False)
@@ -54,7 +54,8 @@ def open_run(
 
     Raises:
         FileNotFoundError: no such run, or no checkpoint in it. CheckpointError: a damaged one.
-        ValueError: a CUDA device where there is none.
+        ValueError: a CUDA device where there is none; other images than the run was trained on; a set that
+            was given in Python and does not say how it is opened again.
         Errors of `open_dataset`.
     """
     if device == "auto":
@@ -65,7 +66,9 @@ def open_run(
     checkpoint = read_checkpoint(path)
     config = checkpoint.config
     if dataset is None:
+        check_reopens(checkpoint.trained_on)
         dataset = open_data(config.data, root)
+    check_same(checkpoint.trained_on, dataset)
     model = build_model(checkpoint).to(device)
     return Run(path.parent, path, sha256(path), checkpoint.step, config, model, dataset)
 

@@ -17,6 +17,7 @@ from fqvae.models.autoencoder import Autoencoder, to_float
 from fqvae.models.networks import build_discriminator, initialise
 from fqvae.runs.checkpoint import FORMAT, check_sizes
 from fqvae.runs.config import RunConfig
+from fqvae.runs.data import describe
 from fqvae.runs.keys import to_flat
 from fqvae.training.counters import Batches, cosine, derive_seed
 from fqvae.training.fast import Fast
@@ -44,6 +45,7 @@ class Training(LightningModule):
                 f"images of {dataset.name} must be {data.image_shape}, since data.channels is "
                 f"{data.channels} and data.size is {data.size}, but are {tuple(dataset.image_shape)}"
             )
+        self._trained_on: dict[str, Any] | None = None
         self.step = 0
         self.last_losses: dict[str, float] = {}
         self.fast = Fast()
@@ -174,10 +176,18 @@ class Training(LightningModule):
         return optimizers
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Add the configuration, the step, and the usage of all processes."""
+        """Add the configuration, the step, what tells the images, and the usage of all processes."""
         usage = self._usage.total(self.device)
         config = to_flat(self.config)
-        checkpoint["fqvae"] = {"format": FORMAT, "step": self.step, "config": config, "usage": usage}
+        if self._trained_on is None:
+            self._trained_on = describe(self.dataset)
+        checkpoint["fqvae"] = {
+            "format": FORMAT,
+            "step": self.step,
+            "config": config,
+            "data": self._trained_on,
+            "usage": usage,
+        }
         # Lightning's counters begin anew with every start: the step above is the one that counts.
         checkpoint.pop("loops")
 

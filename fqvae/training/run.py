@@ -8,7 +8,7 @@ import os
 import sys
 import warnings
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from signal import Signals
 from typing import Literal, get_args
@@ -20,9 +20,10 @@ from lightning.pytorch.strategies import DDPStrategy
 
 from fqvae.data import ImageDataset, split
 from fqvae.files import lock, write_whole
-from fqvae.runs import CheckpointError, RunConfig, encode, open_data, open_run, read_checkpoint, to_flat
+from fqvae.runs import Checkpoint, CheckpointError, RunConfig, encode, open_run, read_checkpoint, to_flat
 from fqvae.runs.checkpoint import check_fits
 from fqvae.runs.config import differences
+from fqvae.runs.data import check_reopens, check_same, named, open_data, sized
 from fqvae.runs.names import CHECKPOINT, CONFIG, CURVES, PICTURE
 from fqvae.runs.picture import write_reconstructions
 from fqvae.signals import handlers_restored
@@ -75,7 +76,8 @@ def train(
         device: "auto" is CUDA where there is one.
         fast: see `fqvae.training.fast`.
         logger: "wandb" hands the metrics to Weights & Biases, besides TensorBoard.
-        dataset: opened already; by default the one that the configuration names.
+        dataset: opened already; by default the one that the configuration names. If it has a method `reopen`
+            (see `ImageDataset`), later commands open it again.
 
     Raises:
         FileExistsError: a folder in use, without `resume`, or by a run that is going on.
@@ -96,11 +98,18 @@ def train(
         )
     folder = Path(folder)
     rank = int(os.environ.get("RANK", "0"))
-    start = _resume_step(folder, config) if resume else 0
+    if dataset is not None:
+        config = replace(config, data=named(config.data, dataset))
+    checkpoint = _resumed(folder, config) if resume else None
+    start = checkpoint.step if checkpoint is not None else 0
     if rank == 0 and not resume:
         _check_free(folder)
+    trained_on = checkpoint.trained_on if checkpoint is not None else None
     if dataset is None:
+        check_reopens(trained_on)
         dataset = open_data(config.data)
+    check_same(trained_on, dataset)
+    config = replace(config, data=sized(config.data, dataset))
     parts = split(dataset)
     module = Training(config, dataset, parts.train)
     cuda = device == "cuda" or (device == "auto" and torch.cuda.is_available())
@@ -151,15 +160,15 @@ def train(
     return Outcome(folder, step, finished, losses, checkpoints.signal)
 
 
-def _resume_step(folder: Path, config: RunConfig) -> int:
-    """The step at which a run goes on. Raises CheckpointError if its configuration is another."""
+def _resumed(folder: Path, config: RunConfig) -> Checkpoint:
+    """The checkpoint at which a run goes on. Raises CheckpointError if its configuration is another."""
     checkpoint = read_checkpoint(folder)
     if not folder.is_dir():
         raise NotADirectoryError(f"{folder} is a checkpoint; to go on with a run, name its folder")
     if different := differences(config, checkpoint.config):
         raise CheckpointError(f"{checkpoint.path} belongs to another configuration: {', '.join(different)}")
     check_fits(checkpoint)
-    return checkpoint.step
+    return checkpoint
 
 
 def _check_free(folder: Path) -> None:

@@ -133,7 +133,8 @@ def test_the_second_converts_if_the_first_fails(target):
 def test_too_little_space_is_seen_before_anything_is_written(target, monkeypatch):
     monkeypatch.setattr(shutil, "disk_usage", lambda path: shutil._ntuple_diskusage(10**9, 10**9, 400_000))
     with pytest.raises(
-        OSError, match=r"need 0\.00 GB, but .* has 0\.00 GB free; name another folder"
+        OSError,
+        match=r"need 0\.00 GB, but .* has 0\.00 GB free; name another folder for them: data.cache=FOLDER",
     ) as error:
         convert(target, SHAPE, batches(planes()))
     assert error.value.errno == errno.ENOSPC
@@ -166,7 +167,7 @@ def test_a_folder_that_cannot_be_written_to(tmp_path, monkeypatch):
         return opened(path, flags, *rest, **named)
 
     monkeypatch.setattr(os, "open", read_only)
-    with pytest.raises(PermissionError, match=r"cannot write the converted images to .*as cache"):
+    with pytest.raises(PermissionError, match=r"cannot write the converted images to .*data.cache=FOLDER"):
         SmallShapes3D(original)
     data = SmallShapes3D(original, cache=tmp_path / "cache")
     assert np.array_equal(data.images(np.arange(48)).permute(0, 2, 3, 1).numpy(), images)

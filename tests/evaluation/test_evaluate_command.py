@@ -132,7 +132,13 @@ def test_interrupted(copy_of, monkeypatch, capsys):
 
 def test_options_reach_the_evaluation(copy_of, monkeypatch):
     folder, seen = copy_of("factorqvae"), []
-    monkeypatch.setattr(run_module, "open_data", lambda data, root: seen.append(root))
+    opened = run_module.open_data
+
+    def open_data(data, root):
+        seen.append(root)
+        return opened(data, root)
+
+    monkeypatch.setattr(run_module, "open_data", open_data)
 
     def stop(run, **options):
         seen.append(options)

@@ -50,6 +50,14 @@ def test_images_stay_pixel_for_pixel(size, tmp_path):
         assert (shown == given.repeat(scale, 0).repeat(scale, 1)).all()
 
 
+def test_grey_images_stay_so(tmp_path):
+    grey = pictures(3, 16)[:, :1]
+    figure = figures.traversals([grey], ["a"], original=grey[0])
+    for given, (held, shown) in zip([grey[0], *grey], cells(figure, tmp_path / "grey"), strict=True):
+        assert (held == given[0][..., None]).all() and held.shape == (16, 16, 3)
+        assert (shown == held.repeat(8, 0).repeat(8, 1)).all()
+
+
 def test_traversals_are_labelled_and_marked():
     figure = figures.traversals(
         [pictures(3), pictures(2)],
@@ -202,6 +210,7 @@ def test_read_columns(tmp_path):
     [
         (lambda: figures.traversals([pictures(2) / 255], ["a"]), TypeError, "images must be uint8"),
         (lambda: figures.traversals([pictures(0)], ["a"]), ValueError, r"but were \(0, 3, 32, 32\)"),
+        (lambda: figures.traversals([pictures(2)[:, :2]], ["a"]), ValueError, "images, 1 or 3, S, S"),
         (lambda: figures.traversals([], []), ValueError, "rows of one image size, but were"),
         (
             lambda: figures.traversals([pictures(1), pictures(1, 16)], ["a", "b"]),

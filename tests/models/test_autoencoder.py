@@ -1,5 +1,6 @@
 """Encode, decode and sample for every kind of model, and what they refuse."""
 
+import numpy as np
 import pytest
 import torch
 
@@ -38,6 +39,46 @@ def test_encode_decode_sample(name):
     assert sample.dtype == codes.dtype and sample.shape == (4, 5)
     assert torch.equal(sample, model.sample(4, generator=torch.Generator().manual_seed(1)))
     assert model.decode(sample).isfinite().all()
+
+
+@pytest.mark.parametrize("name", ["qvae", "vae"])
+def test_arrays_are_taken_as_tensors_are(name):
+    model = model_of(name)
+    codes = model.encode(images())
+    assert torch.equal(model.encode(images().numpy()), codes)
+    assert torch.equal(
+        model.encode(images().numpy().transpose(0, 1, 3, 2)[:, :, ::-1]),
+        model.encode(images().transpose(2, 3).flip(2)),
+    )
+    assert torch.equal(model.encode(images().numpy() / np.float32(255) - np.float32(0.5)), codes)
+    doubles = model.encode(images().numpy() / 255 - 0.5)  # as NumPy computes
+    assert torch.allclose(doubles.float(), codes.float())
+    with pytest.raises(ValueError, match=r"\(batch, 3, 16, 16\), but had shape \(3, 16, 16, 3\)"):
+        model.encode(images().numpy().transpose(0, 2, 3, 1))
+
+
+@pytest.mark.parametrize("kind", [lambda x: x, lambda x: x.numpy()], ids=["tensor", "array"])
+@pytest.mark.parametrize(
+    ("wrong", "error", "words"),
+    [
+        (lambda x: x / 255, ValueError, r"floats from -1/2 .* but were floats from 0 to 1$"),
+        (lambda x: x.float(), ValueError, "but were floats from 0 to 255$"),
+        (lambda x: x / 127.5 - 1, ValueError, "but were floats from -1 to 1$"),
+        (
+            lambda x: (x / 255 - 0.5).index_fill(0, torch.tensor([1]), torch.nan),
+            ValueError,
+            "from nan to nan",
+        ),
+        (lambda x: x.long(), TypeError, "must be uint8, 0 to 255, or floats .* but were torch.int64"),
+        (lambda x: x > 100, TypeError, "but were torch.bool"),
+    ],
+)
+def test_images_in_other_units_are_refused(kind, wrong, error, words):
+    model = model_of("qvae")
+    assert images().min() == 0 and images().max() == 255
+    with pytest.raises(error, match=words):
+        model.encode(kind(wrong(images())))
+    assert model.encode(kind(to_float(images()) * 1.00001)).shape == (3, 5)  # rounding
 
 
 @pytest.mark.parametrize("dimension", [1, 3])

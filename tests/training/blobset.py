@@ -18,6 +18,9 @@ class BlobSet:
     factor_sizes = (4, 4, 4, 4)
     image_shape = (3, 16, 16)
 
+    def reopen(self):
+        return {"name": "blobs"}  # which tests put in place of `open_data`
+
     def __len__(self):
         return math.prod(self.factor_sizes)
 
