@@ -15,10 +15,11 @@ import fqvae
 from fqvae.data import split
 from fqvae.evaluation import find_evaluation
 from fqvae.figures.curves import read_columns
+from fqvae.figures.naming import RULE
 from fqvae.files import write_whole
 from fqvae.report.explorer import TooLargeError, explorer_data, pairs, sliders, thumbnails
 from fqvae.report.html import escape, json_block
-from fqvae.report.sample import LITTLE, Sample, draw_sample
+from fqvae.report.sample import Sample, draw_sample
 from fqvae.report.sections import curves_section, facts, matrices_section, scores_section, usage_figures
 from fqvae.runs import Run
 from fqvae.runs.names import CURVES
@@ -120,11 +121,10 @@ def _over(sample: Sample) -> str:
 
 
 def _label_note(sample: Sample, evaluation: dict[str, Any] | None) -> str:
+    if not sample.factors:
+        return "The images have no labels, so that no latent is named after a factor."
     source = "as evaluated" if evaluation else f"estimated here from {len(sample.index):,} images"
-    return (
-        f"A latent is named after the factor of which it tells most, by normalised mutual information (NMI, "
-        f"{source}); one with less than {LITTLE} of every factor is named after none."
-    )
+    return f"{RULE} The share is the normalised mutual information (NMI, {source})."
 
 
 def _conditions(evaluation: dict[str, Any] | None) -> str:

@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from fqvae.figures.runs import readable
+from fqvae.figures.naming import readable
 from fqvae.figures.traversal import spread_codes, spread_values, traverse
 from fqvae.models.autoencoder import to_uint8
 from fqvae.report.html import escape
@@ -96,14 +96,13 @@ def sliders(sample: Sample, data: dict[str, Any]) -> str:
     base, parts = data["bases"][0], []
     for latent in sample.order:
         texts, own = base["texts"][latent], base["own"][latent]
-        factor, detail = sample.factor(latent), f"latent {latent}"
-        name = f"<b>{escape(sample.label(latent))}</b>"
+        factor, name, detail = sample.factor(latent), f"latent {latent}", escape(sample.label(latent))
         if factor is not None:
-            detail += f", NMI {sample.nmi[factor, latent]:.2f}"
+            name, detail = detail, f"{name}, NMI {sample.nmi[factor, latent]:.2f}"
         disabled = "" if len(texts) > 1 else " disabled"
         parts.append(
             f'<div class="latent" data-latent="{latent}" style="--steps:{len(texts)};--own:{own}">'
-            f'<label for="latent-{latent}">{name} <span>{detail}</span></label>'
+            f'<label for="latent-{latent}"><b>{name}</b> <span>{detail}</span></label>'
             f'<output for="latent-{latent}">{escape(texts[own])}</output>'
             f'<div class="track"><input type="range" id="latent-{latent}" min="0" max="{len(texts) - 1}" '
             f'step="1" value="{own}"{disabled} autocomplete="off">'

@@ -126,7 +126,7 @@ def test_a_runs_traversal(model, settings, note, tmp_path):
     (axes,) = figure.axes
     written = [text.get_text() for text in axes.texts]
     assert note in written[-1].replace("\n", " ")
-    assert "shape 0.75" in written and "wall hue 0.50" in written and "no factor 0.00" in written
+    assert "shape 0.75" in written and "wall hue 0.50" in written and "no single factor" in written
     assert any(str(index[3]) in text for text in written)
 
     original, *rows = axes.images
@@ -152,7 +152,7 @@ def test_code_figures_name_the_factors(tmp_path):
         run = open_run(write_run(tmp_path / model, model))
         figure = runs.run_codes(run, encode(run, held_out(run.dataset, 20)), evaluation(run.folder))
         titles = [axes.get_title("left") for axes in figure.axes]
-        assert titles == ["latent 0: shape", "latent 1: no factor", "latent 2: wall hue"]
+        assert titles == ["latent 0: shape", "latent 1: no single factor", "latent 2: wall hue"]
         assert [len(axes.patches) for axes in figure.axes] == [heights] * 3
         assert "20 held-out images" in figure.get_suptitle()
 
