@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from fqvae.runs import Encoded, Run
 
 _SAMPLES = 1000
+_NO_LABELS = "the images have no labels"
 
 
 def add(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
@@ -88,7 +89,7 @@ def _traverse(options: argparse.Namespace, words: list[str]) -> int:
     _save(run_traversals(run, encoded, base, options.steps, evaluation), out, f"traversal-{options.image}")
     write_reconstructions(run, encoded.index[:16], out / PICTURE)
     print(out / PICTURE)
-    _say_missing("which factor each latent tells most about", missing)
+    _say_missing("which factors latents are named after", _labels(run) or missing)
     return 0
 
 
@@ -100,7 +101,7 @@ def _codes(options: argparse.Namespace, words: list[str]) -> int:
     run, encoded, _ = _encode(options, words, 0)
     evaluation, missing = find_evaluation(run.folder, run.sha256)
     _save(run_codes(run, encoded, evaluation), options.out or run.folder / PICTURES, "codes")
-    _say_missing("which factor each latent tells most about", missing)
+    _say_missing("which factors latents are named after", _labels(run) or missing)
     return 0
 
 
@@ -120,7 +121,8 @@ def _plot(options: argparse.Namespace, words: list[str]) -> int:
     if evaluation is not None:
         for name, figure in score_heatmaps(evaluation).items():
             _save(figure, out, name)
-    _say_missing("heat maps of mutual information and importance", missing)
+    no_labels = evaluation is not None and not evaluation["data"]["factor_names"]
+    _say_missing("heat maps of mutual information and importance", _NO_LABELS if no_labels else missing)
     return 0
 
 
@@ -154,6 +156,11 @@ def _save(figure: Figure, out: Path, name: str) -> None:
 
     for file in save(figure, out / name):
         print(file)
+
+
+def _labels(run: Run) -> str:
+    """Why no latent has a name, where that is because of the images."""
+    return "" if run.dataset.factor_names else _NO_LABELS
 
 
 def _say_missing(what: str, why: str) -> None:

@@ -39,11 +39,11 @@ def traversals(
     """A row of images for each latent.
 
     Args:
-        images: for each latent uint8 (steps, 3, S, S); rows may differ in length.
+        images: for each latent uint8 (steps, 1 or 3, S, S); rows may differ in length.
         labels: of the rows; details: further lines for each, "" for none.
         values: what to write under each image.
         current: in each row the number of the image to frame.
-        original: uint8 (3, S, S), the image whose latents move, above all rows, with the caption beside it.
+        original: uint8 (1 or 3, S, S), the image whose latents move, above all rows, the caption beside it.
         title, note: above and below.
 
     Raises:
@@ -122,10 +122,10 @@ def _cell(pictures: NDArray[np.uint8]) -> int:
 
 
 def _pictures(name: str, images: ArrayLike) -> NDArray[np.uint8]:
-    """(images, 3, S, S) to (images, S, S, 3)."""
+    """(images, 1 or 3, S, S) to (images, S, S, 3)."""
     array = np.asarray(images)
     if array.dtype != np.uint8:
         raise TypeError(f"{name} must be uint8, but were {array.dtype}")
-    if array.ndim != 4 or not len(array) or array.shape[1] != 3 or array.shape[2] != array.shape[3]:
-        raise ValueError(f"{name} must be of shape (images, 3, S, S), but were {array.shape}")
-    return array.transpose(0, 2, 3, 1)
+    if array.ndim != 4 or not len(array) or array.shape[1] not in (1, 3) or array.shape[2] != array.shape[3]:
+        raise ValueError(f"{name} must be of shape (images, 1 or 3, S, S), but were {array.shape}")
+    return np.broadcast_to(array.transpose(0, 2, 3, 1), (len(array), *array.shape[2:], 3))

@@ -80,10 +80,26 @@ def run_codes(run: Run, encoded: Encoded, evaluation: Evaluation | None = None) 
 
 
 def score_heatmaps(evaluation: Evaluation) -> dict[str, Figure]:
-    """By file name: mutual information and importance, factors against latents; information among latents."""
+    """By file name: mutual information and importance, factors against latents; information among latents.
+
+    Without labels the last alone.
+    """
     factors = [readable(name) for name in evaluation["data"]["factor_names"]]
-    latents = [str(latent) for latent in range(len(evaluation["importance"]))]
+    latents = [str(latent) for latent in range(len(evaluation["nmi_latents"]))]
     name = f"{evaluation['model']}, step {evaluation['checkpoint']['step']:,}"
+    among = {
+        "nmi_latents": heatmap(
+            evaluation["nmi_latents"],
+            latents,
+            latents,
+            title=f"Dependence among latents\n{name}",
+            row_axis="latent",
+            column_axis="latent",
+            scale="normalised mutual information",
+        ),
+    }
+    if not factors:
+        return among
     return {
         "nmi": heatmap(
             evaluation["nmi"],
@@ -101,15 +117,7 @@ def score_heatmaps(evaluation: Evaluation) -> dict[str, Figure]:
             column_axis="latent",
             scale="importance (DCI)",
         ),
-        "nmi_latents": heatmap(
-            evaluation["nmi_latents"],
-            latents,
-            latents,
-            title=f"Dependence among latents\n{name}",
-            row_axis="latent",
-            column_axis="latent",
-            scale="normalised mutual information",
-        ),
+        **among,
     }
 
 
@@ -160,7 +168,7 @@ def _texts(run: Run, latent: int, taken: NDArray[Any]) -> list[str]:
 def _caption(run: Run, encoded: Encoded, base: int) -> str:
     pairs = zip(run.dataset.factor_names, encoded.factors[base], strict=True)
     factors = ", ".join(f"{readable(name)} {value}" for name, value in pairs)
-    return f"number {encoded.index[base]} of {run.dataset.name}\n{factors}"
+    return f"number {encoded.index[base]} of {run.dataset.name}\n{factors}".rstrip()
 
 
 def _title(run: Run) -> str:

@@ -71,7 +71,8 @@ def build_report(
         raise ValueError(f"images must be at most {samples}, the held-out images encoded, but was {images}")
     evaluation, missing = find_evaluation(run.folder, run.sha256)
     notice = escape(f"There are no scores here: {missing}. Then write the report anew.") if missing else ""
-    nmi = None if evaluation is None else np.array(evaluation["nmi"])
+    labelled = bool(run.dataset.factor_names)
+    nmi = np.array(evaluation["nmi"]) if evaluation is not None and labelled else None
     curves = run.folder / CURVES
     columns = read_columns(curves) if curves.is_file() else {}
     sample = draw_sample(run, samples, seed, nmi, progress)
@@ -131,9 +132,17 @@ def _conditions(evaluation: dict[str, Any] | None) -> str:
     if evaluation is None:
         return ""
     options = evaluation["options"]
-    return (
+    sizes = (
         f"Measured on held-out images, {options['train']:,} to fit and {options['test']:,} to test, "
-        f"seed {options['seed']}; DCI with the classifier “{escape(options['classifier'])}”. "
+        f"seed {options['seed']}"
+    )
+    if not evaluation["data"]["factor_names"]:
+        return (
+            f"{sizes}. The images have no labels: only measures that need none are here. "
+            "Compare only scores of equal sample sizes."
+        )
+    return (
+        f"{sizes}; DCI with the classifier “{escape(options['classifier'])}”. "
         "Compare only scores of equal sample sizes and classifiers."
     )
 

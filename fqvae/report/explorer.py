@@ -82,10 +82,11 @@ def thumbnails(run: Run, sample: Sample, images: int) -> str:
         zip(numbers, originals, run.dataset.factors(numbers).tolist(), strict=True)
     ):
         told = ", ".join(f"{name} {value}" for name, value in zip(names, factors, strict=True))
+        described = escape(f"Image {number}: {told}" if told else f"Image {number}")
         checked = " checked" if place == 0 else ""
         parts.append(
             f'<label><input type="radio" name="image" value="{place}"{checked}>'
-            f'<img src="{png(picture)}" alt="{escape(f"Image {number}: {told}")}" title="{escape(told)}">'
+            f'<img src="{png(picture)}" alt="{described}" title="{escape(told)}">'
             "</label>"
         )
     return "\n".join(parts)
@@ -125,11 +126,12 @@ def pairs(run: Run, sample: Sample, images: int) -> str:
 
 
 def png(image: Tensor) -> str:
-    """A uint8 image (3, H, W) as a data URI."""
+    """A uint8 image (1 or 3, H, W) as a data URI."""
     from PIL import Image
 
     file = io.BytesIO()
-    Image.fromarray(np.ascontiguousarray(image.permute(1, 2, 0).numpy())).save(file, "PNG", optimize=True)
+    colours = image.expand(3, -1, -1).permute(1, 2, 0)
+    Image.fromarray(np.ascontiguousarray(colours.numpy())).save(file, "PNG", optimize=True)
     return _uri("png", file)
 
 
@@ -140,11 +142,11 @@ def _steps(sample: Sample, latent: int, own: Any, steps: int) -> np.ndarray[Any,
 
 
 def _sheet(rows: list[Tensor], columns: int) -> np.ndarray[Any, np.dtype[np.uint8]]:
-    """Images (steps, 3, S, S) of each latent as one picture, uint8 (M S, columns S, 3)."""
+    """Images (steps, 1 or 3, S, S) of each latent as one picture, uint8 (M S, columns S, 3)."""
     size = rows[0].shape[-1]
     sheet = np.zeros((len(rows) * size, columns * size, 3), np.uint8)
     for row, images in enumerate(rows):
-        strip = images.permute(2, 0, 3, 1).flatten(1, 2).numpy()
+        strip = images.expand(-1, 3, -1, -1).permute(2, 0, 3, 1).flatten(1, 2).numpy()
         sheet[row * size : (row + 1) * size, : strip.shape[1]] = strip
     return sheet
 

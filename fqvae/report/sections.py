@@ -115,6 +115,8 @@ def scores_section(evaluation: Mapping[str, Any] | None, notice: str, conditions
     )
     body = []
     for group, entries in _GROUPS.items():
+        if not any(key in scores for key in entries):
+            continue
         body.append(f'<tr><th scope="rowgroup" colspan="3">{group}</th></tr>')
         body.extend(
             f'<tr><th scope="row">{label}</th><td>{_number(key, scores[key])}</td><td>{meaning}</td></tr>'
@@ -129,8 +131,8 @@ def scores_section(evaluation: Mapping[str, Any] | None, notice: str, conditions
 
 
 def matrices_section(sample: Sample, evaluation: Mapping[str, Any] | None) -> str:
-    """NMI and importance, latents as rows in the order of the explorer; nothing without an evaluation."""
-    if evaluation is None:
+    """NMI and importance, latents as rows in the explorer's order; without evaluation or labels nothing."""
+    if evaluation is None or not sample.factors:
         return ""
     rows = [(f"latent {latent}", sample.label(latent)) for latent in sample.order]
     nmi = np.array(evaluation["nmi"]).T[sample.order]

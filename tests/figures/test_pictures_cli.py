@@ -4,6 +4,7 @@ import json
 
 import numpy as np
 import pytest
+import torch
 from picture_runs import VECTORS, evaluation, write_run
 from PIL import Image
 
@@ -40,14 +41,14 @@ def test_the_three_commands(tmp_path, monkeypatch, capsys):
         (
             ["traverse", "run", "--samples", "20"],
             ["traversal-0", "reconstructions"],
-            "which factor each latent",
+            "which factors latents",
         ),
         (
             ["traverse", "--image", "30", "run", "--samples", "20"],
             ["traversal-30", "reconstructions"],
             "which",
         ),
-        (["codes", "run", "--samples", "20"], ["codes"], "which factor each latent"),
+        (["codes", "run", "--samples", "20"], ["codes"], "which factors latents are named after"),
         (["plot", "run/last.ckpt"], ["training"], "heat maps of mutual information and importance"),
     ):
         assert main(command) == 0
@@ -223,3 +224,49 @@ def test_a_picture_that_cannot_be_drawn_leaves_the_old_one(tmp_path, monkeypatch
     assert main(["plot", str(run)]) == 1
     assert "metrics.csv is no table of numbers" in capsys.readouterr().err
     assert (run / "pictures" / "training.png").read_bytes() == before
+
+
+class GreyUnlabelled:
+    """400 grey images without labels."""
+
+    name = "greys"
+    factor_names = factor_sizes = ()
+    image_shape = (1, 32, 32)
+
+    def __len__(self):
+        return 400
+
+    def factors(self, index):
+        return torch.zeros((len(index), 0), dtype=torch.int64)
+
+    def images(self, index):
+        columns = torch.arange(32)
+        rows = [(columns * (1 + int(number) % 7) + int(number)) % 256 for number in index]
+        return torch.stack(rows)[:, None, None].expand(-1, -1, 32, -1).to(torch.uint8)
+
+
+@pytest.mark.parametrize("model", ["qvae", "vae"])
+def test_grey_images_without_labels(model, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("fqvae.runs.run.open_data", lambda *_: GreyUnlabelled())
+    run = write_run(tmp_path / "run", model, "data.channels=1")
+    for command in (["traverse", "run"], ["codes", "run"]):
+        assert main(command) == 0
+        left_out = capsys.readouterr().out.splitlines()[-1]
+        assert left_out == "left out: which factors latents are named after: the images have no labels"
+    opened = open_run(run)
+    encoded = encode(opened, held_out(opened.dataset, 20))
+    found = evaluation(run) | {"nmi": [], "importance": [], "data": {"factor_names": []}}
+    figure = runs.run_traversals(opened, encoded, 0, 4, found)
+    assert (
+        figure.axes[0].images[0].get_array()
+        == opened.dataset.images(encoded.index[:1])[0, 0, :, :, None].numpy()
+    ).all()
+    assert not any("factor" in text.get_text() for text in figure.axes[0].texts)
+    titles = [axes.get_title("left") for axes in runs.run_codes(opened, encoded, found).axes]
+    assert titles == ["latent 0", "latent 1", "latent 2"]
+    assert list(runs.score_heatmaps(found)) == ["nmi_latents"]
+
+    monkeypatch.setattr("fqvae.evaluation.scores.read_evaluation", lambda folder: found)
+    assert main(["plot", "run"]) == 0
+    assert capsys.readouterr().out.splitlines()[-1].endswith("importance: the images have no labels")

@@ -1,6 +1,8 @@
 """The report as a file: what is in it, for every model and for bad input."""
 
+import base64
 import html.parser
+import io
 import json
 import re
 
@@ -9,6 +11,7 @@ import pytest
 import reportruns  # it knows where blobset is
 import torch
 from blobset import BlobSet
+from PIL import Image
 from sklearn.metrics import mutual_info_score
 
 from fqvae.cli import main
@@ -163,6 +166,35 @@ def test_names_cannot_break_out(tmp_path, monkeypatch):
 
     block = json_block({"text": "</script><!--"})
     assert "<" not in block and json.loads(block) == {"text": "</script><!--"}
+
+
+@pytest.mark.parametrize("model", ["factorqvae", "vae"])
+@pytest.mark.parametrize("evaluated", [False, True])
+def test_grey_images_without_labels(model, evaluated, tmp_path, monkeypatch):
+    run = reportruns.make_run(tmp_path / "run", model, "data.channels=1", dataset=reportruns.GreySet())
+    content = {
+        "data": {"factor_names": []},
+        "options": {"train": 20, "test": 5, "seed": 0, "classifier": "histogram"},
+        "scores": {"mse": 0.125},
+        "nmi": [],
+        "importance": [],
+    }
+    if evaluated:
+        monkeypatch.setattr("fqvae.report.build.find_evaluation", lambda *_: (content, ""))
+    page = report(run, tmp_path)
+    assert "The images have no labels, so that no latent is named after a factor." in page.text
+    assert "factor" not in page.text.replace("named after a factor", "").lower().replace("factorqvae", "")
+    assert "NMI" not in page.text and "matrix" not in [each.get("class") for each in page.named("table")]
+    sample = draw_sample(run, 25, 0, None, False)
+    alternatives = [each["alt"] for each in page.named("img")[:8]]
+    assert alternatives == [f"Image {number}" for number in sample.index[:8]]
+    assert sample.nmi.shape == (0, 4) and {sample.label(latent) for latent in range(4)} == {""}
+    for uri, number in zip([each["src"] for each in page.named("img")], sample.index[:8], strict=False):
+        picture = np.asarray(Image.open(io.BytesIO(base64.b64decode(uri.split(",")[1]))))
+        assert picture.shape == (16, 16, 3)
+        assert (picture == reportruns.GreySet().images([number])[0, 0].numpy()[..., None]).all()
+    if evaluated:
+        assert "0.12500" in page.text and "need none" in page.text and "DCI" not in page.text
 
 
 def test_a_latent_that_never_changes(tmp_path):
