@@ -79,7 +79,7 @@ def build_report(
 
     bases, shown = thumbnails(run, sample, images), pairs(run, sample, min(_PAIRS, samples))
     data = explorer_data(run, sample, images, steps, LIMIT - _RESERVE - len(bases) - len(shown))
-    script = _read("page.js")
+    script = _read("decoder.js") + _read("page.js")
     kind, listed = facts(run, model_name(run.config))
     page = string.Template(_read("page.html")).substitute(
         name=escape(run.folder.resolve().name),
@@ -89,6 +89,7 @@ def build_report(
         script=script,
         script_hash=f"sha256-{base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()}",
         over=_over(sample),
+        decoded=_decoded(data),
         thumbnails=bases,
         sliders=sliders(sample, data),
         label_note=_label_note(sample, evaluation),
@@ -100,7 +101,7 @@ def build_report(
         usage_note=_usage_note(sample),
         usage=usage_figures(sample),
         curves=curves_section(columns),
-        footer=_footer(run, data["lossless"]),
+        footer=_footer(run, data.get("lossless", True)),
         data=json_block(data),
     )
     content = page.encode()
@@ -119,6 +120,18 @@ def _over(sample: Sample) -> str:
     if sample.values is None:
         return "over the codes that it really uses (they are vectors, in the order of their numbers)"
     return "over the codes that it really uses, in the order of their values"
+
+
+def _decoded(data: dict[str, Any]) -> str:
+    if data["decoder"] is not None:
+        return (
+            "Move as many as you like: the page runs the model's decoder itself. The strip below a slider "
+            "shows what its steps give while the other latents stay where they are."
+        )
+    return (
+        "Every picture was decoded beforehand with one latent moved and the others as they were, so moving "
+        f"another slider puts the first one back; {escape(data['reason'])}."
+    )
 
 
 def _label_note(sample: Sample, evaluation: dict[str, Any] | None) -> str:

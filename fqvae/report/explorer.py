@@ -1,4 +1,4 @@
-"""The explorer: images decoded beforehand, one latent moved at a time, and the controls that show them."""
+"""The explorer: what the page decodes, or images decoded beforehand, and the controls that show them."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ from torch import Tensor
 from fqvae.figures.naming import readable
 from fqvae.figures.traversal import spread_codes, spread_values, traverse
 from fqvae.models.autoencoder import to_uint8
+from fqvae.report.decoder import UnsuitedError, export_decoder
 from fqvae.report.html import escape
 from fqvae.report.sample import Sample, value_text
 from fqvae.runs import Run
@@ -28,27 +29,30 @@ class TooLargeError(ValueError):
 def explorer_data(run: Run, sample: Sample, images: int, steps: int, budget: int) -> dict[str, Any]:
     """What the page's script reads.
 
-    One sheet of decoded images for each base image, a row for each latent, a column for each of its steps.
+    With the decoder where the page can run it, so that several latents can be moved at once. Else with one
+    sheet of decoded images for each base image, a row for each latent, a column for each of its steps.
 
     Args:
         run, sample: the model, and the sample whose first images are the bases.
         images: the number of bases.
         steps: of a slider, at most.
-        budget: characters that the sheets may take.
+        budget: characters that the decoder or the sheets may take.
 
     Returns:
-        size: S. columns: steps. order: the latents as they are shown. lossless: whether the sheets are the
-        decoded images to the byte. bases: for each image its sheet, and for each latent the texts of its
-        steps and the step (`own`) that is the image's own code.
+        size: S. columns: steps. order: the latents as they are shown. bases: for each image and each latent
+        the texts of its steps and the step (`own`) that is the image's own code. decoder: see
+        `export_decoder`; with it each base has `values`, which the decoder takes for each step. Otherwise
+        decoder is None, `reason` says why, each base has its `sheet`, and `lossless` says whether the sheets
+        are the decoded images to the byte.
 
     Raises TooLargeError.
     """
-    bases, sheets = [], []
+    bases: list[dict[str, Any]] = []
+    traversals = []
     for image in range(images):
         own = torch.from_numpy(sample.codes[image])
         taken = [_steps(sample, latent, own[latent].item(), steps) for latent in range(len(own))]
-        traversal = traverse(run.model, own, taken)
-        sheets.append(_sheet(traversal.images, steps))
+        traversals.append(traverse(run.model, own, taken))
         bases.append(
             {
                 "texts": [
@@ -60,16 +64,35 @@ def explorer_data(run: Run, sample: Sample, images: int, steps: int, budget: int
                 ],
             }
         )
-    encoded, lossless = _pack(sheets, budget)
-    for base, sheet in zip(bases, encoded, strict=True):
-        base["sheet"] = sheet
-    return {
+    data: dict[str, Any] = {
         "size": run.model.image_size,
         "columns": steps,
         "order": sample.order,
-        "lossless": lossless,
         "bases": bases,
     }
+    inputs = [[_inputs(run, codes) for codes in traversal.codes] for traversal in traversals]
+    try:
+        data["decoder"] = export_decoder(
+            run.model.decoder,
+            torch.cat([each for rows in inputs for each in rows]),
+            torch.cat([images for traversal in traversals for images in traversal.images]),
+            budget,
+        )
+    except UnsuitedError as error:
+        sheets, lossless = _pack([_sheet(traversal.images, steps) for traversal in traversals], budget)
+        for base, sheet in zip(bases, sheets, strict=True):
+            base["sheet"] = sheet
+        return {**data, "decoder": None, "reason": str(error), "lossless": lossless}
+    for base, rows in zip(bases, inputs, strict=True):
+        width = rows[0].shape[1] // len(rows)  # 1, or the length of a vector code
+        base["values"] = [
+            [
+                [float(f"{value:.9g}") for value in step]
+                for step in row[:, latent * width :][:, :width].tolist()
+            ]
+            for latent, row in enumerate(rows)
+        ]
+    return data
 
 
 def thumbnails(run: Run, sample: Sample, images: int) -> str:
@@ -98,11 +121,12 @@ def sliders(sample: Sample, data: dict[str, Any]) -> str:
     for latent in sample.order:
         texts, own = base["texts"][latent], base["own"][latent]
         factor, name, detail = sample.factor(latent), f"latent {latent}", escape(sample.label(latent))
+        meant = "" if factor is None else f' data-factor="{detail}"'
         if factor is not None:
             name, detail = detail, f"{name}, NMI {sample.nmi[factor, latent]:.2f}"
         disabled = "" if len(texts) > 1 else " disabled"
         parts.append(
-            f'<div class="latent" data-latent="{latent}" style="--steps:{len(texts)};--own:{own}">'
+            f'<div class="latent" data-latent="{latent}"{meant} style="--steps:{len(texts)};--own:{own}">'
             f'<label for="latent-{latent}"><b>{name}</b> <span>{detail}</span></label>'
             f'<output for="latent-{latent}">{escape(texts[own])}</output>'
             f'<div class="track"><input type="range" id="latent-{latent}" min="0" max="{len(texts) - 1}" '
@@ -139,6 +163,12 @@ def _steps(sample: Sample, latent: int, own: Any, steps: int) -> np.ndarray[Any,
     if sample.used is None:
         return spread_values(sample.codes[:, latent], steps, own)
     return spread_codes(sample.used[latent], steps, own)
+
+
+@torch.no_grad()
+def _inputs(run: Run, codes: Tensor) -> Tensor:
+    """What the decoder takes for codes (steps, M): (steps, inputs), on the CPU."""
+    return run.model.latent.values(codes).cpu()
 
 
 def _sheet(rows: list[Tensor], columns: int) -> np.ndarray[Any, np.dtype[np.uint8]]:

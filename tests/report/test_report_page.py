@@ -276,9 +276,19 @@ def test_the_command(tmp_path, monkeypatch, capsys):
 def test_the_page_stays_small(tmp_path):
     run = reportruns.make_run(tmp_path / "run")
     sample = draw_sample(run, 25, 0, None, False)
+    live = explorer_data(run, sample, 2, 12, 10**6)
+    assert live["decoder"]["bits"] == 16 and "sheet" not in live["bases"][0]
+    weights = len(live["decoder"]["weights"])
+    assert explorer_data(run, sample, 2, 12, weights)["decoder"] is not None
+    with pytest.raises(TooLargeError):  # neither the decoder nor the sheets
+        explorer_data(run, sample, 2, 12, 100)
+
+    run = reportruns.make_run(tmp_path / "official", "factorqvae", "model.network.kind=official")
+    sample = draw_sample(run, 25, 0, None, False)
     whole = explorer_data(run, sample, 2, 12, 10**6)
     size = sum(len(base["sheet"]) for base in whole["bases"])
     less = explorer_data(run, sample, 2, 12, size - 1)
+    assert whole["decoder"] is None and "with the layer ResidualBlock" in whole["reason"]
     assert whole["lossless"] and not less["lossless"]
     assert sum(len(base["sheet"]) for base in less["bases"]) < size
     with pytest.raises(TooLargeError, match="take more than 100 bytes"):
