@@ -9,12 +9,12 @@ from numpy.typing import ArrayLike
 # latent with less cannot even do that. Chance alone gives far less: among 2,000 images with 10 values and 64
 # codes 9 * 63 / (2 * 2,000 ln 10) = 0.06.
 LEAST = 0.3
-# The share of that factor is at least this many times the share of any other, so that one name says the most.
-LEAD = 2
+# The share of that factor is at least twice that of any other, so that one name says the most of the latent.
+_LEAD = 2
 NONE = "no single factor"
 RULE = (
     f"A latent is named after a factor if it carries at least {LEAST:.0%} of the information in that factor, "
-    f"and at least {LEAD} times the share that it carries of any other factor."
+    "and at least twice the share that it carries of any other factor."
 )
 
 
@@ -29,7 +29,7 @@ def named_factor(shares: ArrayLike) -> int | None:
         return None
     first = int(column.argmax())
     second = np.delete(column, first).max(initial=0.0)
-    return first if column[first] >= LEAST and column[first] >= LEAD * second else None
+    return first if column[first] >= LEAST and column[first] >= _LEAD * second else None
 
 
 def readable(name: str) -> str:

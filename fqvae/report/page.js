@@ -18,6 +18,7 @@
       },
     ]),
   );
+  const strength = (levels) => (levels / 255) ** 0.7; // of the colour of a difference; small ones show too
   const sheets = [];
   let image = 0; // which of the base images
   let steps = []; // of each latent, by its number
@@ -28,6 +29,14 @@
   byId("explorer").style.setProperty("--columns", columns);
   for (const id of ["original", "reconstruction", "changed", "difference"]) {
     byId(id).width = byId(id).height = size;
+  }
+
+  // The scale's ramp is as strong as its place; so each number stands at its strength.
+  for (const levels of [0, 16, 64, 128, 255]) {
+    const tick = document.createElement("span");
+    tick.textContent = levels;
+    tick.style.left = `${100 * strength(levels)}%`;
+    byId("scale").append(tick);
   }
 
   async function sheetOf(number) {
@@ -87,7 +96,7 @@
       for (let channel = at; channel < at + 3; channel++) {
         most = Math.max(most, Math.abs(after[channel] - before[channel]));
       }
-      result.data[at + 3] = 255 * (most / 255) ** 0.7; // so that small changes show too
+      result.data[at + 3] = 255 * strength(most);
     }
     context.putImageData(result, 0, 0);
   }

@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 
+from fqvae.figures.naming import NONE
 from fqvae.report.html import bars, curve, escape, matrix
 from fqvae.report.sample import Sample, value_text
 from fqvae.runs import Run
@@ -134,7 +135,8 @@ def matrices_section(sample: Sample, evaluation: Mapping[str, Any] | None) -> st
     """NMI and importance, latents as rows in the explorer's order; without evaluation or labels nothing."""
     if evaluation is None or not sample.factors:
         return ""
-    rows = [(f"latent {latent}", sample.label(latent)) for latent in sample.order]
+    remarks = {latent: sample.label(latent) for latent in sample.order}
+    rows = [(f"latent {latent}", "" if each == NONE else each) for latent, each in remarks.items()]
     nmi = np.array(evaluation["nmi"]).T[sample.order]
     importance = np.array(evaluation["importance"])[sample.order]
     return (

@@ -161,6 +161,41 @@ def test_another_image(watched, run):
     assert slider.input_value() == slider.get_attribute("max")
 
 
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_the_scale_has_the_colours_of_the_difference(watched, scheme):
+    page = watched.page
+    page.emulate_media(color_scheme=scheme)
+    slider = page.locator(".latent input:enabled").first
+    slider.press("End" if slider.input_value() == "0" else "Home")
+    levels = np.abs(watched.picture(MOVED) - watched.picture("reconstruction")).max(-1)
+    ramp = _shot(page, ".ramp")
+    shown = _shot(page, "#difference")
+    ticks = page.locator("#scale span")
+    places = {
+        int(each.text_content()): float(each.evaluate("e => e.style.left").strip("%")) / 100
+        for each in ticks.all()
+    }
+    assert list(places) == [0, 16, 64, 128, 255] and places[0] == 0 and places[255] == 1
+    middle, scale = ramp[len(ramp) // 2], len(shown) / 16
+    compared = 0
+    for row, column in np.ndindex(16, 16):
+        change = levels[row, column]
+        x = min(int((change / 255) ** 0.7 * len(middle)), len(middle) - 1)  # where the ticks are, see below
+        pixel = shown[int((row + 0.5) * scale), int((column + 0.5) * scale)]
+        if 3 < x < len(middle) - 3 and 1 <= row <= 14 and 1 <= column <= 14:
+            assert np.abs(pixel - middle[x]).max() <= 6, (change, pixel, middle[x])
+            compared += 1
+    assert compared > 20
+    for tick, place in places.items():
+        assert place == pytest.approx((tick / 255) ** 0.7, abs=1e-6)
+
+
+def _shot(page, selector):
+    """What an element looks like: int (H, W, 3)."""
+    picture = Image.open(io.BytesIO(page.locator(selector).screenshot()))
+    return np.asarray(picture.convert("RGB")).astype(int)
+
+
 def test_light_dark_and_phone(watched, tmp_path):
     page = watched.page
     for width in (1280, 375):
