@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 
+from fqvae.figures.curves import ESTIMATED, GUESSING
 from fqvae.figures.naming import NONE
 from fqvae.report.html import bars, curve, escape, matrix
 from fqvae.report.sample import Sample, value_text
@@ -59,7 +60,10 @@ _GROUPS: dict[str, dict[str, tuple[str, str]]] = {
         "explicitness": ("explicitness", "Ridgeway and Mozer's"),
         "factorvae_score": ("FactorVAE score", "a fixed factor recognised by the latent that varies least"),
         "beta_vae_score": ("β-VAE score", "a fixed factor recognised by a linear classifier"),
-        "total_correlation": ("total correlation", "of the codes, in nats; 0 for independent latents"),
+        "total_correlation": (
+            "total correlation of the codes",
+            "in nats, 0 for independent latents; plug-in estimate (continuous latents: as if Gaussian)",
+        ),
     },
     "Codes and images": {
         "perplexity": ("perplexity", "effective number of codes, mean over the latents"),
@@ -70,7 +74,7 @@ _GROUPS: dict[str, dict[str, tuple[str, str]]] = {
 _CURVES = {
     "reconstruction": "reconstruction error",
     "kl": "KL divergence, nats",
-    "total_correlation": "total correlation, nats",
+    "total_correlation": f"{ESTIMATED}, nats",
     "nonnegativity": "negative part of z",
     "activity": "activity, mean of z²",
     "commitment": "commitment",
@@ -159,7 +163,7 @@ def curves_section(columns: Mapping[str, Sequence[float]]) -> str:
     for key, name in _CURVES.items():
         values = np.asarray(columns.get(key, ()), float)
         if len(values) == len(steps) and (fine := np.isfinite(values) & np.isfinite(steps)).any():
-            figures.append(curve(steps[fine].tolist(), values[fine].tolist(), name))
+            figures.append(curve(steps[fine].tolist(), values[fine].tolist(), name, GUESSING.get(key)))
     if not figures:
         return '<p class="notice">There is no metrics.csv with training curves beside the checkpoint.</p>'
     return f'<div class="curves">{"".join(figures)}</div>'

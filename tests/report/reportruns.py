@@ -15,7 +15,10 @@ from fqvae.runs import open_run, to_flat
 from fqvae.runs.checkpoint import FORMAT, write_plain
 from fqvae.runs.names import CHECKPOINT
 
-METRICS = "step,loss,reconstruction,kl,temperature\n1,0.5,0.4,nan,1.0\n10,0.25,0.002,0.75,0.5\n"
+METRICS = (
+    "step,loss,reconstruction,kl,temperature,total_correlation,discriminator,discriminator_accuracy\n"
+    "1,0.5,0.4,nan,1.0,0.1,0.6,0.75\n10,0.25,0.002,0.75,0.5,0.2,0.3,0.875\n"
+)
 
 
 class GreySet:

@@ -18,7 +18,7 @@ from fqvae.cli import main
 from fqvae.evaluation import scores as evaluation_scores
 from fqvae.report import build_report
 from fqvae.report.explorer import TooLargeError, explorer_data
-from fqvae.report.html import json_block
+from fqvae.report.html import curve, json_block
 from fqvae.report.sample import draw_sample
 from fqvae.runs.presets import model_names
 
@@ -89,6 +89,10 @@ def test_every_model_has_one(model, overrides, tmp_path):
             values = [float(each.replace("\u2212", "-")) for each in base["texts"][latent] if "c" not in each]
             assert values == sorted(values)
     assert "fqvae evaluate" in page.text and "3.000" not in page.text
+    levels = [each for each in page.named("line") if each.get("class") == "guessing"]
+    assert len(levels) == 2 and [each["y1"] == each["y2"] for each in levels] == [True, True]
+    assert page.text.count("discriminator guessing: 0.693") == page.text.count("guessing: 0.5") == 1
+    assert "total correlation, estimated by the discriminator, nats 0.2 at the end" in page.text
     # Of metrics.csv, with its NaN left out.
     assert "KL divergence, nats 0.75 at the end" in page.text
     assert "reconstruction error 0.002 at the end, logarithmic scale" in page.text
@@ -293,3 +297,14 @@ def test_the_page_stays_small(tmp_path):
     assert sum(len(base["sheet"]) for base in less["bases"]) < size
     with pytest.raises(TooLargeError, match="take more than 100 bytes"):
         explorer_data(run, sample, 2, 12, 100)
+
+
+@pytest.mark.parametrize("values", [[0.9, 0.6], [0.5, 0.5], [0.2, 0.1]])
+def test_where_guessing_is_drawn(values):
+    figure = curve([1, 2], values, "accuracy", 0.5)
+    ticks = re.findall(r'<line x1="44" x2="332" y1="([\d.]+)"[^>]*/><text[^>]*>([\d.]+)</text>', figure)
+    heights, numbers = np.array(ticks, float).T
+    slope, offset = np.polyfit(numbers, heights, 1)
+    (level,) = re.findall(r'class="guessing" x1="44" x2="332" y1="([\d.]+)"', figure)
+    assert float(level) == pytest.approx(slope * 0.5 + offset, abs=0.2)
+    assert 8 <= float(level) <= 128  # inside the frame
