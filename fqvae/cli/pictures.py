@@ -1,4 +1,4 @@
-"""`fqvae traverse`, `fqvae codes` and `fqvae plot`: pictures of a run, each as PNG and SVG."""
+"""`fqvae traverse`, `fqvae codes` and `fqvae plot`: pictures of a run, as PNG and SVG, one also as GIF."""
 
 from __future__ import annotations
 
@@ -26,7 +26,8 @@ def add(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
         "draw what each latent does",
         """Draw a latent traversal of a held-out image: each row moves one latent over the codes that it
         really uses, in the order of their values, or, in a continuous model, from the 1st to the 99th
-        percentile of its values. And reconstructions of held-out images.""",
+        percentile of its values. The same as a GIF, in which all latents move together. And
+        reconstructions of held-out images.""",
     )
     traverse.add_argument(
         "--image", type=int, default=0, metavar="N", help="which held-out image; 0 is the first"
@@ -75,7 +76,8 @@ def _add_samples(parser: argparse.ArgumentParser) -> None:
 
 def _traverse(options: argparse.Namespace, words: list[str]) -> int:
     from fqvae.evaluation import find_evaluation
-    from fqvae.figures.runs import run_traversals
+    from fqvae.figures.runs import run_animation, run_traversals
+    from fqvae.files import write_whole
     from fqvae.runs.names import PICTURE, PICTURES
     from fqvae.runs.picture import write_reconstructions
 
@@ -87,6 +89,9 @@ def _traverse(options: argparse.Namespace, words: list[str]) -> int:
     evaluation, missing = find_evaluation(run.folder, run.sha256)
     out = options.out or run.folder / PICTURES
     _save(run_traversals(run, encoded, base, options.steps, evaluation), out, f"traversal-{options.image}")
+    moving = out / f"traversal-{options.image}.gif"
+    write_whole(moving, run_animation(run, encoded, base, evaluation=evaluation))
+    print(moving)
     write_reconstructions(run, encoded.index[:16], out / PICTURE)
     print(out / PICTURE)
     _say_missing("which factors latents are named after", _labels(run) or missing)

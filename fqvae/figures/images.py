@@ -49,7 +49,7 @@ def traversals(
     Raises:
         TypeError, ValueError: another dtype or shape; another number of labels, details, values or current.
     """
-    rows = [_pictures("images", row) for row in images]
+    rows = [pictures("images", row) for row in images]
     if len({row.shape[1:] for row in rows}) != 1:
         raise ValueError(
             f"images must be rows of one image size, but were {[np.shape(row) for row in images]}"
@@ -74,7 +74,7 @@ def traversals(
 
     axes.text(_MARGIN, _MARGIN, title, va="top", fontsize=9, fontweight="bold")
     if original is not None:
-        (picture,) = _pictures("original", np.asarray(original)[None])
+        (picture,) = pictures("original", np.asarray(original)[None])
         _label(axes, first + size / 2, "image")
         _place(axes, picture, _LABELS, first, size)
         _small(axes, _LABELS + size + 2 * _GAP, first + size / 2, caption, va="center")
@@ -121,8 +121,8 @@ def _cell(pictures: NDArray[np.uint8]) -> int:
     return size * max(1, _CELL // size)
 
 
-def _pictures(name: str, images: ArrayLike) -> NDArray[np.uint8]:
-    """(images, 1 or 3, S, S) to (images, S, S, 3)."""
+def pictures(name: str, images: ArrayLike) -> NDArray[np.uint8]:
+    """uint8 (images, 1 or 3, S, S) to (images, S, S, 3)."""
     array = np.asarray(images)
     if array.dtype != np.uint8:
         raise TypeError(f"{name} must be uint8, but were {array.dtype}")

@@ -11,6 +11,7 @@ import torch
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
+from fqvae.figures.animation import animate
 from fqvae.figures.codes import code_usage, value_histograms
 from fqvae.figures.images import traversals
 from fqvae.figures.matrices import heatmap
@@ -64,6 +65,22 @@ def run_traversals(
         original=run.dataset.images(encoded.index[base : base + 1])[0].numpy(),
         caption=_caption(run, encoded, base),
     )
+
+
+def run_animation(
+    run: Run, encoded: Encoded, base: int, steps: int = 10, evaluation: Evaluation | None = None
+) -> bytes:
+    """The traversal of one image as a GIF, see `animate`. Arguments as for `run_traversals`."""
+    taken, _, _ = _steps(run, encoded, base, steps)
+    labels = [f"latent {latent}" for latent in range(len(taken))]
+    if evaluation is not None and _has_factors(evaluation):
+        named = [name for name, _ in _carried(evaluation)]
+        labels = [
+            label if name == NONE else f"{latent}: {name}"
+            for latent, (label, name) in enumerate(zip(labels, named, strict=True))
+        ]
+    rows = traverse(run.model, torch.as_tensor(encoded.codes[base]), taken).images
+    return animate([row.numpy() for row in rows], labels)
 
 
 def run_codes(run: Run, encoded: Encoded, evaluation: Evaluation | None = None) -> Figure:

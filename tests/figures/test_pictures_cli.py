@@ -56,12 +56,20 @@ def test_the_three_commands(tmp_path, monkeypatch, capsys):
         assert printed == [
             f"run/pictures/{stem}.{suffix}"
             for stem in stems
-            for suffix in (("png",) if stem == "reconstructions" else ("png", "svg"))
+            for suffix in (
+                ("png",)
+                if stem == "reconstructions"
+                else ("png", "svg", "gif")
+                if stem.startswith("traversal")
+                else ("png", "svg")
+            )
         ]
         assert left_out.startswith(f"left out: {missing}")
         assert "there is no run/metrics.json" in left_out and "fqvae evaluate run" in left_out
     assert names(run / "pictures") == files("traversal-0", "traversal-30", "codes", "training") | {
-        "reconstructions.png"
+        "reconstructions.png",
+        "traversal-0.gif",
+        "traversal-30.gif",
     }
 
     assert main(["plot", "run", "--out", "else/where"]) == 0
