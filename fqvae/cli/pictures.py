@@ -62,7 +62,9 @@ def _add(
     parser = commands.add_parser(
         name, help=help_, usage=f"fqvae {name} RUN [options]", description=description
     )
-    parser.add_argument("--out", type=Path, help="the folder for the pictures; RUN/pictures if not given")
+    parser.add_argument(
+        "--out", type=Path, metavar="FOLDER", help="where the pictures go; RUN/pictures if not given"
+    )
     return parser
 
 
@@ -78,16 +80,15 @@ def _traverse(options: argparse.Namespace, words: list[str]) -> int:
     from fqvae.evaluation import find_evaluation
     from fqvae.figures.runs import run_animation, run_traversals
     from fqvae.files import write_whole
-    from fqvae.runs.names import PICTURE, PICTURES
+    from fqvae.runs.names import PICTURE
     from fqvae.runs.picture import write_reconstructions
 
     if options.image < 0 or options.steps < 1:
         raise ValueError(
             f"--image must be at least 0 and --steps at least 1, but were {options.image} and {options.steps}"
         )
-    run, encoded, base = _encode(options, words, options.image)
+    run, encoded, base, out = _encode(options, words, options.image)
     evaluation, missing = find_evaluation(run.folder, run.sha256)
-    out = options.out or run.folder / PICTURES
     _save(run_traversals(run, encoded, base, options.steps, evaluation), out, f"traversal-{options.image}")
     moving = out / f"traversal-{options.image}.gif"
     write_whole(moving, run_animation(run, encoded, base, evaluation=evaluation))
@@ -101,11 +102,10 @@ def _traverse(options: argparse.Namespace, words: list[str]) -> int:
 def _codes(options: argparse.Namespace, words: list[str]) -> int:
     from fqvae.evaluation import find_evaluation
     from fqvae.figures.runs import run_codes
-    from fqvae.runs.names import PICTURES
 
-    run, encoded, _ = _encode(options, words, 0)
+    run, encoded, _, out = _encode(options, words, 0)
     evaluation, missing = find_evaluation(run.folder, run.sha256)
-    _save(run_codes(run, encoded, evaluation), options.out or run.folder / PICTURES, "codes")
+    _save(run_codes(run, encoded, evaluation), out, "codes")
     _say_missing("which factors latents are named after", _labels(run) or missing)
     return 0
 
@@ -115,14 +115,15 @@ def _plot(options: argparse.Namespace, words: list[str]) -> int:
     from fqvae.figures import read_columns, training_curves
     from fqvae.figures.runs import score_heatmaps
     from fqvae.runs.checkpoint import checkpoint_path
-    from fqvae.runs.names import CURVES, PICTURES
+    from fqvae.runs.names import CURVES
     from fqvae.runs.run import sha256
 
     checkpoint = checkpoint_path(_only_run(words))
     folder = checkpoint.parent
     evaluation, missing = find_evaluation(folder, sha256(checkpoint))
-    out = options.out or folder / PICTURES
-    _save(training_curves(read_columns(folder / CURVES), title=folder.resolve().name), out, "training")
+    columns = read_columns(folder / CURVES)
+    out = _folder(options, folder)
+    _save(training_curves(columns, title=folder.resolve().name), out, "training")
     if evaluation is not None:
         for name, figure in score_heatmaps(evaluation).items():
             _save(figure, out, name)
@@ -137,8 +138,8 @@ def _only_run(words: list[str]) -> Path:
     return Path(words[0])
 
 
-def _encode(options: argparse.Namespace, words: list[str], image: int) -> tuple[Run, Encoded, int]:
-    """The run; held-out images encoded, the one of that number among them; its place."""
+def _encode(options: argparse.Namespace, words: list[str], image: int) -> tuple[Run, Encoded, int, Path]:
+    """The run; held-out images encoded, the one of that number among them; its place; the folder for pictures."""
     from fqvae.data import split
     from fqvae.runs import encode, held_out, open_run
 
@@ -150,10 +151,21 @@ def _encode(options: argparse.Namespace, words: list[str], image: int) -> tuple[
         )
     samples = min(_SAMPLES, there) if options.samples is None else options.samples
     index = held_out(run.dataset, samples)
+    out = _folder(options, run.folder)
     if image >= samples:
         index = np.append(index, held_out(run.dataset, image + 1)[-1])
     encoded = encode(run, index, progress=sys.stderr.isatty())
-    return run, encoded, min(image, samples)
+    return run, encoded, min(image, samples), out
+
+
+def _folder(options: argparse.Namespace, run: Path) -> Path:
+    """Where the pictures go. Raises OSError, before the work, if nothing can be written there."""
+    from fqvae.files import check_writable
+    from fqvae.runs.names import PICTURES
+
+    out: Path = options.out or run / PICTURES
+    check_writable(out)
+    return out
 
 
 def _save(figure: Figure, out: Path, name: str) -> None:

@@ -16,7 +16,7 @@ from fqvae.data import split
 from fqvae.evaluation import find_evaluation
 from fqvae.figures.curves import read_columns
 from fqvae.figures.naming import RULE
-from fqvae.files import write_whole
+from fqvae.files import check_writable, write_whole
 from fqvae.report.explorer import TooLargeError, explorer_data, pairs, sliders, thumbnails
 from fqvae.report.html import escape, json_block
 from fqvae.report.sample import Sample, draw_sample
@@ -61,7 +61,7 @@ def build_report(
     Raises:
         ValueError: an option out of range; a model that has no codes, because none of its latents changes or
             they are not finite; a damaged metrics.csv; pictures that do not fit into 5 MB.
-        OSError: the file cannot be written.
+        OSError: the file cannot be written; where its folder does not allow it, before the work.
     """
     for name, value, least in (("images", images, 1), ("steps", steps, 2), ("samples", samples, 2)):
         if value < least:
@@ -69,6 +69,10 @@ def build_report(
     samples = min(samples, len(split(run.dataset).test))
     if images > samples:
         raise ValueError(f"images must be at most {samples}, the held-out images encoded, but was {images}")
+    out = Path(out)
+    if out.is_dir():
+        raise IsADirectoryError(f"out must be a file, but {out} is a folder")
+    check_writable(out.parent)
     evaluation, missing = find_evaluation(run.folder, run.sha256)
     notice = escape(f"There are no scores here: {missing}. Then write the report anew.") if missing else ""
     labelled = bool(run.dataset.factor_names)
@@ -109,7 +113,6 @@ def build_report(
         raise TooLargeError(
             f"the page would take {len(content):,} bytes, more than {LIMIT:,}: choose fewer images"
         )
-    out = Path(out)
     write_whole(out, content)
     return out
 

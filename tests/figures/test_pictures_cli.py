@@ -201,7 +201,7 @@ def test_reconstructions_of_a_run(tmp_path):
         (["plot", "empty/metrics.csv"], "empty/metrics.csv is no table of numbers: it has no rows"),
         (
             ["codes", "run", "--samples", "9", "--out", "run/last.ckpt/x"],
-            "could not write run/last.ckpt/x/codes.png",
+            "cannot write in run/last.ckpt/x: ",
         ),
     ],
 )
@@ -214,6 +214,20 @@ def test_errors_are_one_line(arguments, words, tmp_path, monkeypatch, capsys):
     error = capsys.readouterr().err
     assert error.startswith("fqvae: error: ") and words in error and error.count("\n") == 1
     assert names(run) == {"last.ckpt", "metrics.csv"}
+
+
+@pytest.mark.parametrize("command", ["traverse", "codes", "plot"])
+def test_a_place_that_cannot_be_written_is_known_before_the_work(command, tmp_path, monkeypatch, capsys):
+    def unexpected(*_, **__):
+        raise AssertionError("the work has begun")
+
+    run = write_run(tmp_path / "run")
+    (run / "pictures").write_text("a file where a folder belongs")
+    monkeypatch.setattr("fqvae.runs.encode", unexpected)
+    monkeypatch.setattr("fqvae.figures.training_curves", unexpected)
+    assert main([command, str(run)]) == 1
+    error = capsys.readouterr().err
+    assert error == f"fqvae: error: cannot write in {run / 'pictures'}: File exists\n"
 
 
 def test_no_metrics_csv(tmp_path, capsys):

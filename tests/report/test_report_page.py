@@ -270,11 +270,25 @@ def test_the_command(tmp_path, monkeypatch, capsys):
         (["run", "--images", "0"], "images must be at least 1, but was 0"),
         (["run", "--samples", "4"], "images must be at most 4, the held-out images encoded, but was 8"),
         (["run", "--images", "27"], "images must be at most 25, the held-out images encoded, but was 27"),
-        (["run", "--out", "file/page.html"], "could not write file/page.html"),
+        (["run", "--out", "file/page.html"], "cannot write in file: "),
+        (["run", "--out", "run"], "out must be a file, but run is a folder"),
     ):
         assert main(["report", *arguments]) == 1, arguments
         error = capsys.readouterr().err.splitlines()[-1]
         assert error.startswith("fqvae: error: ") and words in error
+
+
+def test_a_place_that_cannot_be_written_is_known_before_the_work(tmp_path, monkeypatch):
+    def unexpected(*_, **__):
+        raise AssertionError("the work has begun")
+
+    run = reportruns.make_run(tmp_path / "run")
+    monkeypatch.setattr("fqvae.report.build.draw_sample", unexpected)
+    (tmp_path / "file").write_text("")
+    with pytest.raises(OSError, match=r"cannot write in .*file: "):
+        build_report(run, tmp_path / "file" / "page.html")
+    with pytest.raises(IsADirectoryError, match="out must be a file"):
+        build_report(run, run.folder)
 
 
 def test_the_page_stays_small(tmp_path):
