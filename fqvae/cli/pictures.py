@@ -139,7 +139,7 @@ def _only_run(words: list[str]) -> Path:
 
 
 def _encode(options: argparse.Namespace, words: list[str], image: int) -> tuple[Run, Encoded, int, Path]:
-    """The run; held-out images encoded, the one of that number among them; its place; the folder for pictures."""
+    """The run; held-out images encoded, that of the number among them; its place; the folder to write in."""
     from fqvae.data import split
     from fqvae.runs import encode, held_out, open_run
 
