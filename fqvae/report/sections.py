@@ -193,8 +193,9 @@ def _histogram(sample: Sample, latent: int) -> str:
             f"perplexity {sample.usage.perplexity[latent]:.1f}"
         )
     name = f"latent {latent}: {told}"
+    label = f", {escape(sample.label(latent))}" if sample.label(latent) else ""
     return (
-        f"<figure><figcaption><b>Latent {latent}</b>, {escape(sample.label(latent))}<span>{told}</span>"
+        f"<figure><figcaption><b>Latent {latent}</b>{label}<span>{told}</span>"
         f"</figcaption>{bars(counts, name)}"
         f'<div class="ends"><span>{low}</span><span>{high}</span></div></figure>'
     )

@@ -189,6 +189,7 @@ def test_grey_images_without_labels(model, evaluated, tmp_path, monkeypatch):
     assert "The images have no labels, so that no latent is named after a factor." in page.text
     assert "factor" not in page.text.replace("named after a factor", "").lower().replace("factorqvae", "")
     assert "NMI" not in page.text and "matrix" not in [each.get("class") for each in page.named("table")]
+    assert re.search(r"Latent 0 (\d of 8 codes used|values from)", page.text)
     sample = draw_sample(run, 25, 0, None, False)
     alternatives = [each["alt"] for each in page.named("img")[:8]]
     assert alternatives == [f"Image {number}" for number in sample.index[:8]]
