@@ -1,4 +1,4 @@
-"""`fqvae traverse`, `fqvae codes` and `fqvae plot`: pictures of a run, each as PNG and SVG."""
+"""`fqvae traverse`, `fqvae codes` and `fqvae plot`: pictures of a run, as PNG and SVG, one also as GIF."""
 
 from __future__ import annotations
 
@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from fqvae.runs import Encoded, Run
 
 _SAMPLES = 1000
+_NO_LABELS = "the images have no labels"
 
 
 def add(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
@@ -25,7 +26,8 @@ def add(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
         "draw what each latent does",
         """Draw a latent traversal of a held-out image: each row moves one latent over the codes that it
         really uses, in the order of their values, or, in a continuous model, from the 1st to the 99th
-        percentile of its values. And reconstructions of held-out images.""",
+        percentile of its values. The same as a GIF, in which all latents move together. And
+        reconstructions of held-out images.""",
     )
     traverse.add_argument(
         "--image", type=int, default=0, metavar="N", help="which held-out image; 0 is the first"
@@ -60,7 +62,9 @@ def _add(
     parser = commands.add_parser(
         name, help=help_, usage=f"fqvae {name} RUN [options]", description=description
     )
-    parser.add_argument("--out", type=Path, help="the folder for the pictures; RUN/pictures if not given")
+    parser.add_argument(
+        "--out", type=Path, metavar="FOLDER", help="where the pictures go; RUN/pictures if not given"
+    )
     return parser
 
 
@@ -74,7 +78,8 @@ def _add_samples(parser: argparse.ArgumentParser) -> None:
 
 def _traverse(options: argparse.Namespace, words: list[str]) -> int:
     from fqvae.evaluation import find_evaluation
-    from fqvae.figures.runs import run_traversals
+    from fqvae.figures.runs import run_animation, run_traversals
+    from fqvae.files import write_whole
     from fqvae.runs.names import PICTURE
     from fqvae.runs.picture import write_reconstructions
 
@@ -82,13 +87,15 @@ def _traverse(options: argparse.Namespace, words: list[str]) -> int:
         raise ValueError(
             f"--image must be at least 0 and --steps at least 1, but were {options.image} and {options.steps}"
         )
-    out = _place(options, words)
-    run, encoded, base = _encode(options, words, options.image)
+    run, encoded, base, out = _encode(options, words, options.image)
     evaluation, missing = find_evaluation(run.folder, run.sha256)
     _save(run_traversals(run, encoded, base, options.steps, evaluation), out, f"traversal-{options.image}")
+    moving = out / f"traversal-{options.image}.gif"
+    write_whole(moving, run_animation(run, encoded, base, evaluation=evaluation))
+    print(moving)
     write_reconstructions(run, encoded.index[:16], out / PICTURE)
     print(out / PICTURE)
-    _say_missing("which factor each latent tells most about", missing)
+    _say_missing("which factors latents are named after", _labels(run) or missing)
     return 0
 
 
@@ -96,11 +103,10 @@ def _codes(options: argparse.Namespace, words: list[str]) -> int:
     from fqvae.evaluation import find_evaluation
     from fqvae.figures.runs import run_codes
 
-    out = _place(options, words)
-    run, encoded, _ = _encode(options, words, 0)
+    run, encoded, _, out = _encode(options, words, 0)
     evaluation, missing = find_evaluation(run.folder, run.sha256)
     _save(run_codes(run, encoded, evaluation), out, "codes")
-    _say_missing("which factor each latent tells most about", missing)
+    _say_missing("which factors latents are named after", _labels(run) or missing)
     return 0
 
 
@@ -112,15 +118,17 @@ def _plot(options: argparse.Namespace, words: list[str]) -> int:
     from fqvae.runs.names import CURVES
     from fqvae.runs.run import sha256
 
-    out = _place(options, words)
     checkpoint = read_checkpoint(_only_run(words)).path  # a damaged one is an error here too
     folder = checkpoint.parent
+    out = _folder(options, folder)
     evaluation, missing = find_evaluation(folder, sha256(checkpoint))
-    _save(training_curves(read_columns(folder / CURVES), title=folder.resolve().name), out, "training")
+    columns = read_columns(folder / CURVES)
+    _save(training_curves(columns, title=folder.resolve().name), out, "training")
     if evaluation is not None:
         for name, figure in score_heatmaps(evaluation).items():
             _save(figure, out, name)
-    _say_missing("heat maps of mutual information and importance", missing)
+    no_labels = evaluation is not None and not evaluation["data"]["factor_names"]
+    _say_missing("heat maps of mutual information and importance", _NO_LABELS if no_labels else missing)
     return 0
 
 
@@ -130,19 +138,8 @@ def _only_run(words: list[str]) -> Path:
     return Path(words[0])
 
 
-def _place(options: argparse.Namespace, words: list[str]) -> Path:
-    """The folder for the pictures. Raises OSError before the work if nothing can be written there."""
-    from fqvae.files import check_writable
-    from fqvae.runs.checkpoint import checkpoint_path
-    from fqvae.runs.names import PICTURES
-
-    out: Path = options.out or checkpoint_path(_only_run(words)).parent / PICTURES
-    check_writable(out)
-    return out
-
-
-def _encode(options: argparse.Namespace, words: list[str], image: int) -> tuple[Run, Encoded, int]:
-    """The run; held-out images encoded, the one of that number among them; its place."""
+def _encode(options: argparse.Namespace, words: list[str], image: int) -> tuple[Run, Encoded, int, Path]:
+    """The run; held-out images encoded, that of the number among them; its place; the folder to write in."""
     from fqvae.data import split
     from fqvae.runs import encode, held_out, open_run
 
@@ -154,10 +151,21 @@ def _encode(options: argparse.Namespace, words: list[str], image: int) -> tuple[
         )
     samples = min(_SAMPLES, there) if options.samples is None else options.samples
     index = held_out(run.dataset, samples)
+    out = _folder(options, run.folder)
     if image >= samples:
         index = np.append(index, held_out(run.dataset, image + 1)[-1])
     encoded = encode(run, index, progress=sys.stderr.isatty())
-    return run, encoded, min(image, samples)
+    return run, encoded, min(image, samples), out
+
+
+def _folder(options: argparse.Namespace, run: Path) -> Path:
+    """Where the pictures go. Raises OSError, before the work, if nothing can be written there."""
+    from fqvae.files import check_writable
+    from fqvae.runs.names import PICTURES
+
+    out: Path = options.out or run / PICTURES
+    check_writable(out)
+    return out
 
 
 def _save(figure: Figure, out: Path, name: str) -> None:
@@ -165,6 +173,11 @@ def _save(figure: Figure, out: Path, name: str) -> None:
 
     for file in save(figure, out / name):
         print(file)
+
+
+def _labels(run: Run) -> str:
+    """Why no latent has a name, where that is because of the images."""
+    return "" if run.dataset.factor_names else _NO_LABELS
 
 
 def _say_missing(what: str, why: str) -> None:

@@ -1,5 +1,6 @@
 """Pictures of models, drawn with matplotlib and without pyplot: each function returns a Figure."""
 
+from fqvae.figures.animation import animate
 from fqvae.figures.codes import code_usage, value_histograms
 from fqvae.figures.curves import read_columns, training_curves
 from fqvae.figures.images import traversals
@@ -9,6 +10,7 @@ from fqvae.figures.traversal import Traversal, spread_codes, spread_values, trav
 
 __all__ = [
     "Traversal",
+    "animate",
     "code_usage",
     "heatmap",
     "read_columns",

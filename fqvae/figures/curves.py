@@ -16,21 +16,24 @@ from fqvae.models.penalties import PENALTIES
 
 
 class _Panel(NamedTuple):
-    """Columns with their names in the legend; a logarithmic axis; what a discriminator that guesses has."""
+    """Columns with their names in the legend, and whether the axis is logarithmic."""
 
     title: str
     columns: Mapping[str, str]
     log: bool = False
-    guessing: float | None = None
 
 
+# What a discriminator has that guesses, joint distribution or product, half of each.
+GUESSING = {"discriminator": math.log(2), "discriminator_accuracy": 0.5}
+# The measure of the same name is of the codes of held-out images, without a discriminator.
+ESTIMATED = "total correlation, estimated by the discriminator"
 _PERPLEXITY = "perplexity/"
 _NETWORKS = ("encoder", "decoder", "codebook", "discriminator")
 _PANELS = (
     _Panel("loss", {"loss": "loss", "reconstruction": "reconstruction"}, log=True),
-    *(_Panel(each.title, {each.name: ""}) for each in PENALTIES.values()),
-    _Panel("discriminator's loss", {"discriminator": ""}, guessing=math.log(2)),
-    _Panel("discriminator's accuracy", {"discriminator_accuracy": ""}, guessing=0.5),
+    *(_Panel(each.title, {each.name: each.name}) for each in PENALTIES.values()),
+    _Panel("discriminator's loss", {"discriminator": "discriminator"}),
+    _Panel("discriminator's accuracy", {"discriminator_accuracy": "discriminator"}),
     _Panel("perplexity of codes", {f"{_PERPLEXITY}pooled": "together"}),
     _Panel("norm of the gradients", {f"gradient_norm/{name}": name for name in _NETWORKS}, log=True),
     _Panel("temperature", {"temperature": ""}),
@@ -78,18 +81,12 @@ def _draw(axes: Axes, panel: _Panel, columns: Mapping[str, Sequence[float]]) -> 
     drawn = [value for name in labelled for value in columns[name]]
     if panel.log and min(drawn) >= 0 and max(drawn) > 0:
         axes.set_yscale("log")
-    if panel.guessing is not None:
-        axes.axhline(panel.guessing, color=MUTED, linewidth=0.7, linestyle=(0, (3, 2)))
-        axes.annotate(
-            "guessing",
-            (1, panel.guessing),
-            xycoords=("axes fraction", "data"),
-            xytext=(0, 2),
-            textcoords="offset points",
-            ha="right",
-            fontsize=6.5,
-            color=MUTED,
-        )
+    for name in labelled:
+        if name in GUESSING:
+            level = GUESSING[name]
+            axes.axhline(
+                level, color=MUTED, linewidth=0.7, linestyle=(0, (3, 2)), label=f"guessing: {level:.3g}"
+            )
     if len(axes.get_legend_handles_labels()[1]) > 1:
         _make_room(axes, 0.25 if len(labelled) < 3 else 0.45)
         axes.legend(loc="upper right", ncols=2, handlelength=1, columnspacing=1, borderaxespad=0)

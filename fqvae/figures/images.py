@@ -39,17 +39,17 @@ def traversals(
     """A row of images for each latent.
 
     Args:
-        images: for each latent uint8 (steps, C, S, S), C 1 for grey or 3; rows may differ in length.
+        images: for each latent uint8 (steps, 1 or 3, S, S); rows may differ in length.
         labels: of the rows; details: further lines for each, "" for none.
         values: what to write under each image.
         current: in each row the number of the image to frame.
-        original: uint8 (C, S, S), the image whose latents move, above all rows, with the caption beside it.
+        original: uint8 (1 or 3, S, S), the image whose latents move, above all rows, the caption beside it.
         title, note: above and below.
 
     Raises:
         TypeError, ValueError: another dtype or shape; another number of labels, details, values or current.
     """
-    rows = [_pictures("images", row) for row in images]
+    rows = [pictures("images", row) for row in images]
     if len({row.shape[1:] for row in rows}) != 1:
         raise ValueError(
             f"images must be rows of one image size, but were {[np.shape(row) for row in images]}"
@@ -74,7 +74,7 @@ def traversals(
 
     axes.text(_MARGIN, _MARGIN, title, va="top", fontsize=9, fontweight="bold")
     if original is not None:
-        (picture,) = _pictures("original", np.asarray(original)[None])
+        (picture,) = pictures("original", np.asarray(original)[None])
         _label(axes, first + size / 2, "image")
         _place(axes, picture, _LABELS, first, size)
         _small(axes, _LABELS + size + 2 * _GAP, first + size / 2, caption, va="center")
@@ -121,12 +121,11 @@ def _cell(pictures: NDArray[np.uint8]) -> int:
     return size * max(1, _CELL // size)
 
 
-def _pictures(name: str, images: ArrayLike) -> NDArray[np.uint8]:
-    """(images, 1 or 3, S, S) to (images, S, S, 3)."""
+def pictures(name: str, images: ArrayLike) -> NDArray[np.uint8]:
+    """uint8 (images, 1 or 3, S, S) to (images, S, S, 3)."""
     array = np.asarray(images)
     if array.dtype != np.uint8:
         raise TypeError(f"{name} must be uint8, but were {array.dtype}")
     if array.ndim != 4 or not len(array) or array.shape[1] not in (1, 3) or array.shape[2] != array.shape[3]:
         raise ValueError(f"{name} must be of shape (images, 1 or 3, S, S), but were {array.shape}")
-    colours = np.broadcast_to(array, (len(array), 3, *array.shape[2:]))  # grey: all three alike
-    return colours.transpose(0, 2, 3, 1)
+    return np.broadcast_to(array.transpose(0, 2, 3, 1), (len(array), *array.shape[2:], 3))

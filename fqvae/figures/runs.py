@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import textwrap
 from collections.abc import Mapping
 from typing import Any
 
@@ -10,9 +11,11 @@ import torch
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
+from fqvae.figures.animation import animate
 from fqvae.figures.codes import code_usage, value_histograms
 from fqvae.figures.images import traversals
 from fqvae.figures.matrices import heatmap
+from fqvae.figures.naming import NONE, RULE, named_factor, readable
 from fqvae.figures.style import two_decimals
 from fqvae.figures.traversal import spread_codes, spread_values, traverse, used_codes
 from fqvae.metrics import code_usage as count_codes
@@ -45,10 +48,10 @@ def run_traversals(
         ValueError: steps below 1.
     """
     taken, details, note = _steps(run, encoded, base, steps)
-    if evaluation is not None:
-        carried = [f"{name} {two_decimals(nmi)}" for name, nmi in _carried(evaluation)]
-        details = [f"{factor}\n{codes}".rstrip() for factor, codes in zip(carried, details, strict=True)]
-        note += " Named: the factor that it tells most about, and the normalised mutual information."
+    if evaluation is not None and _has_factors(evaluation):
+        names = [f"{name} {two_decimals(share)}" if share else name for name, share in _carried(evaluation)]
+        details = [f"{name}\n{codes}".strip() for name, codes in zip(names, details, strict=True)]
+        note += f" {RULE} The number is that share."
     return traversals(
         [row.numpy() for row in traverse(run.model, torch.as_tensor(encoded.codes[base]), taken).images],
         [f"latent {latent}" for latent in range(len(taken))],
@@ -64,12 +67,28 @@ def run_traversals(
     )
 
 
+def run_animation(
+    run: Run, encoded: Encoded, base: int, steps: int = 10, evaluation: Evaluation | None = None
+) -> bytes:
+    """The traversal of one image as a GIF, see `animate`. Arguments as for `run_traversals`."""
+    taken, _, _ = _steps(run, encoded, base, steps)
+    labels = [f"latent {latent}" for latent in range(len(taken))]
+    if evaluation is not None and _has_factors(evaluation):
+        named = [name for name, _ in _carried(evaluation)]
+        labels = [
+            label if name == NONE else f"{latent}: {name}"
+            for latent, (label, name) in enumerate(zip(labels, named, strict=True))
+        ]
+    rows = traverse(run.model, torch.as_tensor(encoded.codes[base]), taken).images
+    return animate([row.numpy() for row in rows], labels)
+
+
 def run_codes(run: Run, encoded: Encoded, evaluation: Evaluation | None = None) -> Figure:
     """Histograms of the codes, or of the values, that each latent has on the images."""
     labels, note = [f"latent {latent}" for latent in range(encoded.codes.shape[1])], ""
-    if evaluation is not None:
+    if evaluation is not None and _has_factors(evaluation):
         labels = [f"{label}: {name}" for label, (name, _) in zip(labels, _carried(evaluation), strict=True)]
-        note = "Named: the factor that a latent tells most about."
+        note = textwrap.fill(RULE, 110)
     title = f"{_title(run)}, {len(encoded.index):,} held-out images"
     if not run.discrete:
         return value_histograms(encoded.codes, labels=labels, title=f"Latent values of {title}", note=note)
@@ -78,10 +97,26 @@ def run_codes(run: Run, encoded: Encoded, evaluation: Evaluation | None = None) 
 
 
 def score_heatmaps(evaluation: Evaluation) -> dict[str, Figure]:
-    """By file name: mutual information and importance, factors against latents; information among latents."""
+    """By file name: mutual information and importance, factors against latents; information among latents.
+
+    Without labels the last alone.
+    """
     factors = [readable(name) for name in evaluation["data"]["factor_names"]]
-    latents = [str(latent) for latent in range(len(evaluation["importance"]))]
+    latents = [str(latent) for latent in range(len(evaluation["nmi_latents"]))]
     name = f"{evaluation['model']}, step {evaluation['checkpoint']['step']:,}"
+    among = {
+        "nmi_latents": heatmap(
+            evaluation["nmi_latents"],
+            latents,
+            latents,
+            title=f"Dependence among latents\n{name}",
+            row_axis="latent",
+            column_axis="latent",
+            scale="normalised mutual information",
+        ),
+    }
+    if not factors:
+        return among
     return {
         "nmi": heatmap(
             evaluation["nmi"],
@@ -99,15 +134,7 @@ def score_heatmaps(evaluation: Evaluation) -> dict[str, Figure]:
             column_axis="latent",
             scale="importance (DCI)",
         ),
-        "nmi_latents": heatmap(
-            evaluation["nmi_latents"],
-            latents,
-            latents,
-            title=f"Dependence among latents\n{name}",
-            row_axis="latent",
-            column_axis="latent",
-            scale="normalised mutual information",
-        ),
+        **among,
     }
 
 
@@ -126,12 +153,18 @@ def _steps(run: Run, encoded: Encoded, base: int, steps: int) -> tuple[list[NDAr
 
 
 def _carried(evaluation: Evaluation) -> list[tuple[str, float]]:
-    """For each latent the factor that it tells most about, if any, and the normalised mutual information."""
+    """For each latent the factor that it is named after and the share of it that it carries, or `NONE`, 0."""
     nmi, names = np.asarray(evaluation["nmi"]), evaluation["data"]["factor_names"]
+    found = [(named_factor(column), column) for column in nmi.T]
     return [
-        (readable(names[column.argmax()]) if column.any() else "no factor", float(column.max()))
-        for column in nmi.T
+        (NONE, 0.0) if factor is None else (readable(names[factor]), float(column[factor]))
+        for factor, column in found
     ]
+
+
+def _has_factors(evaluation: Evaluation) -> bool:
+    """Whether the images of an evaluation have labels."""
+    return bool(evaluation["data"]["factor_names"])
 
 
 def _counts(run: Run, encoded: Encoded) -> NDArray[np.int64]:
@@ -157,8 +190,3 @@ def _caption(run: Run, encoded: Encoded, base: int) -> str:
 
 def _title(run: Run) -> str:
     return f"{run.folder.resolve().name}, step {run.step:,}"
-
-
-def readable(name: str) -> str:
-    """A factor's name without underscores."""
-    return name.replace("_", " ")

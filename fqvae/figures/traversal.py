@@ -19,7 +19,7 @@ from fqvae.models.autoencoder import Autoencoder, to_uint8
 class Traversal(NamedTuple):
     """What `traverse` returns, a list of M for each: latents may take different numbers of steps.
 
-    codes: (steps, M) each, int64 for a discrete model, else float32. images: uint8 (steps, 3, S, S) each, on
+    codes: (steps, M) each, int64 for a discrete model, else float32. images: uint8 (steps, C, S, S) each, on
     the CPU.
     """
 

@@ -15,10 +15,11 @@ import fqvae
 from fqvae.data import split
 from fqvae.evaluation import find_evaluation
 from fqvae.figures.curves import read_columns
-from fqvae.files import write_whole
+from fqvae.figures.naming import RULE
+from fqvae.files import check_writable, write_whole
 from fqvae.report.explorer import TooLargeError, explorer_data, pairs, sliders, thumbnails
 from fqvae.report.html import escape, json_block
-from fqvae.report.sample import LITTLE, Sample, draw_sample
+from fqvae.report.sample import Sample, draw_sample
 from fqvae.report.sections import curves_section, facts, matrices_section, scores_section, usage_figures
 from fqvae.runs import Run
 from fqvae.runs.names import CURVES
@@ -59,7 +60,7 @@ def build_report(
     Raises:
         ValueError: an option out of range; a model that has no codes, because none of its latents changes or
             they are not finite; a damaged metrics.csv; pictures that do not fit into 5 MB.
-        OSError: the file cannot be written.
+        OSError: the file cannot be written; where its folder does not allow it, before the work.
     """
     for name, value, least in (("images", images, 1), ("steps", steps, 2), ("samples", samples, 2)):
         if value < least:
@@ -67,16 +68,21 @@ def build_report(
     samples = min(samples, len(split(run.dataset).test))
     if images > samples:
         raise ValueError(f"images must be at most {samples}, the held-out images encoded, but was {images}")
+    out = Path(out)
+    if out.is_dir():
+        raise IsADirectoryError(f"out must be a file, but {out} is a folder")
+    check_writable(out.parent)
     evaluation, missing = find_evaluation(run.folder, run.sha256)
     notice = escape(f"There are no scores here: {missing}. Then write the report anew.") if missing else ""
-    nmi = None if evaluation is None else np.array(evaluation["nmi"])
+    labelled = bool(run.dataset.factor_names)
+    nmi = np.array(evaluation["nmi"]) if evaluation is not None and labelled else None
     curves = run.folder / CURVES
     columns = read_columns(curves) if curves.is_file() else {}
     sample = draw_sample(run, samples, seed, nmi, progress)
 
     bases, shown = thumbnails(run, sample, images), pairs(run, sample, min(_PAIRS, samples))
     data = explorer_data(run, sample, images, steps, LIMIT - _RESERVE - len(bases) - len(shown))
-    script = _read("page.js")
+    script = _read("decoder.js") + _read("page.js")
     kind, listed = facts(run, run.config.model.label)
     page = string.Template(_read("page.html")).substitute(
         name=escape(run.folder.resolve().name),
@@ -86,6 +92,7 @@ def build_report(
         script=script,
         script_hash=f"sha256-{base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()}",
         over=_over(sample),
+        decoded=_decoded(data),
         thumbnails=bases,
         sliders=sliders(sample, data),
         label_note=_label_note(sample, evaluation),
@@ -97,7 +104,7 @@ def build_report(
         usage_note=_usage_note(sample),
         usage=usage_figures(sample),
         curves=curves_section(columns),
-        footer=_footer(run, data["lossless"]),
+        footer=_footer(run, data.get("lossless", True)),
         data=json_block(data),
     )
     content = page.encode()
@@ -105,7 +112,6 @@ def build_report(
         raise TooLargeError(
             f"the page would take {len(content):,} bytes, more than {LIMIT:,}: choose fewer images"
         )
-    out = Path(out)
     write_whole(out, content)
     return out
 
@@ -118,21 +124,40 @@ def _over(sample: Sample) -> str:
     return "over the codes that it really uses, in the order of their values"
 
 
-def _label_note(sample: Sample, evaluation: dict[str, Any] | None) -> str:
-    source = "as evaluated" if evaluation else f"estimated here from {len(sample.index):,} images"
+def _decoded(data: dict[str, Any]) -> str:
+    if data["decoder"] is not None:
+        return (
+            "Move as many as you like: the page runs the model's decoder itself. The strip below a slider "
+            "shows what its steps give while the other latents stay where they are."
+        )
     return (
-        f"A latent is named after the factor of which it tells most, by normalised mutual information (NMI, "
-        f"{source}); one with less than {LITTLE} of every factor is named after none."
+        "Every picture was decoded beforehand with one latent moved and the others as they were, so moving "
+        f"another slider puts the first one back; {escape(data['reason'])}."
     )
+
+
+def _label_note(sample: Sample, evaluation: dict[str, Any] | None) -> str:
+    if not sample.factors:
+        return "The images have no labels, so that no latent is named after a factor."
+    source = "as evaluated" if evaluation else f"estimated here from {len(sample.index):,} images"
+    return f"{RULE} The share is the normalised mutual information (NMI, {source})."
 
 
 def _conditions(evaluation: dict[str, Any] | None) -> str:
     if evaluation is None:
         return ""
     options = evaluation["options"]
-    return (
+    sizes = (
         f"Measured on held-out images, {options['train']:,} to fit and {options['test']:,} to test, "
-        f"seed {options['seed']}; DCI with the classifier “{escape(options['classifier'])}”. "
+        f"seed {options['seed']}"
+    )
+    if not evaluation["data"]["factor_names"]:
+        return (
+            f"{sizes}. The images have no labels: only measures that need none are here. "
+            "Compare only scores of equal sample sizes."
+        )
+    return (
+        f"{sizes}; DCI with the classifier “{escape(options['classifier'])}”. "
         "Compare only scores of equal sample sizes and classifiers."
     )
 

@@ -1,4 +1,4 @@
-"""The explorer: images decoded beforehand, one latent moved at a time, and the controls that show them."""
+"""The explorer: what the page decodes, or images decoded beforehand, and the controls that show them."""
 
 from __future__ import annotations
 
@@ -10,9 +10,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from fqvae.figures.runs import readable
+from fqvae.figures.naming import readable
 from fqvae.figures.traversal import spread_codes, spread_values, traverse
 from fqvae.models.autoencoder import to_uint8
+from fqvae.report.decoder import UnsuitedError, export_decoder
 from fqvae.report.html import escape
 from fqvae.report.sample import Sample, value_text
 from fqvae.runs import Run
@@ -28,27 +29,30 @@ class TooLargeError(ValueError):
 def explorer_data(run: Run, sample: Sample, images: int, steps: int, budget: int) -> dict[str, Any]:
     """What the page's script reads.
 
-    One sheet of decoded images for each base image, a row for each latent, a column for each of its steps.
+    With the decoder where the page can run it, so that several latents can be moved at once. Else with one
+    sheet of decoded images for each base image, a row for each latent, a column for each of its steps.
 
     Args:
         run, sample: the model, and the sample whose first images are the bases.
         images: the number of bases.
         steps: of a slider, at most.
-        budget: characters that the sheets may take.
+        budget: characters that the decoder or the sheets may take.
 
     Returns:
-        size: S. columns: steps. order: the latents as they are shown. lossless: whether the sheets are the
-        decoded images to the byte. bases: for each image its sheet, and for each latent the texts of its
-        steps and the step (`own`) that is the image's own code.
+        size: S. columns: steps. order: the latents as they are shown. bases: for each image and each latent
+        the texts of its steps and the step (`own`) that is the image's own code. decoder: see
+        `export_decoder`; with it each base has `values`, which the decoder takes for each step. Otherwise
+        decoder is None, `reason` says why, each base has its `sheet`, and `lossless` says whether the sheets
+        are the decoded images to the byte.
 
     Raises TooLargeError.
     """
-    bases, sheets = [], []
+    bases: list[dict[str, Any]] = []
+    traversals = []
     for image in range(images):
         own = torch.from_numpy(sample.codes[image])
         taken = [_steps(sample, latent, own[latent].item(), steps) for latent in range(len(own))]
-        traversal = traverse(run.model, own, taken)
-        sheets.append(_sheet(traversal.images, steps))
+        traversals.append(traverse(run.model, own, taken))
         bases.append(
             {
                 "texts": [
@@ -60,16 +64,35 @@ def explorer_data(run: Run, sample: Sample, images: int, steps: int, budget: int
                 ],
             }
         )
-    encoded, lossless = _pack(sheets, budget)
-    for base, sheet in zip(bases, encoded, strict=True):
-        base["sheet"] = sheet
-    return {
+    data: dict[str, Any] = {
         "size": run.model.image_size,
         "columns": steps,
         "order": sample.order,
-        "lossless": lossless,
         "bases": bases,
     }
+    inputs = [[_inputs(run, codes) for codes in traversal.codes] for traversal in traversals]
+    try:
+        data["decoder"] = export_decoder(
+            run.model.decoder,
+            torch.cat([each for rows in inputs for each in rows]),
+            torch.cat([images for traversal in traversals for images in traversal.images]),
+            budget,
+        )
+    except UnsuitedError as error:
+        sheets, lossless = _pack([_sheet(traversal.images, steps) for traversal in traversals], budget)
+        for base, sheet in zip(bases, sheets, strict=True):
+            base["sheet"] = sheet
+        return {**data, "decoder": None, "reason": str(error), "lossless": lossless}
+    for base, rows in zip(bases, inputs, strict=True):
+        width = rows[0].shape[1] // len(rows)  # 1, or the length of a vector code
+        base["values"] = [
+            [
+                [float(f"{value:.9g}") for value in step]
+                for step in row[:, latent * width :][:, :width].tolist()
+            ]
+            for latent, row in enumerate(rows)
+        ]
+    return data
 
 
 def thumbnails(run: Run, sample: Sample, images: int) -> str:
@@ -82,10 +105,11 @@ def thumbnails(run: Run, sample: Sample, images: int) -> str:
         zip(numbers, originals, run.dataset.factors(numbers).tolist(), strict=True)
     ):
         told = ", ".join(f"{name} {value}" for name, value in zip(names, factors, strict=True))
+        described = escape(f"Image {number}: {told}" if told else f"Image {number}")
         checked = " checked" if place == 0 else ""
         parts.append(
             f'<label><input type="radio" name="image" value="{place}"{checked}>'
-            f'<img src="{png(picture)}" alt="{escape(f"Image {number}: {told}")}" title="{escape(told)}">'
+            f'<img src="{png(picture)}" alt="{described}" title="{escape(told)}">'
             "</label>"
         )
     return "\n".join(parts)
@@ -96,14 +120,14 @@ def sliders(sample: Sample, data: dict[str, Any]) -> str:
     base, parts = data["bases"][0], []
     for latent in sample.order:
         texts, own = base["texts"][latent], base["own"][latent]
-        factor, detail = sample.factor(latent), f"latent {latent}"
-        name = f"<b>{escape(sample.label(latent))}</b>"
+        factor, name, detail = sample.factor(latent), f"latent {latent}", escape(sample.label(latent))
+        meant = "" if factor is None else f' data-factor="{detail}"'
         if factor is not None:
-            detail += f", NMI {sample.nmi[factor, latent]:.2f}"
+            name, detail = detail, f"{name}, NMI {sample.nmi[factor, latent]:.2f}"
         disabled = "" if len(texts) > 1 else " disabled"
         parts.append(
-            f'<div class="latent" data-latent="{latent}" style="--steps:{len(texts)};--own:{own}">'
-            f'<label for="latent-{latent}">{name} <span>{detail}</span></label>'
+            f'<div class="latent" data-latent="{latent}"{meant} style="--steps:{len(texts)};--own:{own}">'
+            f'<label for="latent-{latent}"><b>{name}</b> <span>{detail}</span></label>'
             f'<output for="latent-{latent}">{escape(texts[own])}</output>'
             f'<div class="track"><input type="range" id="latent-{latent}" min="0" max="{len(texts) - 1}" '
             f'step="1" value="{own}"{disabled} autocomplete="off">'
@@ -126,11 +150,12 @@ def pairs(run: Run, sample: Sample, images: int) -> str:
 
 
 def png(image: Tensor) -> str:
-    """A uint8 image (3, H, W) as a data URI."""
+    """A uint8 image (1 or 3, H, W) as a data URI."""
     from PIL import Image
 
     file = io.BytesIO()
-    Image.fromarray(np.ascontiguousarray(image.permute(1, 2, 0).numpy())).save(file, "PNG", optimize=True)
+    colours = image.expand(3, -1, -1).permute(1, 2, 0)
+    Image.fromarray(np.ascontiguousarray(colours.numpy())).save(file, "PNG", optimize=True)
     return _uri("png", file)
 
 
@@ -140,12 +165,18 @@ def _steps(sample: Sample, latent: int, own: Any, steps: int) -> np.ndarray[Any,
     return spread_codes(sample.used[latent], steps, own)
 
 
+@torch.no_grad()
+def _inputs(run: Run, codes: Tensor) -> Tensor:
+    """What the decoder takes for codes (steps, M): (steps, inputs), on the CPU."""
+    return run.model.latent.values(codes).cpu()
+
+
 def _sheet(rows: list[Tensor], columns: int) -> np.ndarray[Any, np.dtype[np.uint8]]:
-    """Images (steps, 3, S, S) of each latent as one picture, uint8 (M S, columns S, 3)."""
+    """Images (steps, 1 or 3, S, S) of each latent as one picture, uint8 (M S, columns S, 3)."""
     size = rows[0].shape[-1]
     sheet = np.zeros((len(rows) * size, columns * size, 3), np.uint8)
     for row, images in enumerate(rows):
-        strip = images.permute(2, 0, 3, 1).flatten(1, 2).numpy()
+        strip = images.expand(-1, 3, -1, -1).permute(2, 0, 3, 1).flatten(1, 2).numpy()
         sheet[row * size : (row + 1) * size, : strip.shape[1]] = strip
     return sheet
 

@@ -61,9 +61,13 @@ def bars(counts: NDArray[np.int64], description: str) -> str:
 _WIDTH, _HEIGHT, _LEFT, _RIGHT, _TOP, _BOTTOM = 340, 150, 44, 8, 8, 22
 
 
-def curve(steps: Sequence[float], values: Sequence[float], name: str) -> str:
-    """A line over the steps, on a logarithmic scale where it spans more than a factor of 10."""
-    low, high = min(values), max(values)
+def curve(steps: Sequence[float], values: Sequence[float], name: str, guessing: float | None = None) -> str:
+    """A line over the steps, on a logarithmic scale where it spans more than a factor of 10.
+
+    guessing: what one that guesses would have; a broken line, with a legend.
+    """
+    drawn = [*values, *([] if guessing is None else [guessing])]
+    low, high = min(drawn), max(drawn)
     log = low > 0 and high > 10 * low
     if high - low <= 1e-9 * max(abs(low), abs(high)):
         low, high = low - (abs(low) or 1), high + (abs(high) or 1)
@@ -85,6 +89,16 @@ def curve(steps: Sequence[float], values: Sequence[float], name: str) -> str:
         for tick in ticks
     )
     points = " ".join(f"{x(step):.1f},{y(value):.1f}" for step, value in zip(steps, values, strict=True))
+    level = legend = ""
+    if guessing is not None:
+        level = (
+            f'<line class="guessing" x1="{_LEFT}" x2="{_WIDTH - _RIGHT}" y1="{y(guessing):.1f}" '
+            f'y2="{y(guessing):.1f}"/>'
+        )
+        legend = (
+            '<div class="legend"><span class="drawn">discriminator</span>'
+            f'<span class="guessing">guessing: {guessing:.3g}</span></div>'
+        )
     described = f"{name}: {values[0]:.4g} at step {steps[0]:,.0f}, {values[-1]:.4g} at step {steps[-1]:,.0f}"
     return (
         f"<figure><figcaption><b>{escape(name)}</b> <span>{values[-1]:.4g} at the end"
@@ -92,7 +106,7 @@ def curve(steps: Sequence[float], values: Sequence[float], name: str) -> str:
         f'<svg class="curve" viewBox="0 0 {_WIDTH} {_HEIGHT}" role="img" aria-label="{escape(described)}">'
         f'{grid}<text x="{_LEFT}" y="{_HEIGHT - 6}">0</text>'
         f'<text x="{_WIDTH - _RIGHT}" y="{_HEIGHT - 6}" text-anchor="end">{last:,.0f} steps</text>'
-        f'<polyline points="{points}"/></svg></figure>'
+        f'{level}<polyline points="{points}"/></svg>{legend}</figure>'
     )
 
 

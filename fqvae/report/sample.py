@@ -7,13 +7,16 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from fqvae.figures.runs import code_values, readable
+from fqvae.figures.naming import NONE, named_factor, readable
+from fqvae.figures.runs import code_values
 from fqvae.figures.style import two_decimals
 from fqvae.figures.traversal import used_codes
-from fqvae.metrics import CodeUsage, code_usage, latent_nmi
-from fqvae.runs import Run, encode, held_out
+from fqvae.metrics import CodeUsage, code_usage
+from fqvae.metrics._arrays import binned
+from fqvae.metrics._information import discrete_information, entropies
+from fqvae.runs import Codes, Run, encode, held_out
 
-LITTLE = 0.05  # a latent with less of every factor is named after none
+_BINS = 20  # of equal width, that the values of a continuous latent are cut into
 
 
 @dataclass(frozen=True, eq=False)
@@ -23,7 +26,8 @@ class Sample:
     index: int64 (samples,), the images' numbers. codes: (samples, M), int64 if discrete, else float32.
     values: of the codes, (K,) or (M, K); None where they have no order.
     usage: of a discrete model. used: for each latent the codes that it uses, in the order of their values.
-    nmi: float64 (F, M), how much each latent tells of each factor. factors: their names, as they are read.
+    nmi: float64 (F, M), I(factor; latent) / H(factor). factors: their names, as they are read; none where the
+    images have no labels.
     """
 
     index: NDArray[np.int64]
@@ -41,20 +45,21 @@ class Sample:
         return varies
 
     def factor(self, latent: int) -> int | None:
-        """The factor that a latent tells most of; None if it tells little of any."""
-        column = self.nmi[:, latent]
-        return int(column.argmax()) if self.varies[latent] and column.max() >= LITTLE else None
+        """The factor that a latent is named after, by the rule of `fqvae.figures.naming`."""
+        return named_factor(self.nmi[:, latent]) if self.varies[latent] else None
 
     def label(self, latent: int) -> str:
-        """That factor's name, or what else is to say of the latent."""
+        """That factor's name, or what else is to say of the latent: "" if images have no labels."""
         factor = self.factor(latent)
         if factor is not None:
             return self.factors[factor]
-        return "no single factor" if self.varies[latent] else "not used"
+        if not self.varies[latent]:
+            return "not used"
+        return NONE if self.factors else ""
 
     @property
     def order(self) -> list[int]:
-        """The latents by the factor that they tell most of, those that never change last."""
+        """The latents by the factor that they are named after, those that never change last."""
         return sorted(range(self.codes.shape[1]), key=self._rank)
 
     def _rank(self, latent: int) -> tuple[bool, bool, int, float]:
@@ -81,16 +86,24 @@ def draw_sample(run: Run, samples: int, seed: int, nmi: NDArray[np.float64] | No
             f"value for all of {samples} held-out images, so that there is nothing to report"
         )
     if nmi is None:
-        # Between every two columns; the block of factors against latents is what is wanted.
-        columns = np.concatenate([encoded.factors, codes], axis=1)
-        count = encoded.factors.shape[1]
-        nmi = latent_nmi(columns, discrete=run.discrete)[:count, count:]
+        nmi = _shares(encoded.factors, codes, run.discrete)
     values = usage = used = None
     if run.discrete:
         usage, values = code_usage(codes, run.config.model.latent.codebook_size), code_values(run)
         used = used_codes(usage.counts, values)
     factors = tuple(map(readable, run.dataset.factor_names))
     return Sample(encoded.index, codes, values, usage, used, nmi, factors)
+
+
+def _shares(factors: NDArray[np.int64], codes: Codes, discrete: bool) -> NDArray[np.float64]:
+    """I(factor; latent) / H(factor), (F, M), plug-in estimates; 0 for a factor that is constant here."""
+    if not factors.shape[1]:
+        return np.zeros((0, codes.shape[1]))
+    table = codes.astype(np.int64) if discrete else binned(codes, _BINS)
+    information, entropy = discrete_information(factors, table), entropies(factors)[:, None]
+    shares = np.zeros_like(information)
+    np.divide(information, entropy, out=shares, where=entropy > 0)
+    return np.clip(shares, 0.0, 1.0)
 
 
 def value_text(sample: Sample, latent: int, code: int | float) -> str:

@@ -7,6 +7,8 @@ from typing import Any
 
 import numpy as np
 
+from fqvae.figures.curves import ESTIMATED, GUESSING
+from fqvae.figures.naming import NONE
 from fqvae.report.html import bars, curve, escape, matrix
 from fqvae.report.sample import Sample, value_text
 from fqvae.runs import Run
@@ -47,7 +49,10 @@ _GROUPS: dict[str, dict[str, tuple[str, str]]] = {
         "explicitness": ("explicitness", "Ridgeway and Mozer's"),
         "factorvae_score": ("FactorVAE score", "a fixed factor recognised by the latent that varies least"),
         "beta_vae_score": ("β-VAE score", "a fixed factor recognised by a linear classifier"),
-        "total_correlation": ("total correlation", "of the codes, in nats; 0 for independent latents"),
+        "total_correlation": (
+            "total correlation of the codes",
+            "in nats, 0 for independent latents; plug-in estimate (continuous latents: as if Gaussian)",
+        ),
     },
     "Codes and images": {
         "perplexity": ("perplexity", "effective number of codes, mean over the latents"),
@@ -58,7 +63,7 @@ _GROUPS: dict[str, dict[str, tuple[str, str]]] = {
 _CURVES = {
     "reconstruction": "reconstruction error",
     "kl": "KL divergence, nats",
-    "total_correlation": "total correlation, nats",
+    "total_correlation": f"{ESTIMATED}, nats",
     "nonnegativity": "negative part of z",
     "activity": "activity, mean of z²",
     "commitment": "commitment",
@@ -104,6 +109,8 @@ def scores_section(evaluation: Mapping[str, Any] | None, notice: str, conditions
     )
     body = []
     for group, entries in _GROUPS.items():
+        if not any(key in scores for key in entries):
+            continue
         body.append(f'<tr><th scope="rowgroup" colspan="3">{group}</th></tr>')
         body.extend(
             f'<tr><th scope="row">{label}</th><td>{_number(key, scores[key])}</td><td>{meaning}</td></tr>'
@@ -118,10 +125,11 @@ def scores_section(evaluation: Mapping[str, Any] | None, notice: str, conditions
 
 
 def matrices_section(sample: Sample, evaluation: Mapping[str, Any] | None) -> str:
-    """NMI and importance, latents as rows in the order of the explorer; nothing without an evaluation."""
-    if evaluation is None:
+    """NMI and importance, latents as rows in the explorer's order; without evaluation or labels nothing."""
+    if evaluation is None or not sample.factors:
         return ""
-    rows = [(f"latent {latent}", sample.label(latent)) for latent in sample.order]
+    remarks = {latent: sample.label(latent) for latent in sample.order}
+    rows = [(f"latent {latent}", "" if each == NONE else each) for latent, each in remarks.items()]
     nmi = np.array(evaluation["nmi"]).T[sample.order]
     importance = np.array(evaluation["importance"])[sample.order]
     return (
@@ -144,7 +152,7 @@ def curves_section(columns: Mapping[str, Sequence[float]]) -> str:
     for key, name in _CURVES.items():
         values = np.asarray(columns.get(key, ()), float)
         if len(values) == len(steps) and (fine := np.isfinite(values) & np.isfinite(steps)).any():
-            figures.append(curve(steps[fine].tolist(), values[fine].tolist(), name))
+            figures.append(curve(steps[fine].tolist(), values[fine].tolist(), name, GUESSING.get(key)))
     if not figures:
         return '<p class="notice">There is no metrics.csv with training curves beside the checkpoint.</p>'
     return f'<div class="curves">{"".join(figures)}</div>'
@@ -174,8 +182,9 @@ def _histogram(sample: Sample, latent: int) -> str:
             f"perplexity {sample.usage.perplexity[latent]:.1f}"
         )
     name = f"latent {latent}: {told}"
+    label = f", {escape(sample.label(latent))}" if sample.label(latent) else ""
     return (
-        f"<figure><figcaption><b>Latent {latent}</b>, {escape(sample.label(latent))}<span>{told}</span>"
+        f"<figure><figcaption><b>Latent {latent}</b>{label}<span>{told}</span>"
         f"</figcaption>{bars(counts, name)}"
         f'<div class="ends"><span>{low}</span><span>{high}</span></div></figure>'
     )

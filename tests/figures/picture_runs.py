@@ -18,7 +18,7 @@ CSV = "step,loss,reconstruction,kl,perplexity/00,perplexity/pooled\n1,0.5,0.4,0.
 def untrained(model="qvae", *settings, codes=8):
     """An autoencoder for images of 32 x 32 pixels whose latents differ from image to image."""
     config = load_preset("smoke", model, [*SETTINGS, f"model.latent.codebook_size={codes}", *settings])
-    autoencoder = Autoencoder(config.model, config.data.size, seed=1).eval()
+    autoencoder = Autoencoder(config.model, config.data.size, channels=config.data.channels, seed=1).eval()
     with torch.no_grad():
         autoencoder.encoder[-1].weight.mul_(30)
     return config, autoencoder

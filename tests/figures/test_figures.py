@@ -188,7 +188,20 @@ def test_training_curves():
     assert figure.axes[0].get_yscale() == "log" and figure.axes[1].get_yscale() == "linear"
     legend = figure.axes[0].get_legend()
     assert [text.get_text() for text in legend.get_texts()] == ["loss", "reconstruction"]
-    assert figure.axes[1].get_legend() is None
+    guessing = figure.axes[1].get_legend()
+    assert [text.get_text() for text in guessing.get_texts()] == ["discriminator", "guessing: 0.5"]
+
+
+def test_the_discriminator_beside_one_that_guesses():
+    columns = {"step": [1, 2], "discriminator": [0.3, 0.2], "total_correlation": [1, 2]}
+    estimate, loss = figures.training_curves(columns).axes
+    assert estimate.get_title("left") == "total correlation (nats),\nestimated by the discriminator"
+    drawn, level = loss.get_lines()
+    assert list(drawn.get_ydata()) == [0.3, 0.2]
+    # Right or wrong with even odds: the cross-entropy is -ln(1/2).
+    assert list(level.get_ydata()) == pytest.approx([-np.log(0.5)] * 2)
+    assert loss.get_ylim()[0] < 0.2 and loss.get_ylim()[1] > 0.6931
+    assert [text.get_text() for text in loss.get_legend().get_texts()] == ["discriminator", "guessing: 0.693"]
 
 
 def test_read_columns(tmp_path):

@@ -4,6 +4,7 @@ import json
 
 import numpy as np
 import pytest
+import torch
 from picture_runs import VECTORS, evaluation, write_run
 from PIL import Image
 
@@ -40,14 +41,14 @@ def test_the_three_commands(tmp_path, monkeypatch, capsys):
         (
             ["traverse", "run", "--samples", "20"],
             ["traversal-0", "reconstructions"],
-            "which factor each latent",
+            "which factors latents",
         ),
         (
             ["traverse", "--image", "30", "run", "--samples", "20"],
             ["traversal-30", "reconstructions"],
             "which",
         ),
-        (["codes", "run", "--samples", "20"], ["codes"], "which factor each latent"),
+        (["codes", "run", "--samples", "20"], ["codes"], "which factors latents are named after"),
         (["plot", "run/last.ckpt"], ["training"], "heat maps of mutual information and importance"),
     ):
         assert main(command) == 0
@@ -55,12 +56,20 @@ def test_the_three_commands(tmp_path, monkeypatch, capsys):
         assert printed == [
             f"run/pictures/{stem}.{suffix}"
             for stem in stems
-            for suffix in (("png",) if stem == "reconstructions" else ("png", "svg"))
+            for suffix in (
+                ("png",)
+                if stem == "reconstructions"
+                else ("png", "svg", "gif")
+                if stem.startswith("traversal")
+                else ("png", "svg")
+            )
         ]
         assert left_out.startswith(f"left out: {missing}")
         assert "there is no run/metrics.json" in left_out and "fqvae evaluate run" in left_out
     assert names(run / "pictures") == files("traversal-0", "traversal-30", "codes", "training") | {
-        "reconstructions.png"
+        "reconstructions.png",
+        "traversal-0.gif",
+        "traversal-30.gif",
     }
 
     assert main(["plot", "run", "--out", "else/where"]) == 0
@@ -126,7 +135,7 @@ def test_a_runs_traversal(model, settings, note, tmp_path):
     (axes,) = figure.axes
     written = [text.get_text() for text in axes.texts]
     assert note in written[-1].replace("\n", " ")
-    assert "shape 0.75" in written and "wall hue 0.50" in written and "no factor 0.00" in written
+    assert "shape 0.75" in written and "wall hue 0.50" in written and "no single factor" in written
     assert any(str(index[3]) in text for text in written)
 
     original, *rows = axes.images
@@ -152,7 +161,7 @@ def test_code_figures_name_the_factors(tmp_path):
         run = open_run(write_run(tmp_path / model, model))
         figure = runs.run_codes(run, encode(run, held_out(run.dataset, 20)), evaluation(run.folder))
         titles = [axes.get_title("left") for axes in figure.axes]
-        assert titles == ["latent 0: shape", "latent 1: no factor", "latent 2: wall hue"]
+        assert titles == ["latent 0: shape", "latent 1: no single factor", "latent 2: wall hue"]
         assert [len(axes.patches) for axes in figure.axes] == [heights] * 3
         assert "20 held-out images" in figure.get_suptitle()
 
@@ -192,7 +201,7 @@ def test_reconstructions_of_a_run(tmp_path):
         (["plot", "empty"], "empty/metrics.csv is no table of numbers: it has no rows"),
         (
             ["codes", "run", "--samples", "9", "--out", "run/last.ckpt/x"],
-            "cannot write in run/last.ckpt/x: Not a directory",
+            "cannot write in run/last.ckpt/x: ",
         ),
     ],
 )
@@ -206,6 +215,20 @@ def test_errors_are_one_line(arguments, words, tmp_path, monkeypatch, capsys):
     error = capsys.readouterr().err
     assert error.startswith("fqvae: error: ") and words in error and error.count("\n") == 1
     assert names(run) == {"last.ckpt", "metrics.csv"}
+
+
+@pytest.mark.parametrize("command", ["traverse", "codes", "plot"])
+def test_a_place_that_cannot_be_written_is_known_before_the_work(command, tmp_path, monkeypatch, capsys):
+    def unexpected(*_, **__):
+        raise AssertionError("the work has begun")
+
+    run = write_run(tmp_path / "run")
+    (run / "pictures").write_text("a file where a folder belongs")
+    monkeypatch.setattr("fqvae.runs.encode", unexpected)
+    monkeypatch.setattr("fqvae.figures.training_curves", unexpected)
+    assert main([command, str(run)]) == 1
+    error = capsys.readouterr().err
+    assert error == f"fqvae: error: cannot write in {run / 'pictures'}: File exists\n"
 
 
 def test_no_metrics_csv(tmp_path, capsys):
@@ -235,23 +258,47 @@ def test_plot_needs_a_whole_checkpoint(tmp_path, capsys):
     assert "last.ckpt is damaged, or is not a checkpoint" in error and error.count("\n") == 1
 
 
-@pytest.mark.parametrize("command", ["traverse", "codes", "plot", "report"])
-def test_a_place_that_cannot_be_written_is_known_before_the_work(command, tmp_path, monkeypatch, capsys):
-    def work(*arguments, **named):
-        raise AssertionError("the work has begun")
+class GreyUnlabelled:
+    """400 grey images without labels."""
 
-    for name in ("fqvae.runs.open_run", "fqvae.report.build_report", "fqvae.figures.training_curves"):
-        monkeypatch.setattr(name, work)
-    run = write_run(tmp_path / "run")
-    (tmp_path / "file").write_text("")
-    out = tmp_path / "file" / "below"
-    assert main([command, str(run), "--out", str(out / "report.html" if command == "report" else out)]) == 1
-    error = capsys.readouterr().err
-    assert error == f"fqvae: error: cannot write in {out}: Not a directory\n"
+    name = "greys"
+    factor_names = factor_sizes = ()
+    image_shape = (1, 32, 32)
 
-    (run / "pictures").write_text("")  # in the folder's place
-    if command != "report":
-        assert main([command, str(run)]) == 1
-        assert (
-            capsys.readouterr().err == f"fqvae: error: cannot write in {run / 'pictures'}: Not a directory\n"
-        )
+    def __len__(self):
+        return 400
+
+    def factors(self, index):
+        return torch.zeros((len(index), 0), dtype=torch.int64)
+
+    def images(self, index):
+        columns = torch.arange(32)
+        rows = [(columns * (1 + int(number) % 7) + int(number)) % 256 for number in index]
+        return torch.stack(rows)[:, None, None].expand(-1, -1, 32, -1).to(torch.uint8)
+
+
+@pytest.mark.parametrize("model", ["qvae", "vae"])
+def test_grey_images_without_labels(model, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("fqvae.runs.run.open_data", lambda *_: GreyUnlabelled())
+    run = write_run(tmp_path / "run", model, "data.channels=1")
+    for command in (["traverse", "run"], ["codes", "run"]):
+        assert main(command) == 0
+        left_out = capsys.readouterr().out.splitlines()[-1]
+        assert left_out == "left out: which factors latents are named after: the images have no labels"
+    opened = open_run(run)
+    encoded = encode(opened, held_out(opened.dataset, 20))
+    found = evaluation(run) | {"nmi": [], "importance": [], "data": {"factor_names": []}}
+    figure = runs.run_traversals(opened, encoded, 0, 4, found)
+    assert (
+        figure.axes[0].images[0].get_array()
+        == opened.dataset.images(encoded.index[:1])[0, 0, :, :, None].numpy()
+    ).all()
+    assert not any("factor" in text.get_text() for text in figure.axes[0].texts)
+    titles = [axes.get_title("left") for axes in runs.run_codes(opened, encoded, found).axes]
+    assert titles == ["latent 0", "latent 1", "latent 2"]
+    assert list(runs.score_heatmaps(found)) == ["nmi_latents"]
+
+    monkeypatch.setattr("fqvae.evaluation.scores.read_evaluation", lambda folder: found)
+    assert main(["plot", "run"]) == 0
+    assert capsys.readouterr().out.splitlines()[-1].endswith("importance: the images have no labels")

@@ -73,6 +73,7 @@ def screenshots(file, folder):
             )
             slider = page.locator(".latent input:enabled").first
             slider.press("End" if slider.input_value() == "0" else "Home")
+            page.wait_for_selector("html:not([data-strips='waiting'])", timeout=30_000)
             page.screenshot(path=folder / f"report-{name}-whole.png", full_page=True)
             if width > 500:
                 page.evaluate("scrollTo(0, 0)")

@@ -15,11 +15,14 @@ from fqvae.report import build_report
 MOVED = "changed"
 
 
-@pytest.fixture(scope="module")
-def run(tmp_path_factory):
+SHEETS = "model.network.kind=official"  # which the page cannot run: it shows images decoded beforehand
+
+
+@pytest.fixture(scope="module", params=["decoder", "sheets"])
+def run(request, tmp_path_factory):
     # A name that would end the title, a script or an attribute, if it were not escaped.
     folder = tmp_path_factory.mktemp("runs") / 'a<b> & "c" <img src=x onerror=alert(1)>'
-    return reportruns.make_run(folder)
+    return reportruns.make_run(folder, "factorqvae", *([SHEETS] if request.param == "sheets" else []))
 
 
 @pytest.fixture(scope="module")
@@ -115,19 +118,25 @@ def test_a_slider_moves_the_image(watched, run):
     assert spoken == f"{values[codes[latent]]:.2f}, the image's own is {values[own[latent]]:.2f}"
     assert page.evaluate("getComputedStyle(document.activeElement).outlineStyle") == "solid"
 
-    # Another slider puts the first one back.
+    # Another slider leaves the first one where it is, unless images were decoded beforehand.
     page.keyboard.press("Tab")
     second = _focused_latent(page)
     other = page.locator(f"#latent-{second}")
     assert second != latent
     other.press("End" if other.input_value() == "0" else "Home")
-    assert int(slider.input_value()) == place and page.locator(".latent.moved").count() == 1
+    together = runs_decoder(page)
+    assert int(slider.input_value()) == (place + step if together else place)
+    assert page.locator(".latent.moved").count() == (2 if together else 1)
     used = sorted(set(everything[:, second].tolist()), key=lambda code: values[code].item())
-    codes = own.clone()
+    codes = codes if together else own.clone()
     codes[second] = used[int(other.input_value())]
     assert np.abs(watched.picture(MOVED) - decoded(model, codes)).max() <= 1
+    status = page.text_content("#status")
+    assert f"Latent {second}" in status and ("2 latents moved" in status) == together
     page.locator("#reset").press("Enter")
     assert (watched.picture(MOVED) == watched.picture("reconstruction")).all()
+    assert page.locator(".latent.moved").count() == 0 and int(slider.input_value()) == place
+    assert page.text_content("#status") == "No latent moved." and page.locator("#reset").is_disabled()
 
 
 def test_another_image(watched, run):
@@ -152,6 +161,41 @@ def test_another_image(watched, run):
     assert slider.input_value() == slider.get_attribute("max")
 
 
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_the_scale_has_the_colours_of_the_difference(watched, scheme):
+    page = watched.page
+    page.emulate_media(color_scheme=scheme)
+    slider = page.locator(".latent input:enabled").first
+    slider.press("End" if slider.input_value() == "0" else "Home")
+    levels = np.abs(watched.picture(MOVED) - watched.picture("reconstruction")).max(-1)
+    ramp = _shot(page, ".ramp")
+    shown = _shot(page, "#difference")
+    ticks = page.locator("#scale span")
+    places = {
+        int(each.text_content()): float(each.evaluate("e => e.style.left").strip("%")) / 100
+        for each in ticks.all()
+    }
+    assert list(places) == [0, 16, 64, 128, 255] and places[0] == 0 and places[255] == 1
+    middle, scale = ramp[len(ramp) // 2], len(shown) / 16
+    compared = 0
+    for row, column in np.ndindex(16, 16):
+        change = levels[row, column]
+        x = min(int((change / 255) ** 0.7 * len(middle)), len(middle) - 1)  # where the ticks are, see below
+        pixel = shown[int((row + 0.5) * scale), int((column + 0.5) * scale)]
+        if 3 < x < len(middle) - 3 and 1 <= row <= 14 and 1 <= column <= 14:
+            assert np.abs(pixel - middle[x]).max() <= 6, (change, pixel, middle[x])
+            compared += 1
+    assert compared > 20
+    for tick, place in places.items():
+        assert place == pytest.approx((tick / 255) ** 0.7, abs=1e-6)
+
+
+def _shot(page, selector):
+    """What an element looks like: int (H, W, 3)."""
+    picture = Image.open(io.BytesIO(page.locator(selector).screenshot()))
+    return np.asarray(picture.convert("RGB")).astype(int)
+
+
 def test_light_dark_and_phone(watched, tmp_path):
     page = watched.page
     for width in (1280, 375):
@@ -171,6 +215,56 @@ def test_light_dark_and_phone(watched, tmp_path):
     assert stage["y"] >= 0 and stage["y"] + stage["height"] <= slider["y"] <= 700 - slider["height"]
     page.emulate_media(media="print")
     assert page.locator(".track input").first.is_hidden() and page.locator("#changed").is_visible()
+
+
+@pytest.mark.parametrize(
+    ("model", "overrides"),
+    [
+        ("factorqvae", []),
+        ("factorqvae", ["data.channels=1"]),
+        ("qlae", []),
+        ("vae", []),
+        ("factorqvae", ["model.latent.kind=vector", "model.latent.dimension=3"]),
+    ],
+)
+def test_the_pages_decoder_is_the_models(browser, model, overrides, tmp_path):
+    dataset = reportruns.GreySet() if "data.channels=1" in overrides else BlobSet()
+    run = reportruns.make_run(tmp_path / "run", model, *overrides, dataset=dataset)
+    watched = Watched(browser, build_report(run, tmp_path / "report.html"))
+    page = watched.page
+    data = page.evaluate("JSON.parse(document.getElementById('data').textContent)")
+    assert data["decoder"]["bits"] == 16
+    # All sliders to their ends, and then every step of every strip, the other latents at their ends.
+    ends = [len(values) - 1 for values in data["bases"][0]["values"]]
+    for latent, end in enumerate(ends):
+        if end:
+            page.locator(f"#latent-{latent}").press("End")
+    page.wait_for_selector("html[data-strips='drawn']", timeout=10_000)
+    values = [np.array(each, np.float32) for each in data["bases"][0]["values"]]
+    assert np.abs(watched.picture(MOVED) - from_inputs(run, [v[-1] for v in values])).max() <= 1
+    for latent, rows in enumerate(values):
+        strip = page.evaluate(
+            "latent => { const c = document.querySelector(`[data-latent='${latent}'] canvas`);"
+            " return Array.from(c.getContext('2d').getImageData(0, 0, c.width, c.height).data) }",
+            latent,
+        )
+        strip = np.array(strip).reshape(16, len(rows), 16, 4)[..., :3]
+        for step, row in enumerate(rows):
+            expected = from_inputs(run, [row if other == latent else v[-1] for other, v in enumerate(values)])
+            assert np.abs(strip[:, step] - expected).max() <= 1, (latent, step)
+    assert watched.problems == [] and len(watched.requests) < 40
+
+
+def from_inputs(run, values):
+    """What PyTorch makes of the decoder's inputs of each latent: int (S, S, 3)."""
+    with torch.no_grad():
+        image = run.model.decoder(torch.from_numpy(np.concatenate(values))[None])[0]
+    picture = np.clip(np.rint((image.numpy().astype(float) + 0.5) * 255), 0, 255).astype(int)
+    return np.broadcast_to(picture, (3, 16, 16)).transpose(1, 2, 0)
+
+
+def runs_decoder(page):
+    return page.evaluate("JSON.parse(document.getElementById('data').textContent).decoder !== null")
 
 
 def test_a_continuous_model(browser, tmp_path):

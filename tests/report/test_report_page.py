@@ -1,21 +1,24 @@
 """The report as a file: what is in it, for every model and for bad input."""
 
+import base64
 import html.parser
+import io
 import json
 import re
 
 import numpy as np
 import pytest
+import reportruns  # it knows where blobset is
 import torch
 from blobset import BlobSet
-from reportruns import make_run
+from PIL import Image
+from sklearn.metrics import mutual_info_score
 
 from fqvae.cli import main
 from fqvae.evaluation import scores as evaluation_scores
-from fqvae.metrics import latent_nmi
 from fqvae.report import build_report
 from fqvae.report.explorer import TooLargeError, explorer_data
-from fqvae.report.html import json_block
+from fqvae.report.html import curve, json_block
 from fqvae.report.sample import draw_sample
 from fqvae.runs.presets import model_names
 
@@ -63,7 +66,7 @@ def report(run, tmp_path, **options):
     + [("factorqvae", ("model.latent.kind=vector", "model.latent.dimension=3"))],
 )
 def test_every_model_has_one(model, overrides, tmp_path):
-    run = make_run(tmp_path / "run", model, *overrides)
+    run = reportruns.make_run(tmp_path / "run", model, *overrides)
     page = report(run, tmp_path)
     identifiers = [each["id"] for _, each in page.tags if "id" in each]
     assert len(identifiers) == len(set(identifiers))
@@ -86,13 +89,17 @@ def test_every_model_has_one(model, overrides, tmp_path):
             values = [float(each.replace("\u2212", "-")) for each in base["texts"][latent] if "c" not in each]
             assert values == sorted(values)
     assert "fqvae evaluate" in page.text and "3.000" not in page.text
+    levels = [each for each in page.named("line") if each.get("class") == "guessing"]
+    assert len(levels) == 2 and [each["y1"] == each["y2"] for each in levels] == [True, True]
+    assert page.text.count("discriminator guessing: 0.693") == page.text.count("guessing: 0.5") == 1
+    assert "total correlation, estimated by the discriminator, nats 0.2 at the end" in page.text
     # Of metrics.csv, with its NaN left out.
     assert "KL divergence, nats 0.75 at the end" in page.text
     assert "reconstruction error 0.002 at the end, logarithmic scale" in page.text
 
 
 def test_scores_of_this_checkpoint_alone(tmp_path):
-    run = make_run(tmp_path / "run")
+    run = reportruns.make_run(tmp_path / "run")
     names = evaluation_scores._KEYS["scores"]
     values = {name: 0.101 + place / 100 for place, name in enumerate(names)}
     values |= {"perplexity": 7.25, "codes_used": 7.75}
@@ -120,22 +127,18 @@ def test_scores_of_this_checkpoint_alone(tmp_path):
             f"{value:.5f}" if name == "mse" else f"{value:.1f}" if value > 7 else f"{value:.3f}"
         ) in page.text
     assert "20 to fit and 6 to test, seed 5" in page.text and "histogram" in page.text
-    labels = re.findall(
-        r"(colour|row|column|ground|no single factor|not used) latent (\d)(?:, NMI ([\d.]+))?", page.text
-    )
-    assert labels[:4] == [
-        ("colour", "3", "0.73"),
-        ("row", "1", "0.82"),
-        ("ground", "0", "0.91"),
-        ("no single factor", "2", ""),
-    ]
+    labels = re.findall(r"(colour|row|column|ground) latent (\d), NMI ([\d.]+)", page.text)
+    assert labels == [("colour", "3", "0.73"), ("row", "1", "0.82"), ("ground", "0", "0.91")]
+    assert "latent 2 no single factor" in page.text
     # Latents as rows, in the same order; importance is theirs already.
     cells = [float(each["style"].removeprefix("--v:")) for each in page.named("td") if "style" in each]
     rows = [3, 1, 0, 2]
     expected = np.concatenate([nmi.T[rows].ravel(), evaluation.importance[rows].ravel()])
     np.testing.assert_allclose(cells, expected, atol=6e-4)
 
-    changed = make_run(tmp_path / "run", change=lambda model: model.decoder[-1].bias.data.add_(0.01))
+    changed = reportruns.make_run(
+        tmp_path / "run", change=lambda model: model.decoder[-1].bias.data.add_(0.01)
+    )
     page = report(changed, tmp_path)
     assert "is of another checkpoint, of step 12" in page.text and "0.820" not in page.text
     (tmp_path / "run" / "metrics.json").write_text("{")
@@ -143,21 +146,24 @@ def test_scores_of_this_checkpoint_alone(tmp_path):
 
 
 def test_without_evaluation_labels_come_from_the_sample(tmp_path):
-    run = make_run(tmp_path / "run")
+    run = reportruns.make_run(tmp_path / "run")
     sample = draw_sample(run, 25, 0, None, False)
     codes = run.model.encode(BlobSet().images(sample.index)).numpy()
     factors = BlobSet().factors(sample.index).numpy()
     for factor in range(4):
+        entropy = mutual_info_score(factors[:, factor], factors[:, factor])
         for latent in range(4):
-            both = np.stack([factors[:, factor], codes[:, latent]], 1)
-            assert sample.nmi[factor, latent] == pytest.approx(latent_nmi(both, discrete=True)[0, 1])
+            information = mutual_info_score(factors[:, factor], codes[:, latent])
+            assert sample.nmi[factor, latent] == pytest.approx(information / entropy)
 
 
-def test_names_cannot_break_out(tmp_path):
+def test_names_cannot_break_out(tmp_path, monkeypatch):
+    monkeypatch.setattr("fqvae.report.sample._shares", lambda *_: np.eye(4))  # every latent has a name
+
     class Named(BlobSet):
         factor_names = tuple(f"</script><b>\"'_&amp;{number}" for number in range(4))
 
-    run = make_run(tmp_path / "<i>&amp;", dataset=Named())
+    run = reportruns.make_run(tmp_path / "<i>&amp;", dataset=Named())
     page = report(run, tmp_path)
     assert page.text.count("<i>&amp;") >= 2 and "</script><b>\"' &amp;" in page.text
     assert len(page.named("script")) == 2 and page.named("i") == []
@@ -166,15 +172,45 @@ def test_names_cannot_break_out(tmp_path):
     assert "<" not in block and json.loads(block) == {"text": "</script><!--"}
 
 
+@pytest.mark.parametrize("model", ["factorqvae", "vae"])
+@pytest.mark.parametrize("evaluated", [False, True])
+def test_grey_images_without_labels(model, evaluated, tmp_path, monkeypatch):
+    run = reportruns.make_run(tmp_path / "run", model, "data.channels=1", dataset=reportruns.GreySet())
+    content = {
+        "data": {"factor_names": []},
+        "options": {"train": 20, "test": 5, "seed": 0, "classifier": "histogram"},
+        "scores": {"mse": 0.125},
+        "nmi": [],
+        "importance": [],
+    }
+    if evaluated:
+        monkeypatch.setattr("fqvae.report.build.find_evaluation", lambda *_: (content, ""))
+    page = report(run, tmp_path)
+    assert "The images have no labels, so that no latent is named after a factor." in page.text
+    assert "factor" not in page.text.replace("named after a factor", "").lower().replace("factorqvae", "")
+    assert "NMI" not in page.text and "matrix" not in [each.get("class") for each in page.named("table")]
+    assert re.search(r"Latent 0 (\d of 8 codes used|values from)", page.text)
+    sample = draw_sample(run, 25, 0, None, False)
+    alternatives = [each["alt"] for each in page.named("img")[:8]]
+    assert alternatives == [f"Image {number}" for number in sample.index[:8]]
+    assert sample.nmi.shape == (0, 4) and {sample.label(latent) for latent in range(4)} == {""}
+    for uri, number in zip([each["src"] for each in page.named("img")], sample.index[:8], strict=False):
+        picture = np.asarray(Image.open(io.BytesIO(base64.b64decode(uri.split(",")[1]))))
+        assert picture.shape == (16, 16, 3)
+        assert (picture == reportruns.GreySet().images([number])[0, 0].numpy()[..., None]).all()
+    if evaluated:
+        assert "0.12500" in page.text and "need none" in page.text and "DCI" not in page.text
+
+
 def test_a_latent_that_never_changes(tmp_path):
     def freeze(model):
         head = list(model.encoder.parameters())[-2:]
         head[0].data[1] = 0
         head[1].data[1] = 0
 
-    page = report(make_run(tmp_path / "run", change=freeze), tmp_path)
+    page = report(reportruns.make_run(tmp_path / "run", change=freeze), tmp_path)
     slider = next(each for each in page.named("input") if each.get("id") == "latent-1")
-    assert "disabled" in slider and slider["max"] == "0" and "not used latent 1" in page.text
+    assert "disabled" in slider and slider["max"] == "0" and "latent 1 not used" in page.text
     assert page.data["order"][-1] == 1 and "latent 1: 1 of 8 codes used" in page.source
 
 
@@ -200,7 +236,7 @@ def infinite(model):
     ],
 )
 def test_a_model_without_codes(model, change, words, tmp_path, monkeypatch, capsys):
-    run = make_run(tmp_path / "run", model, change=change)
+    run = reportruns.make_run(tmp_path / "run", model, change=change)
     monkeypatch.setattr("fqvae.runs.run.open_data", lambda *_: BlobSet())
     old = tmp_path / "page.html"
     old.write_text("old")
@@ -216,7 +252,7 @@ def test_a_model_without_codes(model, change, words, tmp_path, monkeypatch, caps
 def test_the_command(tmp_path, monkeypatch, capsys):
     monkeypatch.setattr("fqvae.runs.run.open_data", lambda *_: BlobSet())
     monkeypatch.chdir(tmp_path)
-    make_run(tmp_path / "run")
+    reportruns.make_run(tmp_path / "run")
     assert main(["report", "run", "--images", "3", "--steps", "4"]) == 0
     assert capsys.readouterr().out == "the report is run/report.html\n"
     page = Page(tmp_path / "run" / "report.html")
@@ -235,20 +271,55 @@ def test_the_command(tmp_path, monkeypatch, capsys):
         (["run", "--images", "0"], "images must be at least 1, but was 0"),
         (["run", "--samples", "4"], "images must be at most 4, the held-out images encoded, but was 8"),
         (["run", "--images", "27"], "images must be at most 25, the held-out images encoded, but was 27"),
-        (["run", "--out", "file/page.html"], "could not write file/page.html"),
+        (["run", "--out", "file/page.html"], "cannot write in file: "),
+        (["run", "--out", "run"], "out must be a file, but run is a folder"),
     ):
         assert main(["report", *arguments]) == 1, arguments
         error = capsys.readouterr().err.splitlines()[-1]
         assert error.startswith("fqvae: error: ") and words in error
 
 
+def test_a_place_that_cannot_be_written_is_known_before_the_work(tmp_path, monkeypatch):
+    def unexpected(*_, **__):
+        raise AssertionError("the work has begun")
+
+    run = reportruns.make_run(tmp_path / "run")
+    monkeypatch.setattr("fqvae.report.build.draw_sample", unexpected)
+    (tmp_path / "file").write_text("")
+    with pytest.raises(OSError, match=r"cannot write in .*file: "):
+        build_report(run, tmp_path / "file" / "page.html")
+    with pytest.raises(IsADirectoryError, match="out must be a file"):
+        build_report(run, run.folder)
+
+
 def test_the_page_stays_small(tmp_path):
-    run = make_run(tmp_path / "run")
+    run = reportruns.make_run(tmp_path / "run")
+    sample = draw_sample(run, 25, 0, None, False)
+    live = explorer_data(run, sample, 2, 12, 10**6)
+    assert live["decoder"]["bits"] == 16 and "sheet" not in live["bases"][0]
+    weights = len(live["decoder"]["weights"])
+    assert explorer_data(run, sample, 2, 12, weights)["decoder"] is not None
+    with pytest.raises(TooLargeError):  # neither the decoder nor the sheets
+        explorer_data(run, sample, 2, 12, 100)
+
+    run = reportruns.make_run(tmp_path / "official", "factorqvae", "model.network.kind=official")
     sample = draw_sample(run, 25, 0, None, False)
     whole = explorer_data(run, sample, 2, 12, 10**6)
     size = sum(len(base["sheet"]) for base in whole["bases"])
     less = explorer_data(run, sample, 2, 12, size - 1)
+    assert whole["decoder"] is None and "with the layer ResidualBlock" in whole["reason"]
     assert whole["lossless"] and not less["lossless"]
     assert sum(len(base["sheet"]) for base in less["bases"]) < size
     with pytest.raises(TooLargeError, match="take more than 100 bytes"):
         explorer_data(run, sample, 2, 12, 100)
+
+
+@pytest.mark.parametrize("values", [[0.9, 0.6], [0.5, 0.5], [0.2, 0.1]])
+def test_where_guessing_is_drawn(values):
+    figure = curve([1, 2], values, "accuracy", 0.5)
+    ticks = re.findall(r'<line x1="44" x2="332" y1="([\d.]+)"[^>]*/><text[^>]*>([\d.]+)</text>', figure)
+    heights, numbers = np.array(ticks, float).T
+    slope, offset = np.polyfit(numbers, heights, 1)
+    (level,) = re.findall(r'class="guessing" x1="44" x2="332" y1="([\d.]+)"', figure)
+    assert float(level) == pytest.approx(slope * 0.5 + offset, abs=0.2)
+    assert 8 <= float(level) <= 128  # inside the frame
