@@ -131,7 +131,7 @@ else:
     )
     WeightsConfig.__doc__ = (
         "Weights of the penalties that are added to the reconstruction error; 0 leaves one out.\n\n"
-        + "\n".join(f"{each.name}: of {each.label}: {each.meaning}." for each in PENALTIES.values())
+        + "\n".join(f"{each.name}: {each.label}; {each.meaning}." for each in PENALTIES.values())
     )
 
 

@@ -52,7 +52,7 @@ def test_every_penalty_says_what_it_is():
     assert list(weights) == list(PENALTIES) and not any(weights.values())
     for name, penalty in PENALTIES.items():
         assert penalty.name == name and penalty.label and penalty.meaning
-        assert f"{name}: of {penalty.label}" in WeightsConfig.__doc__
+        assert f"{name}: {penalty.label}; " in WeightsConfig.__doc__
 
 
 def goes_with(**latent):

@@ -7,7 +7,7 @@ import pytest
 from fqvae.cli import main
 from fqvae.models import ConfigError
 from fqvae.runs import to_flat
-from fqvae.runs.checkpoint import CheckpointError, write_plain
+from fqvae.runs.checkpoint import FORMAT, CheckpointError, write_plain
 from fqvae.sweep import plan, read_sweep
 from fqvae.sweep.plan import check_unchanged, clear_leftovers, evaluate_words, steps_logged, train_words
 
@@ -32,7 +32,7 @@ def file(tmp_path):
 def checkpoint(job, step, picture=False):
     """What a run leaves; without weights, which a plan does not look at."""
     job.folder.mkdir(parents=True, exist_ok=True)
-    header = {"format": 1, "config": to_flat(job.config), "step": step}
+    header = {"format": FORMAT, "config": to_flat(job.config), "step": step}
     write_plain({"fqvae": header, "state_dict": {}}, job.folder / "last.ckpt")
     if picture:
         (job.folder / "reconstructions.png").write_bytes(b"")

@@ -8,7 +8,7 @@ import fqvae.training.run
 from fqvae.data import RayShapes, split
 from fqvae.models import Autoencoder, ConfigError
 from fqvae.runs import from_flat, load_preset, open_run, to_flat
-from fqvae.runs.checkpoint import read_checkpoint, write_plain
+from fqvae.runs.checkpoint import FORMAT, read_checkpoint, write_plain
 from fqvae.runs.data import open_data
 from fqvae.sweep import plan, read_sweep
 
@@ -46,7 +46,7 @@ def checkpoint(path, config, without=()):
     model = Autoencoder(config.model, config.data.size)
     flat = {key: value for key, value in to_flat(config).items() if key not in without}
     state = {f"autoencoder.{name}": value for name, value in model.state_dict().items()}
-    write_plain({"fqvae": {"format": 1, "config": flat, "step": 3}, "state_dict": state}, path)
+    write_plain({"fqvae": {"format": FORMAT, "config": flat, "step": 3}, "state_dict": state}, path)
 
 
 def test_training_images_follow_the_formula():
