@@ -120,9 +120,9 @@ def _plot(options: argparse.Namespace, words: list[str]) -> int:
 
     checkpoint = read_checkpoint(_only_run(words)).path  # a damaged one is an error here too
     folder = checkpoint.parent
+    columns = read_columns(folder / CURVES)
     out = _folder(options, folder)
     evaluation, missing = find_evaluation(folder, sha256(checkpoint))
-    columns = read_columns(folder / CURVES)
     _save(training_curves(columns, title=folder.resolve().name), out, "training")
     if evaluation is not None:
         for name, figure in score_heatmaps(evaluation).items():

@@ -25,8 +25,6 @@ class _Panel(NamedTuple):
 
 # What a discriminator has that guesses, joint distribution or product, half of each.
 GUESSING = {"discriminator": math.log(2), "discriminator_accuracy": 0.5}
-# The measure of the same name is of the codes of held-out images, without a discriminator.
-ESTIMATED = "total correlation, estimated by the discriminator"
 _PERPLEXITY = "perplexity/"
 _NETWORKS = ("encoder", "decoder", "codebook", "discriminator")
 _PANELS = (

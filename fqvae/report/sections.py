@@ -7,7 +7,8 @@ from typing import Any
 
 import numpy as np
 
-from fqvae.figures.curves import ESTIMATED, GUESSING
+from fqvae.figures.curves import GUESSING
+from fqvae.models.penalties import PENALTIES
 from fqvae.figures.naming import NONE
 from fqvae.report.html import bars, curve, escape, matrix
 from fqvae.report.sample import Sample, value_text
@@ -62,12 +63,7 @@ _GROUPS: dict[str, dict[str, tuple[str, str]]] = {
 }
 _CURVES = {
     "reconstruction": "reconstruction error",
-    "kl": "KL divergence, nats",
-    "total_correlation": f"{ESTIMATED}, nats",
-    "nonnegativity": "negative part of z",
-    "activity": "activity, mean of z²",
-    "commitment": "commitment",
-    "codebook": "codebook",
+    **{each.name: each.title for each in PENALTIES.values()},
     "discriminator": "discriminator's loss",
     "discriminator_accuracy": "discriminator's accuracy",
     "perplexity/pooled": "perplexity, all latents",
