@@ -7,12 +7,14 @@ import sys
 from collections.abc import Sequence
 
 from fqvae.cli import evaluate, pictures, report, sweep, train
+from fqvae.cli.printing import make_printable
 
 _COMMANDS = (train, evaluate, pictures, report, sweep)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command; returns its exit status: 0, 1 for an error, 130 for a run that was interrupted."""
+    make_printable(sys.stdout, sys.stderr)
     parser = argparse.ArgumentParser(prog="fqvae", description="Factor quantized variational autoencoders.")
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
     for command in _COMMANDS:
@@ -27,6 +29,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except ModuleNotFoundError as error:
         print(f"fqvae: error: {error}; the extra 'train' has what the command needs", file=sys.stderr)
         return 1
+    except KeyboardInterrupt:  # where a command does not end by itself
+        print("interrupted", file=sys.stderr)
+        return 130
     except (ValueError, TypeError, OSError, ArithmeticError) as error:
         print(f"fqvae: error: {error}", file=sys.stderr)
         return 1

@@ -70,7 +70,7 @@ def build_report(
         raise ValueError(f"images must be at most {samples}, the held-out images encoded, but was {images}")
     evaluation, missing = find_evaluation(run.folder, run.sha256)
     notice = escape(f"There are no scores here: {missing}. Then write the report anew.") if missing else ""
-    nmi = None if evaluation is None else np.array(evaluation["nmi"])
+    nmi = None if evaluation is None or evaluation["nmi"] is None else np.array(evaluation["nmi"])
     curves = run.folder / CURVES
     columns = read_columns(curves) if curves.is_file() else {}
     sample = draw_sample(run, samples, seed, nmi, progress)
@@ -130,11 +130,14 @@ def _label_note(sample: Sample, evaluation: dict[str, Any] | None) -> str:
 def _conditions(evaluation: dict[str, Any] | None) -> str:
     if evaluation is None:
         return ""
-    options = evaluation["options"]
+    options, labels = evaluation["options"], evaluation["data"]["factor_names"]
+    images = "images of the whole set" if options["protocol"] == "authors" else "held-out images"
+    classifier = f"; DCI with the classifier “{escape(options['classifier'])}”" if labels else ""
+    missing = f" Not measured: {escape(', '.join(evaluation['missing']))}." if evaluation["missing"] else ""
     return (
-        f"Measured on held-out images, {options['train']:,} to fit and {options['test']:,} to test, "
-        f"seed {options['seed']}; DCI with the classifier “{escape(options['classifier'])}”. "
-        "Compare only scores of equal sample sizes and classifiers."
+        f"Measured on {images}, {options['train']:,} to fit and {options['test']:,} to test, "
+        f"seed {options['seed']}{classifier}.{missing} "
+        "Compare only measures of equal sample sizes, classifiers and protocols."
     )
 
 

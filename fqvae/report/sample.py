@@ -43,7 +43,7 @@ class Sample:
     def factor(self, latent: int) -> int | None:
         """The factor that a latent tells most of; None if it tells little of any."""
         column = self.nmi[:, latent]
-        return int(column.argmax()) if self.varies[latent] and column.max() >= LITTLE else None
+        return int(column.argmax()) if self.varies[latent] and column.max(initial=0) >= LITTLE else None
 
     def label(self, latent: int) -> str:
         """That factor's name, or what else is to say of the latent."""

@@ -8,11 +8,13 @@ import torch
 from torch import nn
 
 import fqvae
-import fqvae.evaluation.scores as scores_module
+import fqvae.evaluation.inputs as inputs_module
 from fqvae import metrics
 from fqvae.data import split
 from fqvae.evaluation import evaluate
 from fqvae.models.autoencoder import to_float
+from fqvae.models.config import LatentConfig
+from fqvae.models.latents import Drawn
 from fqvae.runs import Run, held_out, open_run
 
 SMALL = {"train": 16, "test": 8, "classifier": "histogram"}
@@ -77,17 +79,18 @@ def test_scores_are_those_of_the_metrics(name, order, seed, trained):
         used = [len(set(column)) for column in raw.numpy()[fit].T]
         usage = metrics.code_usage(raw[fit], 8)
         expected |= {"perplexity": usage.perplexity.mean(), "codes_used": np.mean(used)}
-        assert np.array_equal(found.usage, usage.counts) and found.usage.shape == (4, 8)
-        assert np.array_equal(found.perplexity, usage.perplexity)
+        assert np.array_equal(found.tables["usage"], usage.counts)
+        assert np.array_equal(found.tables["perplexity"], usage.perplexity)
     else:
-        assert found.usage is None and found.perplexity is None
+        assert set(found.tables) == {"importance", "nmi", "nmi_latents"}
     # A floating-point code is rounded differently in a batch of another size.
-    assert found.scores == pytest.approx(expected, abs=1e-6 if discrete else 1e-4)
+    old = {name: found.scores[name] for name in expected}
+    assert old == pytest.approx(expected, abs=1e-6 if discrete else 1e-4)
     assert len({round(value, 3) for value in expected.values()}) > 8
-    np.testing.assert_allclose(found.importance, dci.importance, atol=1e-5)
-    np.testing.assert_allclose(found.nmi, info.nmi, atol=1e-4)
+    np.testing.assert_allclose(found.tables["importance"], dci.importance, atol=1e-5)
+    np.testing.assert_allclose(found.tables["nmi"], info.nmi, atol=1e-4)
     nmi_latents = metrics.latent_nmi(codes[fit], discrete=discrete)
-    np.testing.assert_allclose(found.nmi_latents, nmi_latents, atol=1e-6)
+    np.testing.assert_allclose(found.tables["nmi_latents"], nmi_latents, atol=1e-6)
 
 
 class FullGrid:
@@ -123,6 +126,7 @@ class Perfect(nn.Module):
         self.mixed = mixed
         self.latent = nn.Module()
         self.latent.discrete = True
+        self.latent.config = LatentConfig(size=5, codebook_size=8)
         values = torch.full((8,), 9.0)
         values[list(self.numbers)] = torch.tensor([-0.5, 0.0, 0.1, 2.0])
         self.latent.codebook = nn.Parameter(values)
@@ -142,6 +146,14 @@ class Perfect(nn.Module):
             factors[:, 0] = (factors[:, 0] + factors[:, 1]) % 4
         return torch.tensor(self.numbers)[torch.from_numpy(np.pad(factors, ((0, 0), (0, 1))))]
 
+    def draw(self, images, noise, *, temperature):
+        """Its samples are its codes: the straight-through gap is 0."""
+        assert 0.3 < temperature < 1 and not self.latent.config.hard
+        return Drawn(self.encode(images), {})
+
+    def decoder(self, codes):
+        return self.decode(codes)
+
     def decode(self, codes):
         from blobset import BlobSet
 
@@ -155,7 +167,7 @@ def perfect_scores(tmp_path, monkeypatch, mixed, **options):
     from blobruns import tiny
 
     # All combinations to fit, and all to test: independent columns then have no information at all.
-    monkeypatch.setattr(scores_module, "held_out", lambda dataset, count, seed: np.arange(count))
+    monkeypatch.setattr(inputs_module, "held_out", lambda dataset, count, seed: np.arange(count))
     config = tiny("qvae", "model.latent.size=5")
     run = Run(tmp_path, tmp_path / "last.ckpt", "0", 1, config, Perfect(mixed), FullGrid())
     return evaluate(run, train=256, test=256, classifier="histogram", jobs=1, **options)
@@ -164,20 +176,25 @@ def perfect_scores(tmp_path, monkeypatch, mixed, **options):
 @pytest.mark.parametrize("order", ["rank", "index"])
 def test_a_perfect_model(order, tmp_path, monkeypatch):
     found = perfect_scores(tmp_path, monkeypatch, mixed=False, order=order)
-    assert found.scores["mse"] == 0.0
+    assert found.scores["mse"] == found.scores["straight_through_gap"] == 0.0
+    assert found.scores["explained"] == 1.0
     for name in ("disentanglement", "completeness", "informativeness", "infom", "infoc", "mig"):
         assert found.scores[name] == pytest.approx(1, abs=1e-6), name
     for name in ("infom_corrected", "infoc_corrected", "explicitness", "factorvae_score", "beta_vae_score"):
         assert found.scores[name] == pytest.approx(1, abs=1e-6), name
     assert found.scores["infoe"] == pytest.approx(1, abs=1e-3)
     assert found.scores["total_correlation"] == pytest.approx(0, abs=1e-9)
+    # A quarter of the images has each value; the smallest code is one of those, the largest is not in use.
+    assert found.scores["codes_at_ends"] == pytest.approx(1 / 4)
+    assert found.scores["latent_nmi"] == pytest.approx(0, abs=1e-9)
+    assert 0 < found.scores["capacity"] < 5 * np.log2(5)
     # The constant latent has modularity 0 and perplexity 1.
     assert found.scores["modularity"] == pytest.approx(4 / 5)
     assert found.scores["perplexity"] == pytest.approx(17 / 5) and found.scores["codes_used"] == 17 / 5
-    np.testing.assert_allclose(found.importance, np.eye(5, 4), atol=1e-6)
-    np.testing.assert_allclose(found.nmi, np.eye(4, 5), atol=1e-9)
-    np.testing.assert_allclose(found.nmi_latents, np.diag([1, 1, 1, 1, 0]), atol=1e-9)
-    assert found.usage.shape == (5, 8) and set(found.usage[0]) == {0, 64}
+    np.testing.assert_allclose(found.tables["importance"], np.eye(5, 4), atol=1e-6)
+    np.testing.assert_allclose(found.tables["nmi"], np.eye(4, 5), atol=1e-9)
+    np.testing.assert_allclose(found.tables["nmi_latents"], np.diag([1, 1, 1, 1, 0]), atol=1e-9)
+    assert found.tables["usage"].shape == (5, 8) and set(found.tables["usage"][0]) == {0, 64}
 
 
 def test_a_model_that_mixes_two_factors(tmp_path, monkeypatch):
@@ -194,7 +211,8 @@ def test_the_same_call_gives_the_same_numbers(trained):
     run = blob_run(trained("vae"))
     first, other = evaluate(run, **SMALL, jobs=1), evaluate(run, **SMALL, jobs=2)
     assert other.scores == first.scores
-    assert np.array_equal(other.importance, first.importance) and np.array_equal(other.nmi, first.nmi)
+    for name, table in first.tables.items():
+        assert np.array_equal(other.tables[name], table)
     parts = {"encoding", "dci", "infomec", "sap", "explicitness", "factorvae_score", "beta_vae_score"}
     assert parts <= set(first.seconds) and all(value > 0 for value in first.seconds.values())
 
@@ -203,13 +221,13 @@ def test_images_are_held_out_ones_and_votes_are_of_all(trained, monkeypatch):
     run = blob_run(trained("factorqvae"))
     seen = {"encode": [], "encode_codes": []}
     for name, numbers in seen.items():
-        original = getattr(scores_module, name)
+        original = getattr(inputs_module, name)
 
         def watched(run, index, original=original, numbers=numbers, **options):
             numbers.extend(index.tolist())
             return original(run, index, **options)
 
-        monkeypatch.setattr(scores_module, name, watched)
+        monkeypatch.setattr(inputs_module, name, watched)
     evaluate(run, **SMALL, jobs=1)
     assert len(seen["encode"]) == 24 and set(seen["encode"]) <= set(split(run.dataset).test.tolist())
     # None is encoded twice.
