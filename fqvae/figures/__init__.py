@@ -1,7 +1,7 @@
 """Pictures of models, drawn with matplotlib and without pyplot: each function returns a Figure."""
 
 from fqvae.figures.codes import code_usage, value_histograms
-from fqvae.figures.curves import read_columns, training_curves
+from fqvae.figures.curves import training_curves
 from fqvae.figures.images import traversals
 from fqvae.figures.matrices import heatmap
 from fqvae.figures.saving import save
@@ -11,7 +11,6 @@ __all__ = [
     "Traversal",
     "code_usage",
     "heatmap",
-    "read_columns",
     "save",
     "spread_codes",
     "spread_values",

@@ -14,13 +14,19 @@ import numpy as np
 import fqvae
 from fqvae.data import split
 from fqvae.evaluation import find_evaluation
-from fqvae.figures.curves import read_columns
 from fqvae.files import write_whole
 from fqvae.report.explorer import TooLargeError, explorer_data, pairs, sliders, thumbnails
 from fqvae.report.html import escape, json_block
 from fqvae.report.sample import LITTLE, Sample, draw_sample
-from fqvae.report.sections import curves_section, facts, matrices_section, scores_section, usage_figures
-from fqvae.runs import Run
+from fqvae.report.sections import (
+    curves_section,
+    diagnosis_section,
+    facts,
+    matrices_section,
+    scores_section,
+    usage_figures,
+)
+from fqvae.runs import Run, read_columns
 from fqvae.runs.names import CURVES
 from fqvae.runs.presets import model_name
 
@@ -90,6 +96,7 @@ def build_report(
         thumbnails=bases,
         sliders=sliders(sample, data),
         label_note=_label_note(sample, evaluation),
+        diagnosis=diagnosis_section(evaluation, columns),
         scores=scores_section(evaluation, notice, _conditions(evaluation)),
         pairs=shown,
         reconstruction_note="Held-out images above, what the model makes of their codes below.",

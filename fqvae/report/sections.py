@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 
+from fqvae.evaluation import diagnose
 from fqvae.evaluation.measures import GROUPS, MEASURES, Measure, headlines
 from fqvae.report.html import bars, curve, escape, matrix
 from fqvae.report.sample import Sample, value_text
@@ -92,6 +93,27 @@ def scores_section(evaluation: Mapping[str, Any] | None, notice: str, conditions
         f'{said}<p>{conditions}</p><dl class="headline">{headline}</dl>'
         f'<details><summary>All scores</summary><table class="scores"><tbody>{"".join(body)}</tbody></table>'
         "</details>"
+    )
+
+
+def diagnosis_section(evaluation: Mapping[str, Any] | None, columns: Mapping[str, Sequence[float]]) -> str:
+    """What the measures and curves say went wrong; nothing without an evaluation."""
+    if evaluation is None:
+        return ""
+    findings = diagnose(evaluation, columns)
+    listed = "".join(
+        f"<li><b>{escape(each.name.capitalize())}.</b> {escape(each.sentence)} "
+        f"Try: {escape(each.advice)}</li>"
+        for each in findings
+    )
+    said = (
+        f"<ul>{listed}</ul>"
+        if findings
+        else "<p>None of the signs of failure that are looked for is there.</p>"
+    )
+    return (
+        '<section aria-labelledby="diagnosis-title">'
+        f'<h2 id="diagnosis-title">What went wrong, what to try</h2>{said}</section>'
     )
 
 

@@ -120,6 +120,9 @@ def test_scores_of_this_checkpoint_alone(tmp_path):
         assert (f"{value:.3g}" if small else shown) in page.text
     assert all(each.label in page.text and each.meaning in page.text for each in MEASURES)
     assert "Caution: infoe is <too high>." in page.text
+    # The factor "column" is the one that no latent tells of.
+    assert "A factor in no latent. No latent tells of these factors" in page.text
+    assert "column (0.0" in page.text
     assert "20 to fit and 5 to test, seed 5" in page.text and "histogram" in page.text
     labels = re.findall(
         r"(colour|row|column|ground|no single factor|not used) latent (\d)(?:, NMI ([\d.]+))?", page.text
