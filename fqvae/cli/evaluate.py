@@ -147,6 +147,21 @@ def _measure(
 
 
 def _print(run: Path, content: dict[str, Any], note: str) -> None:
+    from fqvae.evaluation import diagnose
+    from fqvae.evaluation.diagnosis import diagnosis_text
     from fqvae.evaluation.table import scores_text
 
-    print(f"{run}{f' ({note})' if note else ''}: {scores_text(content)}\n", flush=True)
+    found = diagnosis_text(diagnose(content, _columns(run)))
+    print(f"{run}{f' ({note})' if note else ''}: {scores_text(content)}\n{found}\n", flush=True)
+
+
+def _columns(run: Path) -> dict[str, list[float]]:
+    """Of metrics.csv; none where there is no such file, or a damaged one, which is said."""
+    from fqvae.runs import read_columns
+    from fqvae.runs.names import CURVES
+
+    try:
+        return read_columns(run / CURVES) if (run / CURVES).is_file() else {}
+    except ValueError as error:
+        print(f"{error}; nothing is said of the curves", file=sys.stderr)
+        return {}
