@@ -11,7 +11,7 @@ from blobset import BlobSet
 from reportruns import make_run
 
 from fqvae.cli import main
-from fqvae.evaluation import MEASURES, Evaluation, Options, write_evaluation
+from fqvae.evaluation import MEASURES, Evaluation, Options, evaluate, write_evaluation
 from fqvae.metrics import latent_nmi
 from fqvae.report import build_report
 from fqvae.report.explorer import TooLargeError, explorer_data
@@ -256,3 +256,21 @@ def test_the_page_stays_small(tmp_path):
     assert sum(len(base["sheet"]) for base in less["bases"]) < size
     with pytest.raises(TooLargeError, match="take more than 100 bytes"):
         explorer_data(run, sample, 2, 12, 100)
+
+
+def test_a_set_without_labels(tmp_path):
+    class Unlabelled(BlobSet):
+        factor_names, factor_sizes, index = (), (), property()
+
+        def __len__(self):
+            return 256
+
+        def factors(self, index):
+            return BlobSet().factors(index)[:, :0]
+
+    run = make_run(tmp_path / "run", dataset=Unlabelled())
+    assert "no single factor" in report(run, tmp_path).text
+    write_evaluation(run, evaluate(run, classifier="histogram", jobs=1))
+    page = report(run, tmp_path)
+    assert "straight-through gap" in page.text and "Latents and factors" not in page.text
+    assert "DCI" not in page.text and "17 to fit and 8 to test" in page.text
