@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from signal import SIGINT
 
 import fqvae
+from fqvae.cli.printing import make_printable
 from fqvae.signals import Terminated, raising_terminated, status_of
 
 
@@ -18,6 +19,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         Its exit status: 0; 1 for an error; 128 + signal for a command that a signal has ended (130 on Ctrl-C,
         143 on SIGTERM). An error and a signal are told in one line on standard error.
     """
+    make_printable(sys.stdout, sys.stderr)
     try:
         with raising_terminated():
             return _run(arguments)

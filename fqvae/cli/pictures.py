@@ -112,8 +112,9 @@ def _codes(options: argparse.Namespace, words: list[str]) -> int:
 
 def _plot(options: argparse.Namespace, words: list[str]) -> int:
     from fqvae.evaluation import find_evaluation
-    from fqvae.figures import read_columns, training_curves
+    from fqvae.figures import training_curves
     from fqvae.figures.runs import score_heatmaps
+    from fqvae.runs import read_columns
     from fqvae.runs.checkpoint import read_checkpoint
     from fqvae.runs.names import CURVES
     from fqvae.runs.run import sha256

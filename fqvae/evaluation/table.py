@@ -12,20 +12,13 @@ from typing import Any
 
 import numpy as np
 
-from fqvae.evaluation.scores import read_evaluation
+from fqvae.evaluation.files import read_evaluation
+from fqvae.evaluation.measures import headlines, measure
+from fqvae.evaluation.options import shortened
 from fqvae.models.table import CUSTOM, MODELS
 
-COLUMNS = {
-    "D": "disentanglement",
-    "C": "completeness",
-    "I": "informativeness",
-    "InfoM": "infom",
-    "InfoC": "infoc",
-    "InfoE": "infoe",
-    "MSE": "mse",
-}
 # Keys that make no other configuration.
-_IGNORED = ("seed", "data.root")
+_IGNORED = ("seed", "data.root", "data.cache")
 
 
 @dataclass(frozen=True)
@@ -44,23 +37,31 @@ class Line:
 
 @dataclass(frozen=True)
 class Comparison:
-    """Lines of a table, and under which conditions all of them were measured."""
+    """Lines of a table, under which conditions all of them were measured, and what to beware of."""
 
     lines: tuple[Line, ...]
     conditions: str
+    cautions: tuple[str, ...] = ()
 
     def markdown(self) -> str:
-        """A table in Markdown: mean ± standard deviation of the paper's scores."""
-        rows = [["model", "seeds", *COLUMNS], ["---", *["---:"] * (len(COLUMNS) + 1)]]
+        """A table in Markdown: mean ± standard deviation of the headline measures.
+
+        Without labels there are few of those, and the table shows all measures there are.
+        """
+        shown = headlines({name: None for line in self.lines for name in line.mean})
+        rows = [
+            ["model", "seeds", *(each.short or each.name for each in shown)],
+            ["---", *["---:"] * (len(shown) + 1)],
+        ]
         rows += [
-            [line.name, str(len(line.seeds)), *(_cell(line, score) for score in COLUMNS.values())]
+            [line.name, str(len(line.seeds)), *(_cell(line, each.name) for each in shown)]
             for line in self.lines
         ]
         table = "\n".join(f"| {' | '.join(row)} |" for row in rows)
-        return f"{table}\n\n{self.conditions}\n"
+        return "\n\n".join([table, self.conditions, *self.cautions]) + "\n"
 
     def csv(self) -> str:
-        """All scores, with full precision; empty where there is none."""
+        """All measures, with full precision; empty where there is none."""
         names = list(dict.fromkeys(score for line in self.lines for score in line.mean))
         text = io.StringIO()
         writer = csv.writer(text, lineterminator="\n")
@@ -77,7 +78,7 @@ def comparison(folders: Sequence[str | Path]) -> Comparison:
     Raises:
         FileNotFoundError: a run that was not evaluated.
         ValueError: no run; the same configuration and seed twice; other sample sizes, classifiers, orders of
-            codes or data sets, whose scores cannot be compared; a damaged metrics.json.
+            codes, protocols or data sets, whose measures cannot be compared; a damaged metrics.json.
     """
     if not folders:
         raise ValueError("folders must name at least one run, but was empty")
@@ -106,36 +107,60 @@ def comparison(folders: Sequence[str | Path]) -> Comparison:
         for name, group in zip(names, grouped, strict=True)
     )
     return Comparison(
-        lines, f"{conditions(read[first])}; mean ± sample standard deviation over the seeds of training."
+        lines,
+        f"{conditions(read[first])}; mean ± sample standard deviation over the seeds of training.",
+        tuple(dict.fromkeys(caution for each in read.values() for caution in _cautions(each))),
     )
 
 
 def scores_text(content: dict[str, Any]) -> str:
-    """The scores of one run in two columns. content: as `read_evaluation` gives it."""
+    """The measures of one run in two columns. content: as `read_evaluation` gives it."""
     width = max(map(len, content["scores"]))
     lines = [f"  {name:{width}}  {_number(name, score)}" for name, score in content["scores"].items()]
-    total = sum(content["seconds"].values())
     return "\n".join(
         [
             f"{content['model']} at step {content['checkpoint']['step']} of {content['config']['steps']}",
             conditions(content),
             *lines,
-            f"measured in {total:.0f} s, of which {content['seconds']['dci']:.0f} s for DCI",
+            *_cautions(content),
+            _time(content["seconds"]),
         ]
     )
 
 
 def conditions(content: dict[str, Any]) -> str:
-    """How a run was measured: data set, sample sizes, classifier, order of codes."""
+    """How a run was measured: data set, sample sizes, protocol, classifier, order of codes."""
     data, options = content["data"], content["options"]
-    return (
-        f"{data['name']}, {data['size']} x {data['size']} pixels; {options['train']} training and "
-        f"{options['test']} test samples; DCI by {options['classifier']}; codes by {options['order']}"
-    )
+    few = shortened(options, data["available"])
+    parts = [
+        f"{data['name']}, {data['size']} x {data['size']} pixels",
+        f"{options['train']} training and {options['test']} test samples" + (f" ({few})" if few else ""),
+    ]
+    if data["factor_names"]:
+        parts += [f"DCI by {options['classifier']}", f"codes by {options['order']}"]
+    else:
+        parts.append("no labels, so only measures that need none")
+    if data["factor_names"] and not data["grid"]:
+        parts.append("no image for every combination of factors, so no measures that choose images by factor")
+    if options["protocol"] != "held-out":
+        parts.append(f"protocol of the {options['protocol']}, images from the whole set")
+    return "; ".join(parts)
+
+
+def _cautions(content: dict[str, Any]) -> list[str]:
+    return [f"Caution: {sentence}." for sentence in content["cautions"].values()]
+
+
+def _time(seconds: dict[str, float]) -> str:
+    told = f"measured in {sum(seconds.values()):.0f} s"
+    return told + (f", of which {seconds['dci']:.0f} s for DCI" if "dci" in seconds else "")
 
 
 def _check_comparable(first: Path, one: dict[str, Any], second: Path, other: dict[str, Any]) -> None:
-    for part, keys in (("options", ("train", "test", "classifier", "order")), ("data", ("name", "size"))):
+    for part, keys in (
+        ("options", ("protocol", "train", "test", "classifier", "order")),
+        ("data", ("name", "size", "factor_names")),
+    ):
         for key in keys:
             if one[part][key] != other[part][key]:
                 raise ValueError(
@@ -178,12 +203,15 @@ def _line(name: str, scores: dict[int, dict[str, float]]) -> Line:
     )
 
 
-def _cell(line: Line, score: str) -> str:
-    mean, deviation = line.mean[score], line.deviation[score]
+def _cell(line: Line, name: str) -> str:
+    if name not in line.mean:
+        return "\u2013"
+    mean, deviation = line.mean[name], line.deviation[name]
     if deviation is None:
-        return _number(score, mean)
-    return f"{_number(score, mean)} ± {_number(score, deviation)}"
+        return _number(name, mean)
+    return f"{_number(name, mean)} ± {_number(name, deviation)}"
 
 
-def _number(score: str, value: float) -> str:
-    return f"{value:.3g}" if score == "mse" else f"{value:.3f}"
+def _number(name: str, value: float) -> str:
+    known = measure(name)
+    return f"{value:.3f}" if known is None else known.text(value)

@@ -2,7 +2,7 @@
 
 from fqvae.figures.animation import animate
 from fqvae.figures.codes import code_usage, value_histograms
-from fqvae.figures.curves import read_columns, training_curves
+from fqvae.figures.curves import training_curves
 from fqvae.figures.images import traversals
 from fqvae.figures.matrices import heatmap
 from fqvae.figures.saving import save
@@ -13,7 +13,6 @@ __all__ = [
     "animate",
     "code_usage",
     "heatmap",
-    "read_columns",
     "save",
     "spread_codes",
     "spread_values",

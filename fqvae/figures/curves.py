@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import csv
 import math
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import NamedTuple
 
 from matplotlib.axes import Axes
@@ -46,7 +44,8 @@ def training_curves(columns: Mapping[str, Sequence[float]], *, title: str = "") 
     Columns that the model does not have are left out, and so are those without a panel.
 
     Args:
-        columns: as `read_columns` gives them: "step" and at least one that has a panel; all of one length.
+        columns: as `fqvae.runs.read_columns` gives them: "step" and at least one that has a panel; all of one
+            length.
         title: above all.
 
     Raises:
@@ -99,21 +98,3 @@ def _make_room(axes: Axes, share: float) -> None:
     scale = axes.yaxis.get_transform()
     low, high = scale.transform(axes.get_ylim())
     axes.set_ylim(*scale.inverted().transform([low, high + share * (high - low)]))
-
-
-def read_columns(path: str | Path) -> dict[str, list[float]]:
-    """metrics.csv by columns. A last line that a kill has cut short is left out.
-
-    Raises:
-        FileNotFoundError: there is none. ValueError: not such a file; it is named.
-    """
-    path = Path(path)
-    try:
-        text = path.read_text(encoding="utf-8")
-        header, *rows = csv.reader(text[: text.rfind("\n") + 1].splitlines())
-        if not rows or {len(row) for row in rows} != {len(header)}:
-            raise ValueError("it has no rows" if not rows else "its rows differ in length")
-        columns = zip(*[[float(cell) for cell in row] for row in rows], strict=True)
-        return {name: list(column) for name, column in zip(header, columns, strict=True)}
-    except (ValueError, csv.Error) as error:
-        raise ValueError(f"{path} is no table of numbers: {error}") from error

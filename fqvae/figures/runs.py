@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import textwrap
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, TypeGuard
 
 import numpy as np
 import torch
@@ -21,7 +21,7 @@ from fqvae.figures.traversal import spread_codes, spread_values, traverse, used_
 from fqvae.metrics import code_usage as count_codes
 from fqvae.runs import Encoded, Run
 
-Evaluation = Mapping[str, Any]  # what `fqvae.evaluation.scores.read_evaluation` returns
+Evaluation = Mapping[str, Any]  # what `fqvae.evaluation.read_evaluation` returns
 
 
 def code_values(run: Run) -> NDArray[np.float32] | None:
@@ -48,7 +48,7 @@ def run_traversals(
         ValueError: steps below 1.
     """
     taken, details, note = _steps(run, encoded, base, steps)
-    if evaluation is not None and _has_factors(evaluation):
+    if _has_labels(evaluation):
         names = [f"{name} {two_decimals(share)}" if share else name for name, share in _carried(evaluation)]
         details = [f"{name}\n{codes}".strip() for name, codes in zip(names, details, strict=True)]
         note += f" {RULE} The number is that share."
@@ -73,7 +73,7 @@ def run_animation(
     """The traversal of one image as a GIF, see `animate`. Arguments as for `run_traversals`."""
     taken, _, _ = _steps(run, encoded, base, steps)
     labels = [f"latent {latent}" for latent in range(len(taken))]
-    if evaluation is not None and _has_factors(evaluation):
+    if _has_labels(evaluation):
         named = [name for name, _ in _carried(evaluation)]
         labels = [
             label if name == NONE else f"{latent}: {name}"
@@ -86,7 +86,7 @@ def run_animation(
 def run_codes(run: Run, encoded: Encoded, evaluation: Evaluation | None = None) -> Figure:
     """Histograms of the codes, or of the values, that each latent has on the images."""
     labels, note = [f"latent {latent}" for latent in range(encoded.codes.shape[1])], ""
-    if evaluation is not None and _has_factors(evaluation):
+    if _has_labels(evaluation):
         labels = [f"{label}: {name}" for label, (name, _) in zip(labels, _carried(evaluation), strict=True)]
         note = textwrap.fill(RULE, 110)
     title = f"{_title(run)}, {len(encoded.index):,} held-out images"
@@ -99,43 +99,39 @@ def run_codes(run: Run, encoded: Encoded, evaluation: Evaluation | None = None) 
 def score_heatmaps(evaluation: Evaluation) -> dict[str, Figure]:
     """By file name: mutual information and importance, factors against latents; information among latents.
 
-    Without labels the last alone.
+    What the evaluation lacks, as the first two without labels, is left out.
     """
     factors = [readable(name) for name in evaluation["data"]["factor_names"]]
-    latents = [str(latent) for latent in range(len(evaluation["nmi_latents"]))]
     name = f"{evaluation['model']}, step {evaluation['checkpoint']['step']:,}"
-    among = {
-        "nmi_latents": heatmap(
-            evaluation["nmi_latents"],
+    figures = {}
+    for key, transposed, rows, title, scale in _HEATMAPS:
+        if evaluation[key] is None:
+            continue
+        table = np.transpose(evaluation[key]) if transposed else np.asarray(evaluation[key])
+        latents = [str(latent) for latent in range(table.shape[1])]
+        figures[key] = heatmap(
+            table,
+            latents if rows else factors,
             latents,
-            latents,
-            title=f"Dependence among latents\n{name}",
-            row_axis="latent",
+            title=f"{title}\n{name}",
+            row_axis=rows,
             column_axis="latent",
-            scale="normalised mutual information",
-        ),
-    }
-    if not factors:
-        return among
-    return {
-        "nmi": heatmap(
-            evaluation["nmi"],
-            factors,
-            latents,
-            title=f"Information about factors in latents\n{name}",
-            column_axis="latent",
-            scale="I(factor; latent) / H(factor)",
-        ),
-        "importance": heatmap(
-            np.transpose(evaluation["importance"]),
-            factors,
-            latents,
-            title=f"Importance of latents for factors\n{name}",
-            column_axis="latent",
-            scale="importance (DCI)",
-        ),
-        **among,
-    }
+            scale=scale,
+        )
+    return figures
+
+
+# Key in metrics.json, whether latents are its rows, the axis of the figure's rows, title, scale.
+_HEATMAPS = (
+    ("nmi", False, "", "Information about factors in latents", "I(factor; latent) / H(factor)"),
+    ("importance", True, "", "Importance of latents for factors", "importance (DCI)"),
+    ("nmi_latents", False, "latent", "Dependence among latents", "normalised mutual information"),
+)
+
+
+def _has_labels(evaluation: Evaluation | None) -> TypeGuard[Evaluation]:
+    """Whether there is an evaluation that knows how latents and factors go together."""
+    return evaluation is not None and evaluation["nmi"] is not None
 
 
 def _steps(run: Run, encoded: Encoded, base: int, steps: int) -> tuple[list[NDArray[Any]], list[str], str]:
@@ -160,11 +156,6 @@ def _carried(evaluation: Evaluation) -> list[tuple[str, float]]:
         (NONE, 0.0) if factor is None else (readable(names[factor]), float(column[factor]))
         for factor, column in found
     ]
-
-
-def _has_factors(evaluation: Evaluation) -> bool:
-    """Whether the images of an evaluation have labels."""
-    return bool(evaluation["data"]["factor_names"])
 
 
 def _counts(run: Run, encoded: Encoded) -> NDArray[np.int64]:

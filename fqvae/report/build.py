@@ -14,14 +14,20 @@ import numpy as np
 import fqvae
 from fqvae.data import split
 from fqvae.evaluation import find_evaluation
-from fqvae.figures.curves import read_columns
 from fqvae.figures.naming import RULE
 from fqvae.files import check_writable, write_whole
 from fqvae.report.explorer import TooLargeError, explorer_data, pairs, sliders, thumbnails
 from fqvae.report.html import escape, json_block
 from fqvae.report.sample import Sample, draw_sample
-from fqvae.report.sections import curves_section, facts, matrices_section, scores_section, usage_figures
-from fqvae.runs import Run
+from fqvae.report.sections import (
+    curves_section,
+    diagnosis_section,
+    facts,
+    matrices_section,
+    scores_section,
+    usage_figures,
+)
+from fqvae.runs import Run, read_columns
 from fqvae.runs.names import CURVES
 
 LIMIT = 5_000_000  # bytes of a page
@@ -74,8 +80,7 @@ def build_report(
     check_writable(out.parent)
     evaluation, missing = find_evaluation(run.folder, run.sha256)
     notice = escape(f"There are no scores here: {missing}. Then write the report anew.") if missing else ""
-    labelled = bool(run.dataset.factor_names)
-    nmi = np.array(evaluation["nmi"]) if evaluation is not None and labelled else None
+    nmi = None if evaluation is None or evaluation["nmi"] is None else np.array(evaluation["nmi"])
     curves = run.folder / CURVES
     columns = read_columns(curves) if curves.is_file() else {}
     sample = draw_sample(run, samples, seed, nmi, progress)
@@ -96,6 +101,7 @@ def build_report(
         thumbnails=bases,
         sliders=sliders(sample, data),
         label_note=_label_note(sample, evaluation),
+        diagnosis=diagnosis_section(evaluation, columns),
         scores=scores_section(evaluation, notice, _conditions(evaluation)),
         pairs=shown,
         reconstruction_note="Held-out images above, what the model makes of their codes below.",
@@ -146,19 +152,14 @@ def _label_note(sample: Sample, evaluation: dict[str, Any] | None) -> str:
 def _conditions(evaluation: dict[str, Any] | None) -> str:
     if evaluation is None:
         return ""
-    options = evaluation["options"]
-    sizes = (
-        f"Measured on held-out images, {options['train']:,} to fit and {options['test']:,} to test, "
-        f"seed {options['seed']}"
-    )
-    if not evaluation["data"]["factor_names"]:
-        return (
-            f"{sizes}. The images have no labels: only measures that need none are here. "
-            "Compare only scores of equal sample sizes."
-        )
+    options, labels = evaluation["options"], evaluation["data"]["factor_names"]
+    images = "images of the whole set" if options["protocol"] == "authors" else "held-out images"
+    classifier = f"; DCI with the classifier “{escape(options['classifier'])}”" if labels else ""
+    missing = f" Not measured: {escape(', '.join(evaluation['missing']))}." if evaluation["missing"] else ""
     return (
-        f"{sizes}; DCI with the classifier “{escape(options['classifier'])}”. "
-        "Compare only scores of equal sample sizes and classifiers."
+        f"Measured on {images}, {options['train']:,} to fit and {options['test']:,} to test, "
+        f"seed {options['seed']}{classifier}.{missing} "
+        "Compare only measures of equal sample sizes, classifiers and protocols."
     )
 
 

@@ -7,9 +7,11 @@ from typing import Any
 
 import numpy as np
 
+from fqvae.evaluation import diagnose
+from fqvae.evaluation.measures import GROUPS, MEASURES, Measure, headlines
 from fqvae.figures.curves import GUESSING
-from fqvae.models.penalties import PENALTIES
 from fqvae.figures.naming import NONE
+from fqvae.models.penalties import PENALTIES
 from fqvae.report.html import bars, curve, escape, matrix
 from fqvae.report.sample import Sample, value_text
 from fqvae.runs import Run
@@ -19,47 +21,6 @@ _NAMES = {
     "shapes3d": "Shapes3D",
     "isaac3d": "Isaac3D",
     "mpi3d_complex": "MPI3D-Complex",
-}
-_HEADLINE = {
-    "disentanglement": "Disentanglement",
-    "completeness": "Completeness",
-    "informativeness": "Informativeness",
-    "infom": "InfoM",
-    "infoc": "InfoC",
-    "infoe": "InfoE",
-    "mse": "MSE",
-}
-_GROUPS: dict[str, dict[str, tuple[str, str]]] = {
-    "DCI": {
-        "disentanglement": ("disentanglement", "how far each latent tells of one factor only"),
-        "completeness": ("completeness", "how far each factor is told by one latent only"),
-        "informativeness": ("informativeness", "factors predicted right from the codes of new images"),
-        "informativeness_train": ("informativeness, fitted images", "the same on the images fitted to"),
-    },
-    "InfoMEC": {
-        "infom": ("modularity (InfoM)", "how far each latent tells of one factor only"),
-        "infom_corrected": ("modularity, corrected", "without the information that chance explains"),
-        "infoc": ("compactness (InfoC)", "how far each factor is told by one latent only"),
-        "infoc_corrected": ("compactness, corrected", "without the information that chance explains"),
-        "infoe": ("explicitness (InfoE)", "what a linear model reads off the codes"),
-    },
-    "Others": {
-        "mig": ("MIG", "lead of the latent that tells most of a factor, in information"),
-        "sap": ("SAP", "the same lead, in the error of a linear predictor"),
-        "modularity": ("modularity", "Ridgeway and Mozer's"),
-        "explicitness": ("explicitness", "Ridgeway and Mozer's"),
-        "factorvae_score": ("FactorVAE score", "a fixed factor recognised by the latent that varies least"),
-        "beta_vae_score": ("β-VAE score", "a fixed factor recognised by a linear classifier"),
-        "total_correlation": (
-            "total correlation of the codes",
-            "in nats, 0 for independent latents; plug-in estimate (continuous latents: as if Gaussian)",
-        ),
-    },
-    "Codes and images": {
-        "perplexity": ("perplexity", "effective number of codes, mean over the latents"),
-        "codes_used": ("codes used", "mean over the latents"),
-        "mse": ("mean squared error", "of reconstructions, pixels from 0 to 1"),
-    },
 }
 _CURVES = {
     "reconstruction": "reconstruction error",
@@ -99,20 +60,22 @@ def scores_section(evaluation: Mapping[str, Any] | None, notice: str, conditions
         return said
     scores: Mapping[str, float] = evaluation["scores"]
     headline = "".join(
-        f"<div><dt>{label}</dt><dd>{_number(key, scores[key])}</dd></div>"
-        for key, label in _HEADLINE.items()
-        if key in scores
+        f"<div><dt>{escape(_heading(each))}</dt><dd>{_number(each, scores[each.name])}</dd></div>"
+        for each in headlines(scores)
     )
     body = []
-    for group, entries in _GROUPS.items():
-        if not any(key in scores for key in entries):
-            continue
-        body.append(f'<tr><th scope="rowgroup" colspan="3">{group}</th></tr>')
+    for group in GROUPS:
+        entries = [each for each in MEASURES if each.group == group and each.name in scores]
+        if entries:
+            body.append(f'<tr><th scope="rowgroup" colspan="3">{escape(group)}</th></tr>')
         body.extend(
-            f'<tr><th scope="row">{label}</th><td>{_number(key, scores[key])}</td><td>{meaning}</td></tr>'
-            for key, (label, meaning) in entries.items()
-            if key in scores
+            f'<tr><th scope="row">{escape(each.label)}</th><td>{_number(each, scores[each.name])}</td>'
+            f"<td>{escape(each.meaning)}</td></tr>"
+            for each in entries
         )
+    said += "".join(
+        f'<p class="notice">Caution: {escape(each)}.</p>' for each in evaluation["cautions"].values()
+    )
     return (
         f'{said}<p>{conditions}</p><dl class="headline">{headline}</dl>'
         f'<details><summary>All scores</summary><table class="scores"><tbody>{"".join(body)}</tbody></table>'
@@ -120,9 +83,30 @@ def scores_section(evaluation: Mapping[str, Any] | None, notice: str, conditions
     )
 
 
+def diagnosis_section(evaluation: Mapping[str, Any] | None, columns: Mapping[str, Sequence[float]]) -> str:
+    """What the measures and curves say went wrong; nothing without an evaluation."""
+    if evaluation is None:
+        return ""
+    findings = diagnose(evaluation, columns)
+    listed = "".join(
+        f"<li><b>{escape(each.name.capitalize())}.</b> {escape(each.sentence)} "
+        f"Try: {escape(each.advice)}</li>"
+        for each in findings
+    )
+    said = (
+        f"<ul>{listed}</ul>"
+        if findings
+        else "<p>None of the signs of failure that are looked for is there.</p>"
+    )
+    return (
+        '<section aria-labelledby="diagnosis-title">'
+        f'<h2 id="diagnosis-title">What went wrong, what to try</h2>{said}</section>'
+    )
+
+
 def matrices_section(sample: Sample, evaluation: Mapping[str, Any] | None) -> str:
-    """NMI and importance, latents as rows in the explorer's order; without evaluation or labels nothing."""
-    if evaluation is None or not sample.factors:
+    """NMI and importance, latents as rows in the order of the explorer; nothing without an evaluation."""
+    if evaluation is None or evaluation["nmi"] is None or evaluation["importance"] is None:
         return ""
     remarks = {latent: sample.label(latent) for latent in sample.order}
     rows = [(f"latent {latent}", "" if each == NONE else each) for latent, each in remarks.items()]
@@ -154,10 +138,15 @@ def curves_section(columns: Mapping[str, Sequence[float]]) -> str:
     return f'<div class="curves">{"".join(figures)}</div>'
 
 
-def _number(key: str, value: float) -> str:
-    if key == "mse":
+def _heading(measure: Measure) -> str:
+    """The short name where it is more than a letter, else the label."""
+    return measure.short if len(measure.short) > 1 else measure.label.capitalize()
+
+
+def _number(measure: Measure, value: float) -> str:
+    if measure.name == "mse":
         return f"{value:.5f}" if value >= 1e-4 else f"{value:.2e}"
-    return f"{value:.1f}" if key in ("perplexity", "codes_used") else f"{value:.3f}"
+    return measure.text(value)
 
 
 def _histogram(sample: Sample, latent: int) -> str:

@@ -2,6 +2,7 @@
 
 from fqvae.runs.checkpoint import Checkpoint, CheckpointError, load, read_checkpoint
 from fqvae.runs.config import DataConfig, OptimizerConfig, RunConfig, from_flat
+from fqvae.runs.curves import read_columns
 from fqvae.runs.data import open_data
 from fqvae.runs.encoding import Codes, Encoded, encode, encode_codes, held_out
 from fqvae.runs.keys import to_flat
@@ -28,5 +29,6 @@ __all__ = [
     "open_run",
     "preset_names",
     "read_checkpoint",
+    "read_columns",
     "to_flat",
 ]

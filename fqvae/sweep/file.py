@@ -31,7 +31,7 @@ from fqvae.runs.presets import load_preset
 from fqvae.runs.yaml_files import load_yaml
 
 if TYPE_CHECKING:
-    from fqvae.evaluation.scores import Options
+    from fqvae.evaluation.options import Options
 
 _FOLDER = importlib.resources.files("fqvae") / "configs" / "sweeps"
 _KEYS = ("preset", "seeds", "settings", "evaluate", "runs")
@@ -127,7 +127,7 @@ def _check_known(prefix: str, keys: Iterable[str], known: Iterable[str]) -> None
 
 
 def _options(values: Mapping[str, Any]) -> Options:
-    from fqvae.evaluation.scores import Options  # takes seconds to import: not for a list of commands
+    from fqvae.evaluation.options import Options  # takes seconds to import: not for a list of commands
 
     _check_known("evaluate.", values, [each.name for each in fields(Options)])
     prefix = "evaluate."

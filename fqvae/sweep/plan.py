@@ -18,7 +18,7 @@ from fqvae.runs.presets import load_preset
 from fqvae.sweep.file import Sweep
 
 if TYPE_CHECKING:
-    from fqvae.evaluation.scores import Options
+    from fqvae.evaluation.options import Options
 
 # What a run that was killed before its first checkpoint leaves: nothing in it is worth keeping.
 _LEFTOVERS = ("config.*", "metrics.*", "hparams.yaml", "events.out.tfevents.*", "*.tmp")
@@ -96,7 +96,8 @@ def train_words(job: Job) -> list[str] | None:
 
 def evaluate_words(job: Job, options: Options) -> list[str]:
     """The words of `fqvae` that evaluate the run, or find that this is done."""
-    return ["evaluate", str(job.folder), *(f"--{key}={value}" for key, value in vars(options).items())]
+    words = [f"--{key}={value}" for key, value in vars(options).items() if value is not None]
+    return ["evaluate", str(job.folder), *words]
 
 
 def clear_leftovers(job: Job) -> None:

@@ -6,7 +6,7 @@ import json
 import numpy as np
 import pytest
 
-from fqvae.evaluation import comparison
+from fqvae.evaluation import comparison, read_evaluation
 from fqvae.evaluation.table import scores_text
 from fqvae.runs import to_flat
 from fqvae.runs.presets import load_preset
@@ -22,20 +22,32 @@ def write(tmp_path):
         config = to_flat(load_preset("smoke", model, ["model.latent.size=2", *settings]))
         numbers = numbers or [0.5] * 7
         content = {
-            "format": 1,
+            "format": 2,
             "versions": {},
             "model": model,
             "config": config,
             "checkpoint": {"file": "last.ckpt", "sha256": name, "step": step or config["steps"]},
-            "data": {"name": "rayshapes", "size": 32, "factor_names": ["hue"], "factor_sizes": [4]},
-            "options": {"train": 100, "test": 50, "seed": 0, "classifier": "boosting", "order": "rank"},
-            "scores": dict(zip(PAPER, numbers, strict=True)) | ({"codes_used": 3.0} if discrete else {}),
-            "perplexity": [1.0, 2.0],
-            "codes_used": [3, 3],
-            "usage": [[1] * config["model.latent.codebook_size"]] * 2,
-            "importance": [[1.0], [0.0]],
-            "nmi": [[1.0, 0.0]],
-            "nmi_latents": [[1.0, 0.0], [0.0, 1.0]],
+            "data": {
+                "name": "rayshapes",
+                "size": 32,
+                "factor_names": ["hue"],
+                "factor_sizes": [4],
+                "grid": True,
+                "available": 1000,
+            },
+            "options": {
+                "train": 100,
+                "test": 50,
+                "seed": 0,
+                "classifier": "boosting",
+                "order": "rank",
+                "protocol": "held-out",
+            },
+            "measures": versioned(
+                dict(zip(PAPER, numbers, strict=True)) | ({"codes_used": 3.0} if discrete else {})
+            ),
+            "tables": versioned({"nmi": [[1.0, 0.0]]}),
+            "cautions": {},
             "seconds": {"encoding": 20.0, "dci": 80.0},
         }
         for key, value in changes.items():
@@ -46,6 +58,10 @@ def write(tmp_path):
         return tmp_path / name
 
     return written
+
+
+def versioned(values):
+    return {name: {"value": value, "version": 1} for name, value in values.items()}
 
 
 def cells(markdown):
@@ -120,6 +136,7 @@ def test_keys_of_the_same_last_word_are_written_in_full(write):
         ("options__train", 99, "options.train was 100 for the first and 99 for the second"),
         ("options__test", 49, "options.test was 50 for the first and 49"),
         ("options__classifier", "histogram", "options.classifier was 'boosting' .* and 'histogram'"),
+        ("options__protocol", "authors", "options.protocol was 'held-out' for the first and 'authors'"),
         ("options__order", "index", "options.order was 'rank' for the first and 'index'"),
         ("data__name", "shapes3d", "data.name was 'rayshapes' for the first and 'shapes3d'"),
         ("data__size", 64, "data.size was 32 for the first and 64"),
@@ -147,7 +164,7 @@ def test_other_refusals(write, tmp_path):
 
 def test_one_run(write):
     folder = write("a", numbers=[0.1234, 1.0, 0.5, 0.5, 0.5, 0.5, 0.001234])
-    lines = scores_text(json.loads((folder / "metrics.json").read_text())).splitlines()
+    lines = scores_text(read_evaluation(folder)).splitlines()
     assert lines[0] == "factorqvae at step 3000 of 3000"
     assert lines[2].split() == ["disentanglement", "0.123"]
     assert ["mse", "0.00123"] in [line.split() for line in lines]

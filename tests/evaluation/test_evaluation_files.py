@@ -8,31 +8,32 @@ import numpy as np
 import pytest
 import torch
 
-import fqvae.evaluation.scores as scores_module
-from fqvae.evaluation import Evaluation, Options, evaluate, read_evaluation, write_evaluation
+import fqvae.evaluation.inputs as inputs_module
+from fqvae.evaluation import (
+    Evaluation,
+    Options,
+    contents,
+    evaluate,
+    read_evaluation,
+    write_evaluation,
+)
+from fqvae.evaluation.measures import TABLES, applicable
 from fqvae.runs import open_run, to_flat
 
 FILES = ("metrics.json", "importance.csv", "nmi.csv")
 
 
-def made_up(discrete=True, shift=0.0):
+def made_up(name="factorqvae", shift=0.0):
     """An evaluation of 4 latents, 4 factors and 8 codes, no entry like another."""
-    names = [
-        *("mse", "disentanglement", "completeness", "informativeness_train", "informativeness"),
-        *("infom", "infoc", "infoe", "infom_corrected", "infoc_corrected", "mig", "sap", "modularity"),
-        *("explicitness", "factorvae_score", "beta_vae_score", "total_correlation"),
-    ]
-    scores = {name: 1 / (3 + number) + shift for number, name in enumerate(names)}
-    usage = np.arange(32).reshape(4, 8) % 5
-    if discrete:
-        scores |= {"perplexity": 2.5, "codes_used": float((usage > 0).sum(1).mean())}
-    table = np.random.default_rng(0).random((3, 4, 4))
+    has = {"labels", "grid"} | ({"codes", "scalar codes", "soft samples"} if name == "factorqvae" else set())
+    measures, tables = applicable(frozenset(has))
+    sizes, random = {"M": 4, "F": 4, "K": 8}, np.random.default_rng(0)
     return Evaluation(
         Options(20, 5, 3, "histogram", "index"),
-        scores,
-        *table,
-        usage if discrete else None,
-        np.array([1.0, 2.0, 3.0, 4.0]) if discrete else None,
+        25,
+        {each.name: 1 / (3 + number) + shift for number, each in enumerate(measures)},
+        {each.name: random.random([sizes[letter] for letter in each.shape]) for each in tables},
+        {"infoe": "infoe is high"},
         {"encoding": 0.5, "dci": 1.5},
     )
 
@@ -49,38 +50,40 @@ def blob_run(copy_of):
 
 @pytest.mark.parametrize("name", ["factorqvae", "vae"])
 def test_what_is_written_is_read(name, blob_run):
-    run, evaluation = blob_run(name), made_up(name == "factorqvae")
+    run, evaluation = blob_run(name), made_up(name)
     before = {each.name for each in run.folder.iterdir()}
     write_evaluation(run, evaluation)
     assert {each.name for each in run.folder.iterdir()} == before | set(FILES)
     found = read_evaluation(run.folder)
-    assert found["model"] == name and found["format"] == 1
+    assert found["model"] == name and found["format"] == 2
     assert found["config"] == to_flat(run.config)
     assert found["checkpoint"] == {"file": "last.ckpt", "sha256": run.sha256, "step": 80}
     assert found["data"]["name"] == "blobs" and found["data"]["size"] == 16
     assert found["data"]["factor_names"] == ["colour", "row", "column", "ground"]
     assert found["data"]["factor_sizes"] == [4, 4, 4, 4]
+    assert found["data"]["grid"] is True and found["data"]["available"] == 25
     assert found["options"] == {
         "train": 20,
         "test": 5,
         "seed": 3,
         "classifier": "histogram",
         "order": "index",
+        "protocol": "held-out",
     }
     assert found["scores"] == evaluation.scores and found["seconds"] == evaluation.seconds
     assert found["versions"]["torch"] == torch.__version__ and "scikit-learn" in found["versions"]
-    for key in ("importance", "nmi", "nmi_latents"):
-        assert np.array_equal(found[key], getattr(evaluation, key))
-    if name == "vae":
-        assert found["usage"] is None and found["perplexity"] is None and found["codes_used"] is None
-    else:
-        assert np.array_equal(found["usage"], evaluation.usage) and found["perplexity"] == [1, 2, 3, 4]
-        assert found["codes_used"] == [sum(count > 0 for count in row) for row in evaluation.usage]
+    assert found["cautions"] == {"infoe": "infoe is high"} and found["missing"] == []
+    assert found == contents(run, evaluation)
+    for table in TABLES:
+        if table.name in evaluation.tables:
+            assert np.array_equal(found[table.name], evaluation.tables[table.name])
+        else:
+            assert name == "vae" and found[table.name] is None
 
     importance, nmi = (list(csv.reader((run.folder / file).read_text().splitlines())) for file in FILES[1:])
     assert importance[0] == ["latent", "colour", "row", "column", "ground"]
     assert nmi[0] == ["factor", "0", "1", "2", "3"] and nmi[2][0] == "row" and importance[3][0] == "2"
-    for lines, matrix in ((importance, evaluation.importance), (nmi, evaluation.nmi)):
+    for lines, matrix in ((importance, evaluation.tables["importance"]), (nmi, evaluation.tables["nmi"])):
         assert np.array_equal([[float(cell) for cell in line[1:]] for line in lines[1:]], matrix)
 
 
@@ -111,19 +114,27 @@ def damage(**changes):
         (lambda text: "\ud800", "is damaged: "),
         (lambda text: "[]", "was not written by fqvae evaluate"),
         (lambda text: '{"loss": 3}', "was not written by fqvae evaluate"),
-        (damage(format=2), "has the format 2, but this version reads 1"),
-        (damage(scores=None), "is damaged: scores is missing"),
+        (damage(format=1), "has the format 1, but this version reads 2; fqvae evaluate .* writes it anew"),
+        (damage(measures=None), "is damaged: measures is missing"),
         (damage(model=None), "is damaged: model is missing"),
         (damage(seconds=[1]), "is damaged: seconds is missing"),
-        (damage(scores__infom=None), "is damaged: scores has no infom"),
-        (damage(scores__mig="high"), "is damaged: the score mig is 'high'"),
-        (damage(scores__mig=float("nan")), "is damaged: the score mig is nan"),
+        (damage(measures__mig__version=None), "is damaged: measures.mig has no value or no version"),
+        (damage(measures__mig="high"), "is damaged: measures.mig has no value or no version"),
+        (damage(measures__mig__value="high"), "is damaged: the measure mig is 'high'"),
+        (damage(measures__mig__value=float("nan")), "is damaged: the measure mig is nan"),
         (damage(options__order=None), "is damaged: options has no order"),
         (damage(checkpoint__sha256=None), "is damaged: checkpoint has no sha256"),
-        (damage(nmi=None), r"is damaged: nmi has the shape \(\), not \(4, 4\)"),
-        (damage(nmi=[[1.0, 2.0], [3.0]]), "is damaged: nmi is not a table of numbers"),
-        (damage(importance=[[0.5] * 4] * 3), r"is damaged: importance has the shape \(3, 4\), not \(4, 4\)"),
-        (damage(usage=[[1] * 4] * 4), r"is damaged: usage has the shape \(4, 4\), not \(4, 8\)"),
+        (damage(tables__nmi__value=None), "is damaged: tables.nmi has no value or no version"),
+        (damage(tables__nmi__value=[[1.0, 2.0], [3.0]]), "is damaged: nmi is not a table of numbers"),
+        (
+            damage(tables__importance__value=[[0.5] * 4] * 3),
+            r"is damaged: importance has the shape \(3, 4\), not \(4, 4\)",
+        ),
+        (
+            damage(tables__usage__value=[[1] * 4] * 4),
+            r"is damaged: usage has the shape \(4, 4\), not \(4, 8\)",
+        ),
+        (damage(tables__perplexity__value=[1, 2, 3, float("inf")]), "is damaged: perplexity is not finite"),
     ],
 )
 def test_a_damaged_file(change, words, blob_run):
@@ -134,6 +145,34 @@ def test_a_damaged_file(change, words, blob_run):
     with pytest.raises(ValueError, match=f"metrics.json {words}") as raised:
         read_evaluation(run.folder)
     assert "\n" not in str(raised.value)
+
+
+@pytest.mark.parametrize("change", [damage(measures__mig__version=0), damage(measures__mig=None)])
+def test_an_old_measure_is_missing_the_others_stay(change, blob_run):
+    run, evaluation = blob_run(), made_up()
+    write_evaluation(run, evaluation)
+    path = run.folder / "metrics.json"
+    path.write_text(change(path.read_text()))
+    found = read_evaluation(run.folder)
+    assert found["missing"] == ["mig"]
+    assert found["scores"] == {name: value for name, value in evaluation.scores.items() if name != "mig"}
+
+
+def test_an_old_table_is_missing(blob_run):
+    run = blob_run()
+    write_evaluation(run, made_up())
+    path = run.folder / "metrics.json"
+    path.write_text(damage(tables__nmi__version=0)(path.read_text()))
+    found = read_evaluation(run.folder)
+    assert found["missing"] == ["nmi"] and found["nmi"] is None and found["importance"] is not None
+
+
+def test_a_measure_that_the_program_does_not_know_is_left_out(blob_run):
+    run, evaluation = blob_run(), made_up()
+    write_evaluation(run, evaluation)
+    path = run.folder / "metrics.json"
+    path.write_text(damage(measures__gone={"value": 1.0, "version": 1})(path.read_text()))
+    assert read_evaluation(run.folder)["scores"] == evaluation.scores
 
 
 def test_no_file(tmp_path):
@@ -153,7 +192,7 @@ def test_old_results_stay_when_an_evaluation_fails(blob_run, monkeypatch):
         raise ValueError("no")
 
     with monkeypatch.context() as patch:
-        patch.setattr(scores_module, "beta_vae_score", fails)
+        patch.setattr(inputs_module, "infomec", fails)
         with pytest.raises(ValueError, match="no"):
             write_evaluation(run, evaluate(run, train=8, test=4, classifier="histogram", jobs=1))
     assert unchanged()
@@ -167,7 +206,7 @@ def test_old_results_stay_when_an_evaluation_fails(blob_run, monkeypatch):
             write_evaluation(run, made_up(shift=1.0))
     assert unchanged()
     write_evaluation(run, made_up(shift=1.0))
-    assert not unchanged() and read_evaluation(run.folder)["scores"]["mse"] == 1 / 3 + 1
+    assert not unchanged() and read_evaluation(run.folder)["scores"]["disentanglement"] == 1 / 3 + 1
 
 
 def test_a_score_that_is_no_number_is_not_written(blob_run):

@@ -1,14 +1,12 @@
 """Scores of a run against the metrics on codes that the test encodes by itself, and a perfect model."""
 
-import functools
-
 import numpy as np
 import pytest
 import torch
-from torch import nn
+from perfect import FullGrid, Perfect
 
 import fqvae
-import fqvae.evaluation.scores as scores_module
+import fqvae.evaluation.inputs as inputs_module
 from fqvae import metrics
 from fqvae.data import split
 from fqvae.evaluation import evaluate
@@ -77,85 +75,25 @@ def test_scores_are_those_of_the_metrics(name, order, seed, trained):
         used = [len(set(column)) for column in raw.numpy()[fit].T]
         usage = metrics.code_usage(raw[fit], 8)
         expected |= {"perplexity": usage.perplexity.mean(), "codes_used": np.mean(used)}
-        assert np.array_equal(found.usage, usage.counts) and found.usage.shape == (4, 8)
-        assert np.array_equal(found.perplexity, usage.perplexity)
+        assert np.array_equal(found.tables["usage"], usage.counts)
+        assert np.array_equal(found.tables["perplexity"], usage.perplexity)
     else:
-        assert found.usage is None and found.perplexity is None
+        assert set(found.tables) == {"importance", "nmi", "nmi_latents"}
     # A floating-point code is rounded differently in a batch of another size.
-    assert found.scores == pytest.approx(expected, abs=1e-6 if discrete else 1e-4)
+    old = {name: found.scores[name] for name in expected}
+    assert old == pytest.approx(expected, abs=1e-6 if discrete else 1e-4)
     assert len({round(value, 3) for value in expected.values()}) > 8
-    np.testing.assert_allclose(found.importance, dci.importance, atol=1e-5)
-    np.testing.assert_allclose(found.nmi, info.nmi, atol=1e-4)
+    np.testing.assert_allclose(found.tables["importance"], dci.importance, atol=1e-5)
+    np.testing.assert_allclose(found.tables["nmi"], info.nmi, atol=1e-4)
     nmi_latents = metrics.latent_nmi(codes[fit], discrete=discrete)
-    np.testing.assert_allclose(found.nmi_latents, nmi_latents, atol=1e-6)
-
-
-class FullGrid:
-    """BlobSet, every image 40 times: the test split is large enough for all combinations of factors."""
-
-    def __init__(self):
-        from blobset import BlobSet
-
-        self.blobs = BlobSet()
-        self.name, self.image_shape = "grid", self.blobs.image_shape
-        self.factor_names, self.factor_sizes = self.blobs.factor_names, self.blobs.factor_sizes
-
-    def __len__(self):
-        return 40 * 256
-
-    def factors(self, index):
-        return self.blobs.factors(np.asarray(index) % 256)
-
-    def index(self, factors):
-        return self.blobs.index(factors)
-
-    def images(self, index):
-        return self.blobs.images(np.asarray(index) % 256)
-
-
-class Perfect(nn.Module):
-    """Knows the images: latent j is factor j, its values shuffled over the codebook; a fifth is constant."""
-
-    numbers = (6, 0, 3, 1)
-
-    def __init__(self, mixed=False):
-        super().__init__()
-        self.mixed = mixed
-        self.latent = nn.Module()
-        self.latent.discrete = True
-        values = torch.full((8,), 9.0)
-        values[list(self.numbers)] = torch.tensor([-0.5, 0.0, 0.1, 2.0])
-        self.latent.codebook = nn.Parameter(values)
-
-    @staticmethod
-    @functools.cache
-    def table():
-        from blobset import BlobSet
-
-        images = to_float(BlobSet().images(np.arange(256))).flatten(1)
-        return {image.numpy().tobytes(): number for number, image in enumerate(images)}
-
-    def encode(self, images):
-        numbers = np.array([self.table()[image.numpy().tobytes()] for image in images])
-        factors = np.stack(np.unravel_index(numbers, (4, 4, 4, 4)), axis=1)
-        if self.mixed:
-            factors[:, 0] = (factors[:, 0] + factors[:, 1]) % 4
-        return torch.tensor(self.numbers)[torch.from_numpy(np.pad(factors, ((0, 0), (0, 1))))]
-
-    def decode(self, codes):
-        from blobset import BlobSet
-
-        factors = (codes[:, :4, None] == torch.tensor(self.numbers)).int().argmax(-1).numpy()
-        if self.mixed:
-            factors[:, 0] = (factors[:, 0] - factors[:, 1]) % 4
-        return to_float(BlobSet().images(np.ravel_multi_index(factors.T, (4, 4, 4, 4))))
+    np.testing.assert_allclose(found.tables["nmi_latents"], nmi_latents, atol=1e-6)
 
 
 def perfect_scores(tmp_path, monkeypatch, mixed, **options):
     from blobruns import tiny
 
     # All combinations to fit, and all to test: independent columns then have no information at all.
-    monkeypatch.setattr(scores_module, "held_out", lambda dataset, count, seed: np.arange(count))
+    monkeypatch.setattr(inputs_module, "held_out", lambda dataset, count, seed: np.arange(count))
     config = tiny("qvae", "model.latent.size=5")
     run = Run(tmp_path, tmp_path / "last.ckpt", "0", 1, config, Perfect(mixed), FullGrid())
     return evaluate(run, train=256, test=256, classifier="histogram", jobs=1, **options)
@@ -164,20 +102,25 @@ def perfect_scores(tmp_path, monkeypatch, mixed, **options):
 @pytest.mark.parametrize("order", ["rank", "index"])
 def test_a_perfect_model(order, tmp_path, monkeypatch):
     found = perfect_scores(tmp_path, monkeypatch, mixed=False, order=order)
-    assert found.scores["mse"] == 0.0
+    assert found.scores["mse"] == found.scores["straight_through_gap"] == 0.0
+    assert found.scores["explained"] == 1.0
     for name in ("disentanglement", "completeness", "informativeness", "infom", "infoc", "mig"):
         assert found.scores[name] == pytest.approx(1, abs=1e-6), name
     for name in ("infom_corrected", "infoc_corrected", "explicitness", "factorvae_score", "beta_vae_score"):
         assert found.scores[name] == pytest.approx(1, abs=1e-6), name
     assert found.scores["infoe"] == pytest.approx(1, abs=1e-3)
     assert found.scores["total_correlation"] == pytest.approx(0, abs=1e-9)
+    # A quarter of the images has each value; the smallest code is one of those, the largest is not in use.
+    assert found.scores["codes_at_ends"] == pytest.approx(1 / 4)
+    assert found.scores["latent_nmi"] == pytest.approx(0, abs=1e-9)
+    assert 0 < found.scores["capacity"] < 5 * np.log2(5)
     # The constant latent has modularity 0 and perplexity 1.
     assert found.scores["modularity"] == pytest.approx(4 / 5)
     assert found.scores["perplexity"] == pytest.approx(17 / 5) and found.scores["codes_used"] == 17 / 5
-    np.testing.assert_allclose(found.importance, np.eye(5, 4), atol=1e-6)
-    np.testing.assert_allclose(found.nmi, np.eye(4, 5), atol=1e-9)
-    np.testing.assert_allclose(found.nmi_latents, np.diag([1, 1, 1, 1, 0]), atol=1e-9)
-    assert found.usage.shape == (5, 8) and set(found.usage[0]) == {0, 64}
+    np.testing.assert_allclose(found.tables["importance"], np.eye(5, 4), atol=1e-6)
+    np.testing.assert_allclose(found.tables["nmi"], np.eye(4, 5), atol=1e-9)
+    np.testing.assert_allclose(found.tables["nmi_latents"], np.diag([1, 1, 1, 1, 0]), atol=1e-9)
+    assert found.tables["usage"].shape == (5, 8) and set(found.tables["usage"][0]) == {0, 64}
 
 
 def test_a_model_that_mixes_two_factors(tmp_path, monkeypatch):
@@ -194,7 +137,8 @@ def test_the_same_call_gives_the_same_numbers(trained):
     run = blob_run(trained("vae"))
     first, other = evaluate(run, **SMALL, jobs=1), evaluate(run, **SMALL, jobs=2)
     assert other.scores == first.scores
-    assert np.array_equal(other.importance, first.importance) and np.array_equal(other.nmi, first.nmi)
+    for name, table in first.tables.items():
+        assert np.array_equal(other.tables[name], table)
     parts = {"encoding", "dci", "infomec", "sap", "explicitness", "factorvae_score", "beta_vae_score"}
     assert parts <= set(first.seconds) and all(value > 0 for value in first.seconds.values())
 
@@ -203,13 +147,13 @@ def test_images_are_held_out_ones_and_votes_are_of_all(trained, monkeypatch):
     run = blob_run(trained("factorqvae"))
     seen = {"encode": [], "encode_codes": []}
     for name, numbers in seen.items():
-        original = getattr(scores_module, name)
+        original = getattr(inputs_module, name)
 
         def watched(run, index, original=original, numbers=numbers, **options):
             numbers.extend(index.tolist())
             return original(run, index, **options)
 
-        monkeypatch.setattr(scores_module, name, watched)
+        monkeypatch.setattr(inputs_module, name, watched)
     evaluate(run, **SMALL, jobs=1)
     assert len(seen["encode"]) == 24 and set(seen["encode"]) <= set(split(run.dataset).test.tolist())
     # None is encoded twice.

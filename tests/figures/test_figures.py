@@ -13,6 +13,7 @@ image_module = pytest.importorskip("PIL.Image")
 
 from fqvae import figures  # noqa: E402
 from fqvae.figures.style import SEQUENTIAL  # noqa: E402
+from fqvae.runs import read_columns  # noqa: E402
 
 GENERATOR = np.random.default_rng(0)
 
@@ -207,15 +208,15 @@ def test_the_discriminator_beside_one_that_guesses():
 def test_read_columns(tmp_path):
     path = tmp_path / "metrics.csv"
     path.write_text("step,loss\n1,0.5\n2,0.25\n")
-    assert figures.read_columns(path) == {"step": [1, 2], "loss": [0.5, 0.25]}
+    assert read_columns(path) == {"step": [1, 2], "loss": [0.5, 0.25]}
     path.write_text("step,loss\n1,0.5\n2,0.25\n3,0.1")  # a kill: it may have been 0.125
-    assert figures.read_columns(path) == {"step": [1, 2], "loss": [0.5, 0.25]}
+    assert read_columns(path) == {"step": [1, 2], "loss": [0.5, 0.25]}
     with pytest.raises(FileNotFoundError, match=r"nothing\.csv"):
-        figures.read_columns(tmp_path / "nothing.csv")
+        read_columns(tmp_path / "nothing.csv")
     for damaged in ("", "step,loss\n", "step,loss\n1,x\n", "step,loss\n1\n2,3\n"):
         path.write_text(damaged)
         with pytest.raises(ValueError, match=r"metrics\.csv is no table of numbers: "):
-            figures.read_columns(path)
+            read_columns(path)
 
 
 @pytest.mark.parametrize(

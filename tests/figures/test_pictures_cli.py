@@ -30,7 +30,7 @@ def evaluated(tmp_path, monkeypatch):
     """A run with a metrics.json, as `read_evaluation` gives it."""
     run = write_run(tmp_path / "run")
     found = evaluation(run)
-    monkeypatch.setattr("fqvae.evaluation.scores.read_evaluation", lambda folder: found)
+    monkeypatch.setattr("fqvae.evaluation.files.read_evaluation", lambda folder: found)
     return run, found
 
 
@@ -112,7 +112,7 @@ def test_what_an_evaluation_adds(evaluated, capsys):
 
 def test_a_damaged_evaluation_is_left_out(tmp_path, capsys):
     run = write_run(tmp_path / "run")
-    (run / "metrics.json").write_text(json.dumps({"format": 1}))
+    (run / "metrics.json").write_text(json.dumps({"format": 2}))
     assert main(["plot", str(run)]) == 0
     assert "metrics.json is damaged" in capsys.readouterr().out
     assert names(run / "pictures") == files("training")

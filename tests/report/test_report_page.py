@@ -15,7 +15,7 @@ from PIL import Image
 from sklearn.metrics import mutual_info_score
 
 from fqvae.cli import main
-from fqvae.evaluation import scores as evaluation_scores
+from fqvae.evaluation import MEASURES, Evaluation, Options, evaluate, write_evaluation
 from fqvae.report import build_report
 from fqvae.report.explorer import TooLargeError, explorer_data
 from fqvae.report.html import curve, json_block
@@ -100,40 +100,44 @@ def test_every_model_has_one(model, overrides, tmp_path):
 
 def test_scores_of_this_checkpoint_alone(tmp_path):
     run = reportruns.make_run(tmp_path / "run")
-    names = evaluation_scores._KEYS["scores"]
-    values = {name: 0.101 + place / 100 for place, name in enumerate(names)}
-    values |= {"perplexity": 7.25, "codes_used": 7.75}
+    values = {each.name: 0.101 + place / 100 for place, each in enumerate(MEASURES)}
+    values |= {"perplexity": 7.25, "codes_used": 7.75, "capacity": 8.25, "straight_through_gap": 0.000123}
     nmi = np.full((4, 4), 0.04)
     nmi[[3, 1, 0], [0, 1, 3]] = (
         0.91,
         0.82,
         0.73,
     )  # latent 0 tells of the ground, 1 of the row, 3 of the colour
-    evaluation = evaluation_scores.Evaluation(
-        evaluation_scores.Options(20, 6, 5, "histogram"),
-        values,
-        np.arange(16).reshape(4, 4) / 16,
-        nmi,
-        np.eye(4),
-        np.ones((4, 8), np.int64),
-        np.full(4, 7.25),
-        dict.fromkeys(evaluation_scores._KEYS["seconds"], 1.0),
-    )
-    evaluation_scores.write_evaluation(run, evaluation)
+    tables = {
+        "importance": np.arange(16).reshape(4, 4) / 16,
+        "nmi": nmi,
+        "nmi_latents": np.eye(4),
+        "usage": np.ones((4, 8), np.int64),
+        "perplexity": np.full(4, 7.25),
+        "codes_used": np.full(4, 8),
+    }
+    options = Options(20, 5, 5, "histogram")
+    cautions = {"infoe": "infoe is <too high>"}
+    write_evaluation(run, Evaluation(options, 25, values, tables, cautions, {"dci": 1.0}))
     page = report(run, tmp_path)
     assert "fqvae evaluate" not in page.text
     for name, value in values.items():
-        assert (
-            f"{value:.5f}" if name == "mse" else f"{value:.1f}" if value > 7 else f"{value:.3f}"
-        ) in page.text
-    assert "20 to fit and 6 to test, seed 5" in page.text and "histogram" in page.text
+        small = name == "straight_through_gap"
+        shown = f"{value:.5f}" if name == "mse" else f"{value:.1f}" if value > 7 else f"{value:.3f}"
+        assert (f"{value:.3g}" if small else shown) in page.text
+    assert all(each.label in page.text and each.meaning in page.text for each in MEASURES)
+    assert "Caution: infoe is <too high>." in page.text
+    # The factor "column" is the one that no latent tells of.
+    assert "A factor in no latent. No latent tells of these factors" in page.text
+    assert "column (0.0" in page.text
+    assert "20 to fit and 5 to test, seed 5" in page.text and "histogram" in page.text
     labels = re.findall(r"(colour|row|column|ground) latent (\d), NMI ([\d.]+)", page.text)
     assert labels == [("colour", "3", "0.73"), ("row", "1", "0.82"), ("ground", "0", "0.91")]
     assert "latent 2 no single factor" in page.text
     # Latents as rows, in the same order; importance is theirs already.
     cells = [float(each["style"].removeprefix("--v:")) for each in page.named("td") if "style" in each]
     rows = [3, 1, 0, 2]
-    expected = np.concatenate([nmi.T[rows].ravel(), evaluation.importance[rows].ravel()])
+    expected = np.concatenate([nmi.T[rows].ravel(), tables["importance"][rows].ravel()])
     np.testing.assert_allclose(cells, expected, atol=6e-4)
 
     changed = reportruns.make_run(
@@ -323,3 +327,21 @@ def test_where_guessing_is_drawn(values):
     (level,) = re.findall(r'class="guessing" x1="44" x2="332" y1="([\d.]+)"', figure)
     assert float(level) == pytest.approx(slope * 0.5 + offset, abs=0.2)
     assert 8 <= float(level) <= 128  # inside the frame
+
+
+def test_a_set_without_labels(tmp_path):
+    class Unlabelled(BlobSet):
+        factor_names, factor_sizes, index = (), (), property()
+
+        def __len__(self):
+            return 256
+
+        def factors(self, index):
+            return BlobSet().factors(index)[:, :0]
+
+    run = reportruns.make_run(tmp_path / "run", dataset=Unlabelled())
+    assert "no single factor" in report(run, tmp_path).text
+    write_evaluation(run, evaluate(run, classifier="histogram", jobs=1))
+    page = report(run, tmp_path)
+    assert "straight-through gap" in page.text and "Latents and factors" not in page.text
+    assert "DCI" not in page.text and "17 to fit and 8 to test" in page.text

@@ -50,8 +50,8 @@ def test_words(file, tmp_path):
     checkpoint(job, 40, picture=True)
     assert train_words(job) is None
     assert evaluate_words(job, read_sweep(file).evaluate) == [
-        *["evaluate", folder, "--train=300", "--test=5000", "--seed=0", "--classifier=boosting"],
-        "--order=index",
+        *["evaluate", folder, "--train=300", "--seed=0", "--classifier=boosting"],
+        *["--order=index", "--protocol=held-out"],
     ]
 
 

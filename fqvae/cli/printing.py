@@ -1,0 +1,49 @@
+"""Output that no terminal's encoding breaks."""
+
+from __future__ import annotations
+
+import codecs
+import unicodedata
+from typing import Any
+
+_PLAIN = {
+    "\u00b1": "+-",
+    "\u00d7": "x",
+    "\u2013": "-",
+    "\u2014": "-",
+    "\u2212": "-",
+    "\u2018": "'",
+    "\u2019": "'",
+    "\u201c": '"',
+    "\u201d": '"',
+    "\u2026": "...",
+    "\u2192": "->",
+    "\u03b2": "beta",
+    "\u03b3": "gamma",
+    "\u00b2": "^2",
+}
+
+
+def make_printable(*streams: Any) -> None:
+    """Let text streams write what their encoding lacks in plain characters, ± as +-, instead of failing.
+
+    Streams that cannot be told so are left as they are.
+    """
+    codecs.register_error("fqvae.plain", _plain)
+    for stream in streams:
+        if hasattr(stream, "reconfigure"):
+            stream.reconfigure(errors="fqvae.plain")
+
+
+def _plain(error: UnicodeError) -> tuple[str, int]:
+    if not isinstance(error, UnicodeEncodeError):
+        raise error
+    text = error.object[error.start : error.end]
+    return "".join(map(_ascii, text)), error.end
+
+
+def _ascii(character: str) -> str:
+    if character in _PLAIN:
+        return _PLAIN[character]
+    bare = unicodedata.normalize("NFKD", character).encode("ascii", "ignore").decode()
+    return bare or "?"

@@ -1,0 +1,217 @@
+"""Signs of failure: each on made-up numbers that show it, good runs that show none, and real short runs."""
+
+import copy
+
+import numpy as np
+import pytest
+import torch
+
+from fqvae.evaluation import contents, diagnose, evaluate
+from fqvae.evaluation.diagnosis import SIGNATURES, diagnosis_text
+from fqvae.runs import Run, open_run, read_columns, to_flat
+from fqvae.runs.presets import load_preset
+
+ROWS = 40
+
+
+@pytest.fixture
+def good():
+    """The content and the columns of a run with nothing wrong: 8 latents, 4 factors of 8 values, 16 codes."""
+    config = load_preset("smoke", "factorqvae", ["model.latent.size=8", "model.latent.codebook_size=16"])
+    nmi = np.full((4, 8), 0.02)
+    nmi[range(4), range(4)] = 0.9
+    usage = np.zeros((8, 16), int)
+    usage[:4, 4:12], usage[4:, 7] = 1250, 10_000
+    content = {
+        "model": "factorqvae",
+        "config": to_flat(config),
+        "data": {"factor_names": ["hue", "size", "x", "y"], "factor_sizes": [8, 8, 8, 8]},
+        "options": {"train": 10_000, "test": 5_000},
+        "scores": {
+            "explained": 0.97,
+            "disentanglement": 0.8,
+            "latent_nmi": 0.01,
+            "capacity": 14.9,
+            "codes_at_ends": 0.1,
+            "codes_used": 4.5,
+            "perplexity": 4.5,
+        },
+        "nmi": nmi.tolist(),
+        "nmi_latents": np.diag([1, 1, 1, 1, 0, 0, 0, 0]).tolist(),
+        "usage": usage.tolist(),
+        "codes_used": [8] * 4 + [1] * 4,
+        "perplexity": [8.0] * 4 + [1.0] * 4,
+    }
+    step = np.arange(1, ROWS + 1) * 100
+    columns = {
+        "step": step,
+        "reconstruction": 0.05 * np.exp(-step / 1000) + 0.002,
+        "temperature": np.exp(-step / 4000),
+        "discriminator_accuracy": 0.5 + 0.25 * np.exp(-step / 1500),
+    }
+    content["scores"]["capacity"] = 24.0
+    return content, columns
+
+
+def names(content, columns):
+    return [each.name for each in diagnose(content, columns)]
+
+
+def test_a_good_run_has_no_sign(good):
+    assert diagnose(*good) == []
+    assert "No sign of failure" in diagnosis_text([])
+    # Nor with the noise that a metrics.csv has.
+    noise = np.random.default_rng(0).uniform(0.8, 1.25, ROWS)
+    good[1]["reconstruction"] = good[1]["reconstruction"] * noise
+    assert diagnose(*good) == []
+
+
+def test_nor_one_of_which_little_is_known(good):
+    content, _ = good
+    assert diagnose(content, {}) == []
+    bare = {**content, "scores": {"mse": 0.1}, "nmi": None, "nmi_latents": None, "usage": None}
+    assert diagnose({**bare, "codes_used": None, "data": {"factor_names": [], "factor_sizes": []}}, {}) == []
+    # Ten rows of metrics.csv are the fewest to say anything about.
+    assert diagnose(content, {"step": [1.0] * 9, "discriminator_accuracy": [1.0] * 9}) == []
+
+
+def broken(name, content, columns):
+    """Change the numbers so that this sign is there."""
+    scores, third = content["scores"], np.arange(ROWS) < ROWS // 3
+    nmi = np.array(content["nmi"])
+    if name == "poor reconstruction, good disentanglement":
+        scores["explained"] = 0.6
+    elif name == "good reconstruction, poor disentanglement":
+        scores["disentanglement"] = 0.2
+        columns["discriminator_accuracy"] = np.full(ROWS, 0.85)
+    elif name == "the discriminator only guesses":
+        scores["latent_nmi"] = 0.3
+        columns["discriminator_accuracy"] = np.full(ROWS, 0.51)
+    elif name == "the discriminator is always right":
+        columns["discriminator_accuracy"] = np.where(third, 0.7, 0.99)
+    elif name == "codes pile up at the ends of the codebook":
+        scores["codes_at_ends"] = 0.45
+    elif name == "too little capacity":
+        scores["capacity"] = 11.0
+    elif name == "dead codes":
+        content["usage"] = (np.arange(16) == 3).astype(int)[None].repeat(8, 0).tolist()
+    elif name == "dead latents":
+        content["nmi_latents"] = np.diag([1, 1, 1, 0, 0, 0, 0, 0]).tolist()
+    elif name == "a factor in several latents":
+        nmi[1, 5] = 0.7
+    elif name == "a factor in no latent":
+        nmi[2, 2] = 0.05
+    elif name == "the loss jumps as the temperature falls":
+        columns["reconstruction"] = columns["reconstruction"] * np.where(np.arange(ROWS) >= 25, 3, 1)
+    content["nmi"] = nmi.tolist()
+
+
+NUMBERS = {
+    "poor reconstruction, good disentanglement": ("60%", "0.80", "0.0005", "16 codes"),
+    "good reconstruction, poor disentanglement": ("97%", "0.20", "right in 85% of cases, above 80%"),
+    "the discriminator only guesses": ("51%", "0.30"),
+    "the discriminator is always right": ("99%",),
+    "codes pile up at the ends of the codebook": ("45%", "12%", "24.0 bits", "12.0"),
+    "too little capacity": ("11.0 bits", "12.0"),
+    "dead codes": ("15 of 16",),
+    "dead latents": ("5 of 8", "4 factors"),
+    "a factor in several latents": ("size (0.90 and 0.70)",),
+    "a factor in no latent": ("x (0.05)",),
+    "the loss jumps as the temperature falls": ("step 2600", "0.52", "0.00701 to 0.0171"),
+}
+
+
+@pytest.mark.parametrize("name", [each.name for each in SIGNATURES])
+def test_each_sign_by_itself(name, good):
+    content, columns = copy.deepcopy(good)
+    broken(name, content, columns)
+    found = diagnose(content, columns)
+    assert [each.name for each in found] == [name]
+    for words in NUMBERS[name]:
+        assert words in found[0].sentence
+    assert found[0].sentence.endswith(".") and found[0].advice.endswith(".")
+    assert "{" not in found[0].sentence
+    text = diagnosis_text(found)
+    assert text.startswith("What went wrong, what to try:\n") and found[0].advice in text
+
+
+def test_few_samples_are_no_sign_of_scattered_factors(good):
+    """Independent codes have information too, if they are counted on few images."""
+    content, columns = good
+    content["options"]["train"] = 100
+    nmi = np.array(content["nmi"])
+    nmi[:, :4] += (8 - 1) * (8 - 1) / (2 * 100 * np.log(8))
+    nmi[range(4), range(4)] = 0.21
+    content["nmi"] = nmi.tolist()
+    assert "a factor in several latents" not in names(content, columns)
+    content["options"]["train"] = 10_000
+    assert "a factor in several latents" in names(content, columns)
+
+
+def test_a_single_high_row_is_no_jump(good):
+    content, columns = good
+    columns["reconstruction"][25] *= 5
+    assert names(content, columns) == []
+
+
+def test_models_without_codes_have_no_temperature(good):
+    content, columns = good
+    broken("the loss jumps as the temperature falls", content, columns)
+    del content["scores"]["codes_used"]
+    content["codes_used"] = None
+    assert names(content, columns) == []
+
+
+REAL = {
+    # Nothing is learnt: the KL term holds all latents where they are.
+    "dead latents": ("qvae", "model.weights.kl=1000", "steps=120", "optimizer.learning_rate=1e-2"),
+    "dead codes": ("qvae", "model.latent.codebook_size=64", "steps=12"),
+    "a factor in no latent": ("factorqvae", "steps=12", "optimizer.learning_rate=1e-6"),
+    "too little capacity": ("qvae", "model.latent.size=1", "steps=12"),
+    "codes pile up at the ends of the codebook": (
+        *("factorqvae", "model.weights.kl=0", "model.latent.size=2", "model.latent.codebook_size=32"),
+        *("steps=300", "optimizer.learning_rate=1e-2", "batch_size=64"),
+    ),
+    # Eight latents without a penalty that count: they all hold the ground's colour.
+    "the discriminator is always right": (
+        *("factorvae", "model.weights.total_correlation=1e-9", "model.weights.kl=1e-6", "steps=200"),
+        *("optimizer.learning_rate=3e-3", "model.latent.size=8", "model.network.init=fan_in"),
+        *("optimizer.discriminator_learning_rate=1e-3", "model.discriminator.width=128", "batch_size=128"),
+    ),
+    "a factor in several latents": ("ae", "steps=150", "optimizer.learning_rate=1e-2", "batch_size=64"),
+    "the discriminator only guesses": (
+        *("factorqvae", "steps=100", "optimizer.learning_rate=3e-3"),
+        "optimizer.discriminator_learning_rate=0",
+    ),
+}
+
+
+def measured(folder, name, *settings):
+    from blobruns import run, tiny
+    from blobset import BlobSet
+
+    run(folder, tiny(name, "log_every=2", "checkpoint_every=1000", *settings))
+    opened = open_run(folder, dataset=BlobSet())
+    content = contents(opened, evaluate(opened, protocol="authors", classifier="histogram", jobs=1))
+    return content, read_columns(folder / "metrics.csv")
+
+
+def test_a_perfect_model_has_no_sign(tmp_path, monkeypatch):
+    from blobruns import tiny
+    from perfect import FullGrid, Perfect
+
+    monkeypatch.setattr("fqvae.evaluation.inputs.held_out", lambda dataset, count, seed: np.arange(count))
+    model = Perfect()
+    model.latent.codebook.data = torch.linspace(-20, 20, 8)
+    config = tiny("qvae", "model.latent.size=5")
+    run = Run(tmp_path, tmp_path / "last.ckpt", "0", 1, config, model, FullGrid())
+    content = contents(run, evaluate(run, train=256, test=256, classifier="histogram", jobs=1))
+    assert content["scores"]["capacity"] > 12 and content["scores"]["disentanglement"] > 0.99
+    assert diagnose(content, {}) == []
+
+
+@pytest.mark.parametrize("name", REAL)
+def test_real_runs_that_show_a_sign(name, tmp_path):
+    pytest.importorskip("lightning")
+    found = names(*measured(tmp_path / "run", *REAL[name]))
+    assert name in found, found
