@@ -68,7 +68,7 @@ def _train(options: argparse.Namespace, words: list[str]) -> int:
         print(*describe_keys(config), sep="\n")
         return 0
     config = _config(preset, words, options)
-    from fqvae.training.run import train  # Lightning takes seconds to import: not for a wrong key
+    from fqvae.training.run import train  # after the settings are checked: Lightning takes seconds to import
 
     folder = options.resume or options.out or _new_folder(_name(preset, options.model))
     outcome = train(
@@ -112,14 +112,14 @@ def _is_file(preset: str) -> bool:
 
 
 def _name(preset: str | None, model: str | None) -> str:
-    """Of a new run."""
+    """The name of a new run's folder."""
     if preset is not None and _is_file(preset):
         return Path(preset).stem if model is None else f"{Path(preset).stem}-{model}"
     return f"{preset}-{model or 'factorqvae'}"
 
 
 def _new_folder(name: str) -> Path:
-    """runs/name, or runs/name-2 and so on: the first that is not there."""
+    """The first of runs/name, runs/name-2, runs/name-3 and so on that does not exist."""
     number = 1
     while (folder := Path("runs") / (name if number == 1 else f"{name}-{number}")).exists():
         number += 1

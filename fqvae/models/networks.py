@@ -15,7 +15,7 @@ _SEED_CHANNELS = 64  # of the quarter-size map with which its decoder begins
 
 
 class Network(nn.Sequential):
-    """Layers in a row. torch.compile makes one program of them; of PyTorch's own class it makes pieces."""
+    """Layers in a row. torch.compile makes one program of this class, but several of nn.Sequential."""
 
     def forward(self, x: Tensor) -> Tensor:
         """Each layer after the other."""
@@ -98,7 +98,7 @@ class Repeat(nn.Module):
         """See the class."""
         if not torch.compiler.is_compiling():
             return F.interpolate(x, scale_factor=2)
-        # Compiled for a CPU in bfloat16, the gradient of that is 0 in PyTorch 2.13 (not in 2.14.1).
+        # PyTorch 2.13 (not 2.14.1), compiling for a CPU in bfloat16, makes the gradient of interpolate 0.
         batch, channels, height, width = x.shape
         repeated = x[:, :, :, None, :, None].expand(batch, channels, height, 2, width, 2)
         return repeated.reshape(batch, channels, 2 * height, 2 * width)

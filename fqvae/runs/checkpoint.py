@@ -176,14 +176,11 @@ def check_fits(checkpoint: Checkpoint) -> None:
         raise CheckpointError(f"{unfit}: its networks cannot be made: {error}") from error
     for name, tensor in wanted.items():
         found = checkpoint.state.get(name)
-        if not isinstance(found, Tensor):
-            raise CheckpointError(f"{unfit}: {name} is missing")
         if is_lazy(tensor):
             continue  # a lazy layer of somebody's own network gets its size from the first images
-        if found.shape != tensor.shape:
-            raise CheckpointError(
-                f"{unfit}: {name} must have shape {tuple(tensor.shape)}, but has {tuple(found.shape)}"
-            )
+        if not isinstance(found, Tensor) or found.shape != tensor.shape:
+            has = f"has {tuple(found.shape)}" if isinstance(found, Tensor) else "is missing"
+            raise CheckpointError(f"{unfit}: {name} must have shape {tuple(tensor.shape)}, but {has}")
         if found.untyped_storage().nbytes() < found.numel() * found.element_size():
             raise CheckpointError(f"{unfit}: the numbers of {name}, {tuple(found.shape)}, are not all there")
 

@@ -83,9 +83,9 @@ def _convert(key: str, value: object, hint: Any) -> object:
 
 
 def _whole_number(value: str | float) -> int:
-    """Raises ValueError, OverflowError if the value is none."""
+    """The value as an int. Raises ValueError, OverflowError if it is no whole number."""
     try:
-        return int(str(value))  # not by way of a float, which has no more than 53 bits
+        return int(str(value))  # exact: a float has only 53 bits
     except ValueError:
         number = int(float(value))
         if number != float(value):

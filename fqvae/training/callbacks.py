@@ -24,7 +24,7 @@ _FORWARDED = 2.0  # seconds within which a second Ctrl-C is taken for torchrun's
 
 
 class SafeCheckpointIO(CheckpointIO):
-    """Lightning's checkpoints by way of a temporary name, and only of finite weights."""
+    """Writes Lightning's checkpoints whole or not at all, and only if all weights are finite."""
 
     def save_checkpoint(self, checkpoint: dict[str, Any], path: Any, storage_options: Any = None) -> None:
         """Raises NonFiniteError before anything is written, OSError if it cannot be."""
@@ -43,7 +43,7 @@ class SafeCheckpointIO(CheckpointIO):
 
 
 class StepBar(TQDMProgressBar):
-    """The progress of the whole run, whose steps before it was resumed are done."""
+    """Progress over the whole run. Steps that were taken before it was resumed count as done."""
 
     def get_metrics(self, trainer: Trainer, pl_module: LightningModule) -> dict[str, Any]:
         """The losses, without Lightning's number of a logger's folder."""
@@ -52,7 +52,7 @@ class StepBar(TQDMProgressBar):
         return metrics
 
     def on_train_epoch_start(self, trainer: Trainer, *arguments: Any) -> None:
-        """Begin where the run is. There is one epoch: nothing to set back."""
+        """Begin at the run's step. There is only one epoch, so the bar is never reset."""
         module, bar = trainer.lightning_module, self.train_progress_bar
         assert isinstance(module, Training)
         bar.total, bar.initial, bar.n = module.config.steps, module.step, module.step
@@ -90,7 +90,7 @@ class Checkpoints(Callback):
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Begin to listen."""
         assert isinstance(pl_module, Training)
-        if pl_module.step > 0:  # resumed: there it is already
+        if pl_module.step > 0:  # resumed: this step's checkpoint exists already
             self._written = pl_module.step
         # In place of Lightning's handler of SIGTERM: that one ends the process with status 0 and writes no
         # checkpoint, and with several processes it waits for the others in the middle of whatever they do.
@@ -130,7 +130,7 @@ class Checkpoints(Callback):
         # A terminal sends Ctrl-C to torchrun and to its workers, and torchrun sends it to them once more.
         again = self._received == signal.SIGINT and under_torchrun() and now - self._since < _FORWARDED
         if self._received and number == signal.SIGINT and not again:
-            raise SystemExit(status_of(number))  # of a KeyboardInterrupt Lightning makes status 1
+            raise SystemExit(status_of(number))  # Lightning turns a KeyboardInterrupt into status 1
         if not self._received:
             self._received, self._since = number, now
 

@@ -115,7 +115,7 @@ def train(
     cuda = device == "cuda" or (device == "auto" and torch.cuda.is_available())
     module.use(choose_fast(fast, config.model.network, cuda))
     processes = int(os.environ.get("WORLD_SIZE", "1"))
-    module.batches(rank, processes)  # an error of theirs before anything is written
+    module.batches(rank, processes)  # checks that they fit, before anything is written
 
     local = int(os.environ.get("LOCAL_WORLD_SIZE", str(processes)))
     # Each loss reaches only part of the weights, so DDP must expect unused parameters.
@@ -205,13 +205,13 @@ def _fit(trainer: Trainer, module: Training, folder: Path, resume: bool) -> None
             torch.distributed.destroy_process_group()
     except OSError as error:
         if error.errno is not None and error.filename is None:
-            error.filename = str(folder)  # a full disk, say, is reported without a name
+            error.filename = str(folder)  # a full disk is reported without a file's name
         raise
 
 
 @contextlib.contextmanager
 def _quiet() -> Iterator[None]:
-    """Leave out what Lightning tells about itself, and warnings about its own insides."""
+    """Silence Lightning's messages about itself and warnings about its internals."""
     loggers = [logging.getLogger(name) for name in ("lightning.pytorch", "lightning.fabric")]
     levels = [each.level for each in loggers]
     with warnings.catch_warnings():

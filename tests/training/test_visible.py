@@ -79,7 +79,7 @@ def test_the_bar_has_no_number_of_lightnings_and_shows_the_measurement(tmp_path,
     run(tmp_path / "run", tiny())
     captured = capsys.readouterr()
     assert "loss=" in captured.out and "v_num" not in captured.out
-    assert "encoding: 100%" in captured.err
+    assert "encoding:" in captured.err
     assert not (tmp_path / "run" / "hparams.yaml").exists()
 
 
