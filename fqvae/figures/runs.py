@@ -174,8 +174,11 @@ def _texts(run: Run, latent: int, taken: NDArray[Any]) -> list[str]:
 
 
 def _caption(run: Run, encoded: Encoded, base: int) -> str:
-    pairs = zip(run.dataset.factor_names, encoded.factors[base], strict=True)
-    factors = ", ".join(f"{readable(name)} {value}" for name, value in pairs)
+    names, numbers = run.dataset.factor_names, encoded.factors[base].tolist()
+    # What somebody's own labels said, where they were no numbers from 0.
+    known: tuple[tuple[str, ...], ...] | None = getattr(run.dataset, "factor_values", None)
+    values = numbers if known is None else [each[n] for each, n in zip(known, numbers, strict=True)]
+    factors = ", ".join(f"{readable(name)} {value}" for name, value in zip(names, values, strict=True))
     return f"number {encoded.index[base]} of {run.dataset.name}\n{factors}".rstrip()
 
 

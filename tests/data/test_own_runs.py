@@ -104,6 +104,22 @@ def test_a_run_goes_on_to_the_same_end(digits, tmp_path, monkeypatch):
     assert all((half.state[name] == value).all() for name, value in whole.state.items())
 
 
+def test_the_picture_says_what_the_labels_said(tmp_path):
+    from fqvae.figures.runs import run_traversals
+
+    path = own.save(tmp_path / "own.npz", factors=np.array(["cat", "dog"] * 10), factor_names=["animal"])
+    train(tmp_path / "run", "data.name=arrays", f"data.root={path}", "steps=1")
+    own.save(tmp_path / "plain.npz")
+    train(tmp_path / "plain", "data.name=arrays", f"data.root={tmp_path / 'plain.npz'}", "steps=1")
+    for name, caption in (("run", "\nanimal {}"), ("plain", "")):
+        run = open_run(tmp_path / name)
+        encoded = encode_run(run, np.array([4, 7]))
+        for place, animal in enumerate(["cat", "dog"]):
+            (axes,) = run_traversals(run, encoded, place).axes
+            words = [text.get_text() for text in axes.texts]
+            assert f"number {(4, 7)[place]} of arrays" + caption.format(animal) in words
+
+
 def test_pictures_are_resized_to_the_size_of_the_preset_if_asked(tmp_path):
     path = own.save(tmp_path / "own.npz", own.colours(20, 10, 14))
     train(tmp_path / "run", "data.name=arrays", f"data.root={path}", "data.resize=true", "steps=1")
