@@ -5,24 +5,14 @@ from __future__ import annotations
 import argparse
 import shlex
 import sys
-from collections.abc import Iterator, Sequence
-from dataclasses import replace
+from collections.abc import Sequence
 from pathlib import Path
 
-from fqvae.files import write_together
 from fqvae.models.config import ConfigError
 from fqvae.runs.checkpoint import CheckpointError
 from fqvae.sweep import file as sweep_file
-from fqvae.sweep.file import RESULTS, Sweep, read_sweep, sweep_names
-from fqvae.sweep.plan import (
-    Job,
-    check_unchanged,
-    clear_leftovers,
-    evaluate_words,
-    plan,
-    steps_trained,
-    train_words,
-)
+from fqvae.sweep.file import Sweep, read_sweep, sweep_names
+from fqvae.sweep.plan import Job, check_unchanged, plan, steps_trained, train_words
 
 _DESCRIPTION = """Train a list of configurations with several seeds each, evaluate them, and compare them
 in one table, which is also written as comparison.md and comparison.csv. What is finished is skipped, and
@@ -89,43 +79,19 @@ def _state(job: Job) -> str:
 
 def _run(sweep: Sweep, jobs: Sequence[Job], out: Path, options: argparse.Namespace) -> int:
     from fqvae.sweep.progress import Progress
+    from fqvae.sweep.results import write_results
     from fqvae.sweep.runner import locked, run_jobs, share_of_threads
+    from fqvae.sweep.work import Work
 
-    threads = share_of_threads(options.jobs)
-
-    def stages(job: Job) -> Iterator[tuple[str, list[str]]]:
-        child = [sys.executable, "-m", "fqvae.sweep.child"]
-        device = ["--device", options.device]
-        jobs_option = [] if threads is None else ["--jobs", str(threads)]
-        clear_leftovers(job)
-        if words := train_words(job):
-            yield "training", [*child, *words, *device]
-        yield "evaluating", [*child, *evaluate_words(job, sweep.evaluate), *jobs_option, *device]
-
+    work = Work(sweep.evaluate, options.device, share_of_threads(options.jobs))
     with locked(out):
         progress = Progress(len(jobs), min(options.jobs, len(jobs)))
         try:
-            outcomes = run_jobs(jobs, stages, progress, at_a_time=options.jobs, threads=threads)
+            results = run_jobs(jobs, work.stages, progress, at_a_time=options.jobs, threads=work.threads)
         finally:
             progress.close()
-        finished = {each.job for each in outcomes if each.error is None}
-        if finished:
-            _write_table([job for job in jobs if job in finished], out)
-    failed = [each for each in outcomes if each.error is not None]
-    for each in failed:
-        print(f"fqvae: error: {each.job.title}: {each.error} ({each.job.log})", file=sys.stderr)
-    return 1 if failed else 0
-
-
-def _write_table(jobs: Sequence[Job], out: Path) -> None:
-    """With the sweep's own names, in its order."""
-    from fqvae.evaluation.table import Comparison, comparison
-
-    folders: dict[str, list[Path]] = {}
-    for job in jobs:
-        folders.setdefault(job.name, []).append(job.folder)
-    lines = [replace(comparison(runs).lines[0], name=name) for name, runs in folders.items()]
-    table = Comparison(tuple(lines), comparison([job.folder for job in jobs]).conditions)
-    write_together({out / RESULTS[0]: table.markdown(), out / RESULTS[1]: table.csv()})
-    print(table.markdown())
-    print(f"the table is in {out / RESULTS[0]} and {out / RESULTS[1]}")
+        failures = {each.job: each.failure for each in results if each.failure is not None}
+        write_results(jobs, failures, out)
+    for job, failure in failures.items():
+        print(f"fqvae: error: {job.title}: {failure} ({job.log})", file=sys.stderr)
+    return 1 if failures else 0

@@ -25,11 +25,11 @@ _PAUSE = 0.1  # seconds between looks at the processes
 
 
 @dataclass(frozen=True)
-class Outcome:
-    """How a run of a sweep ended. error: the last line that it printed; None if all went well."""
+class Result:
+    """A run of a sweep that has ended. failure: why it is not trained and evaluated; None if it is."""
 
     job: Job
-    error: str | None
+    failure: str | None
 
 
 @dataclass
@@ -47,7 +47,7 @@ class _Running:
 
 def run_jobs(
     jobs: Sequence[Job], stages: Stages, progress: Progress, *, at_a_time: int = 1, threads: int | None = None
-) -> list[Outcome]:
+) -> list[Result]:
     """Run all jobs; one that fails does not stop the others.
 
     On Ctrl-C, or an exception here, the processes are interrupted and waited for before it goes on its way;
@@ -61,7 +61,7 @@ def run_jobs(
         threads: OMP_NUM_THREADS of the processes, if the environment does not have it; None: not set.
 
     Returns:
-        the outcomes, in the order in which they were known.
+        a result for each job, in the order in which the jobs ended.
 
     Raises:
         KeyboardInterrupt: it was interrupted.
@@ -69,22 +69,22 @@ def run_jobs(
     environment = {**os.environ, "PYTHONUNBUFFERED": "1"}
     if threads is not None:
         environment.setdefault("OMP_NUM_THREADS", str(threads))
-    waiting, running, outcomes = list(jobs), list[_Running](), list[Outcome]()
+    waiting, running, results = list(jobs), list[_Running](), list[Result]()
     with _interrupts() as interrupts:
         try:
             while waiting or running:
                 if interrupts:
                     raise KeyboardInterrupt
                 while waiting and len(running) < at_a_time and not interrupts:
-                    _begin(waiting.pop(0), stages, running, outcomes, progress, interrupts)
+                    _begin(waiting.pop(0), stages, running, results, progress, interrupts)
                 for each in list(running):
                     if each.process is None or each.process.poll() is not None:
-                        outcome = _next_stage(each, environment)
-                        if outcome is not None:
+                        result = _next_stage(each, environment)
+                        if result is not None:
                             running.remove(each)
                             each.log.close()
-                            outcomes.append(outcome)
-                            progress.ended(each.job, outcome.error, time.monotonic() - each.began)
+                            results.append(result)
+                            progress.ended(each.job, result.failure, time.monotonic() - each.began)
                 progress.show([(each.job, each.doing, time.monotonic() - each.began) for each in running])
                 if running:
                     time.sleep(_PAUSE)
@@ -92,7 +92,7 @@ def run_jobs(
             _stop([each.process for each in running if each.process is not None], interrupts)
             for each in running:
                 each.log.close()
-    return outcomes
+    return results
 
 
 @contextlib.contextmanager
@@ -113,7 +113,7 @@ def _begin(
     job: Job,
     stages: Stages,
     running: list[_Running],
-    outcomes: list[Outcome],
+    results: list[Result],
     progress: Progress,
     interrupts: list[int],
 ) -> None:
@@ -122,7 +122,7 @@ def _begin(
         job.log.parent.mkdir(parents=True, exist_ok=True)
         log = open(job.log, "ab")  # noqa: SIM115, closed with the job
     except OSError as error:
-        outcomes.append(Outcome(job, str(error)))
+        results.append(Result(job, str(error)))
         progress.ended(job, str(error), 0.0)
         return
     if not lock(log):
@@ -135,12 +135,12 @@ def _begin(
     running.append(_Running(job, stages(job), log))
 
 
-def _next_stage(run: _Running, environment: dict[str, str]) -> Outcome | None:
-    """Start the next process; the outcome, if there is none."""
+def _next_stage(run: _Running, environment: dict[str, str]) -> Result | None:
+    """Start the next process; the result, if there is none."""
     if run.process is not None:
         _close(run.process)
         if run.process.returncode != 0:
-            return Outcome(run.job, _last_words(run, run.process.returncode))
+            return Result(run.job, _last_words(run, run.process.returncode))
     try:
         run.doing, command = next(run.stages)
         run.log.write(f"$ {shlex.join(command)}\n".encode())
@@ -157,9 +157,9 @@ def _next_stage(run: _Running, environment: dict[str, str]) -> Outcome | None:
             start_new_session=True,
         )
     except StopIteration:
-        return Outcome(run.job, None)
+        return Result(run.job, None)
     except (ValueError, OSError) as error:
-        return Outcome(run.job, str(error))
+        return Result(run.job, str(error))
     return None
 
 

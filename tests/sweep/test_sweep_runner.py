@@ -33,7 +33,7 @@ def jobs_in(folder, *names):
 def run(jobs, stages, **options):
     progress = Progress(len(jobs), 1)
     try:
-        return {each.job.name: each.error for each in run_jobs(jobs, stages, progress, **options)}
+        return {each.job.name: each.failure for each in run_jobs(jobs, stages, progress, **options)}
     finally:
         progress.close()
 

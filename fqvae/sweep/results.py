@@ -1,0 +1,57 @@
+"""What a sweep writes about its runs: the table."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+
+from fqvae.evaluation.table import Comparison, comparison
+from fqvae.files import write_together
+from fqvae.sweep.file import RESULTS
+from fqvae.sweep.plan import Job, steps_missing
+
+
+def write_results(jobs: Sequence[Job], failures: Mapping[Job, str], out: Path) -> None:
+    """Write and print the table of the runs that are trained to the last step and evaluated.
+
+    The others are named below it, with their step and the reason. Without any run there is no table, and
+    nothing is written.
+
+    Args:
+        jobs: all of the sweep, in the order of the table.
+        failures: why a run is not trained and evaluated.
+        out: the sweep's folder.
+    """
+    reasons = {job: reason for job in jobs if (reason := _reason(job, failures.get(job))) is not None}
+    finished = [job for job in jobs if job not in reasons]
+    if not finished:
+        return
+    table = compare(finished)
+    left_out = "".join(f"\nLeft out: {job.title}: {reason}\n" for job, reason in reasons.items())
+    markdown = table.markdown() + left_out
+    write_together({out / RESULTS[0]: markdown, out / RESULTS[1]: table.csv()})
+    print(markdown)
+    print(f"the table is in {out / RESULTS[0]} and {out / RESULTS[1]}")
+
+
+def compare(jobs: Sequence[Job]) -> Comparison:
+    """The comparison of runs, with the sweep's own names and in its order."""
+    folders: dict[str, list[Path]] = {}
+    for job in jobs:
+        folders.setdefault(job.name, []).append(job.folder)
+    lines = [replace(comparison(runs).lines[0], name=name) for name, runs in folders.items()]
+    return Comparison(tuple(lines), comparison([job.folder for job in jobs]).conditions)
+
+
+def _reason(job: Job, failure: str | None) -> str | None:
+    """Why a run is not in the table; None if it belongs there."""
+    try:
+        missing = steps_missing(job)
+    except (ValueError, OSError) as error:  # a damaged checkpoint has no step to tell
+        return failure or str(error)
+    if failure is None:
+        return missing
+    # The failure of a training that ended early names the step already.
+    step = missing or f"step {job.config.steps:,} of {job.config.steps:,}"
+    return failure if step in failure else f"{step}: {failure}"

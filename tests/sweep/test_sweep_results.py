@@ -1,0 +1,110 @@
+"""What a sweep tabulates, with a stand-in for the commands that leaves what each of them would leave."""
+
+import json
+import sys
+
+import pytest
+
+from fqvae.cli import main
+from fqvae.runs import to_flat
+from fqvae.runs.checkpoint import write_plain
+from fqvae.sweep import plan, read_sweep
+from fqvae.sweep.work import Work
+
+TEXT = """
+preset: smoke
+seeds: [0, 1]
+settings: {steps: 3000, model.latent.size: 2, model.latent.codebook_size: 8}
+runs:
+  a: {model: vae}
+  b: {model: qvae}
+"""
+SCORES = ("disentanglement", "completeness", "informativeness", "infom", "infoc", "infoe", "mse")
+
+
+def leave_checkpoint(job, step):
+    job.folder.mkdir(parents=True, exist_ok=True)
+    header = {"format": 1, "config": to_flat(job.config), "step": step}
+    write_plain({"fqvae": header, "state_dict": {}}, job.folder / "last.ckpt")
+    (job.folder / "reconstructions.png").write_bytes(b"")
+
+
+def leave_scores(job, value, step=None):
+    matrix = [[1.0], [0.0]]
+    content = {
+        "format": 1,
+        "model": job.words[3],
+        "config": to_flat(job.config),
+        "checkpoint": {"file": "last.ckpt", "sha256": "", "step": step or job.config.steps},
+        "data": {"name": "rayshapes", "size": 32, "factor_names": ["hue"]},
+        "options": {"train": 100, "test": 50, "seed": 0, "classifier": "boosting", "order": "rank"},
+        "scores": dict.fromkeys(SCORES, value),
+        "importance": matrix,
+        "nmi": [[1.0, 0.0]],
+        "nmi_latents": [[1.0, 0.0], [0.0, 1.0]],
+        "seconds": {"dci": 1.0},
+    }
+    (job.folder / "metrics.json").write_text(json.dumps(content))
+
+
+@pytest.fixture
+def file(tmp_path):
+    path = tmp_path / "pair.yaml"
+    path.write_text(TEXT)
+    return path
+
+
+def rows(markdown):
+    lines = [line.split("|") for line in markdown.splitlines() if line.startswith("|")][2:]
+    return [[cell.strip() for cell in line[1:4]] for line in lines]
+
+
+@pytest.mark.parametrize(("status", "line"), [(0, None), (143, "ended by SIGTERM at step 100 of 3000")])
+def test_only_runs_with_all_their_steps(status, line, file, tmp_path, monkeypatch, capsys):
+    """b, seed 0 is ended at step 100; whatever its training says about that, it is not in the table."""
+    out = tmp_path / "out"
+    jobs = {job.title: job for job in plan(read_sweep(file), out)}
+    evaluated = []
+
+    def stages(self, job):
+        early = job.title == "b, seed 0"
+        leave_checkpoint(job, 100 if early else 3000)
+        (job.folder / "metrics.csv").write_text(f"step,loss\n{100 if early else 3000},0.5\n")
+        code = f"print({line!r}); raise SystemExit({status})" if early and line else ""
+        yield from _first(Work.original(self, job), job, [sys.executable, "-S", "-c", code])
+        evaluated.append(job.title)
+        leave_scores(job, 0.25 if job.seed == 0 else 0.75)
+
+    def _first(stages, job, command):
+        """The original stages up to the evaluation, with another command for the training."""
+        (job.folder / "reconstructions.png").unlink()  # else it would count as trained
+        assert next(stages)[0] == "training"
+        yield "training", command
+        leave_checkpoint(job, 100 if job.title == "b, seed 0" else 3000)
+        assert next(stages)[0] == "evaluating"
+
+    monkeypatch.setattr(Work, "original", Work.stages, raising=False)
+    monkeypatch.setattr(Work, "stages", stages)
+    assert main(["sweep", str(file), "--out", str(out)]) == 1
+    printed, errors = capsys.readouterr()
+    assert evaluated == ["a, seed 0", "a, seed 1", "b, seed 1"]
+    text = (out / "comparison.md").read_text()
+    assert text in printed
+    assert rows(text) == [["a", "2", "0.500 ± 0.354"], ["b", "1", "0.750"]]
+    reason = f"step 100 of 3,000: {line}" if line else "training ended early: step 100 of 3,000"
+    assert text.splitlines()[-1] == f"Left out: b, seed 0: {reason}"
+    failure = line or reason
+    log = jobs["b, seed 0"].log
+    assert errors.splitlines()[-1] == f"fqvae: error: b, seed 0: {failure} ({log})"
+
+
+def test_without_any_run_nothing_is_written(file, tmp_path, monkeypatch, capsys):
+    def stages(self, job):
+        raise ValueError("no")
+        yield
+
+    monkeypatch.setattr(Work, "stages", stages)
+    assert main(["sweep", str(file), "--out", str(tmp_path / "out")]) == 1
+    printed, errors = capsys.readouterr()
+    assert printed == "" and errors.count("fqvae: error: ") == 4
+    assert not (tmp_path / "out" / "comparison.md").exists()
