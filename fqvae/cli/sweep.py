@@ -11,12 +11,14 @@ from pathlib import Path
 from fqvae.models.config import ConfigError
 from fqvae.runs.checkpoint import CheckpointError
 from fqvae.sweep import file as sweep_file
-from fqvae.sweep.file import Sweep, read_sweep, sweep_names
+from fqvae.sweep.file import Changes, Sweep, read_sweep, sweep_names
 from fqvae.sweep.plan import Job, check_unchanged, plan, steps_trained, train_words
+from fqvae.sweep.record import check_record, write_record
 
 _DESCRIPTION = """Train a list of configurations with several seeds each, evaluate them, and compare them
 in one table, which is also written as comparison.md and comparison.csv. What is finished is skipped, and
-what was interrupted or killed goes on: give the same command again."""
+what was interrupted or killed goes on: give the same command again. Another sweep in the same folder is
+refused."""
 
 
 def add(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
@@ -24,12 +26,15 @@ def add(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
     parser = commands.add_parser(
         "sweep",
         help="train and evaluate a list of configurations with several seeds, and compare them",
-        usage="fqvae sweep NAME|FILE.yaml [options]",
+        usage="fqvae sweep NAME|FILE.yaml [key=value ...] [options]",
         description=_DESCRIPTION,
         epilog=f"Sweeps that come with the package: {', '.join(sweep_names())}.\n\n{sweep_file.__doc__}",
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument("--out", type=Path, help="the folder; by default runs/NAME")
+    parser.add_argument("--preset", help="instead of the sweep's")
+    parser.add_argument("--model", help="of all runs; for a sweep whose runs name no models of their own")
+    parser.add_argument("--seeds", metavar="0,1,2", help="instead of the sweep's")
     parser.add_argument(
         "--jobs",
         type=int,
@@ -43,16 +48,20 @@ def add(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
 
 
 def _sweep(options: argparse.Namespace, words: list[str]) -> int:
-    if len(words) != 1:
+    names = [word for word in words if "=" not in word or Path(word).is_file()]
+    if len(names) != 1:
         raise ConfigError(
             f"name one sweep ({', '.join(sweep_names())}) or the path of one file, "
-            f"but was {' '.join(words) or 'nothing'!r}"
+            f"but was {' '.join(names) or 'nothing'!r}"
         )
     if options.jobs < 1:
         raise ConfigError(f"--jobs must be at least 1, but was {options.jobs}")
-    sweep = read_sweep(words[0])
+    settings = tuple(word for word in words if word not in names)
+    changes = Changes(options.preset, options.model, _seeds(options.seeds), settings)
+    sweep = read_sweep(names[0], changes)
     out = options.out or Path("runs") / sweep.name
     jobs = plan(sweep, out)
+    check_record(sweep, out)
     check_unchanged(jobs)
     if options.dry_run:
         for job in jobs:
@@ -63,6 +72,17 @@ def _sweep(options: argparse.Namespace, words: list[str]) -> int:
     except KeyboardInterrupt:
         print("interrupted; the same command goes on with it", file=sys.stderr)
         return 130
+
+
+def _seeds(text: str | None) -> tuple[int, ...] | None:
+    if text is None:
+        return None
+    try:
+        return tuple(map(int, text.split(",")))
+    except ValueError:
+        raise ConfigError(
+            f"--seeds must be whole numbers with commas between them, but was {text!r}"
+        ) from None
 
 
 def _state(job: Job) -> str:
@@ -85,6 +105,7 @@ def _run(sweep: Sweep, jobs: Sequence[Job], out: Path, options: argparse.Namespa
 
     work = Work(sweep.evaluate, options.device, share_of_threads(options.jobs))
     with locked(out):
+        write_record(sweep, out)
         progress = Progress(len(jobs), min(options.jobs, len(jobs)))
         try:
             results = run_jobs(jobs, work.stages, progress, at_a_time=options.jobs, threads=work.threads)

@@ -44,7 +44,7 @@ def load_preset(preset: str, model: str = "factorqvae", overrides: Iterable[str]
         raise ConfigError(
             f"there is no model {model!r}{did_you_mean(model, known)} There are {', '.join(known)}"
         )
-    values = {**_layers(preset, model), **dict(map(_split, overrides))}
+    values = {**_layers(preset, model), **dict(map(split_setting, overrides))}
     return from_flat(values)
 
 
@@ -78,7 +78,8 @@ def _read(name: str) -> dict[str, Any]:
     return content
 
 
-def _split(override: str) -> tuple[str, str]:
+def split_setting(override: str) -> tuple[str, str]:
+    """The key and the value of a "key=value" text. Raises ConfigError for a text without "="."""
     key, equals, value = override.partition("=")
     if not equals:
         raise ConfigError(f"expected key=value, but found {override!r}")

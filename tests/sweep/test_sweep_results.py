@@ -9,6 +9,7 @@ from fqvae.cli import main
 from fqvae.runs import to_flat
 from fqvae.runs.checkpoint import write_plain
 from fqvae.sweep import plan, read_sweep
+from fqvae.sweep.file import Changes
 from fqvae.sweep.work import Work
 
 TEXT = """
@@ -108,3 +109,44 @@ def test_without_any_run_nothing_is_written(file, tmp_path, monkeypatch, capsys)
     printed, errors = capsys.readouterr()
     assert printed == "" and errors.count("fqvae: error: ") == 4
     assert not (tmp_path / "out" / "comparison.md").exists()
+
+
+def test_another_sweep_in_the_folder_is_refused(file, tmp_path, monkeypatch, capsys):
+    """The same command goes on, one with more seeds or runs too; another is refused, with the difference."""
+
+    def stages(self, job):
+        leave_checkpoint(job, job.config.steps)
+        leave_scores(job, 0.5)
+        yield from ()
+
+    monkeypatch.setattr(Work, "stages", stages)
+
+    def sweep(*words):
+        status = main(["sweep", str(file), "--out", str(tmp_path / "out"), *words])
+        return status, capsys.readouterr().err.splitlines()[-1:]
+
+    same = ("batch_size=32", "--seeds", "0,1", "--preset", "smoke")
+    for words in (same, same, ("batch_size=32.0", "--dry-run"), ("batch_size=32", "--seeds", "2,1,0")):
+        assert sweep(*words)[0] == 0, words
+    assert rows((tmp_path / "out" / "comparison.md").read_text()) == [
+        [name, "3", "0.500 ± 0.000"] for name in ("a", "b")
+    ]
+    record = (tmp_path / "out" / "sweep.yaml").read_bytes()
+    assert plan(read_sweep(tmp_path / "out" / "sweep.yaml"), tmp_path) == plan(
+        read_sweep(file, Changes(seeds=(2, 1, 0), settings=("batch_size=32",))), tmp_path
+    )
+    text = file.read_text()
+    for words, change, difference in (
+        (("--seeds", "0,1,2"), None, "batch_size is 32 there and 64 here"),
+        (("batch_size=16", "--seeds", "0,1,2"), None, "batch_size is 32 there and 16 here"),
+        (("batch_size=32", "--seeds", "1,2"), None, "seed 0 is there and not here"),
+        (("batch_size=32", "--seeds", "0,1,2", "--preset", "small"), None, "log_every is 50 there and 100"),
+        (("batch_size=32", "--seeds", "0,1,2"), ("b: {", "c: {"), "the run 'b' is there and not here"),
+        (("batch_size=32", "--seeds", "0,1,2"), ("qvae", "ae"), "model.latent.kind is 'scalar' there and"),
+    ):
+        file.write_text(text.replace(*change) if change else text)
+        for more in ((), ("--dry-run",)):
+            status, (error,) = sweep(*words, *more)
+            assert status == 1 and f"out holds another sweep: {difference}" in error, error
+            assert error.endswith("; take another --out")
+    assert (tmp_path / "out" / "sweep.yaml").read_bytes() == record
