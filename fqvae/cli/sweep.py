@@ -112,7 +112,7 @@ def _run(sweep: Sweep, jobs: Sequence[Job], out: Path, options: argparse.Namespa
         finally:
             progress.close()
         failures = {each.job: each.failure for each in results if each.failure is not None}
-        write_results(jobs, failures, out)
+        write_results(sweep, jobs, failures, out)
     for job, failure in failures.items():
         print(f"fqvae: error: {job.title}: {failure} ({job.log})", file=sys.stderr)
     return 1 if failures else 0

@@ -41,6 +41,7 @@ _FOLDER = importlib.resources.files("fqvae") / "configs" / "sweeps"
 _KEYS = ("preset", "seeds", "settings", "evaluate", "runs", "grid")
 _NAME = re.compile(r"[A-Za-z0-9]([A-Za-z0-9 ._+-]{0,62}[A-Za-z0-9_+-])?")
 RESULTS = ("comparison.md", "comparison.csv")  # in the folder of a sweep
+PLOT = "comparison-"  # what the names of plots begin with
 RECORD = "sweep.yaml"
 LOCK = "sweep.lock"
 _TAKEN = (*RESULTS, RECORD, LOCK)
@@ -92,8 +93,8 @@ def read_sweep(name_or_path: str | Path, changes: Changes | None = None) -> Swee
 
     Raises:
         FileNotFoundError: no such sweep or file. OSError: it cannot be read.
-        ConfigError: it is no sweep file, or a key or value in it or in the changes is wrong, or a setting of the
-            changes is one that a run has for itself; the message begins with the file.
+        ConfigError: it is no sweep file; a key or value in it or in the changes is wrong; the changes set
+            what a run has for itself. The message begins with the file.
     """
     name, known = str(name_or_path), sweep_names()
     if name in known:
@@ -243,10 +244,11 @@ def _check_names(names: Iterable[str]) -> None:
     """Names are folders', on any file system."""
     seen: dict[str, str] = {}
     for name in names:
-        if not _NAME.fullmatch(name) or name.lower() in _TAKEN:
+        taken = name.lower() in _TAKEN or name.lower().startswith(PLOT)
+        if not _NAME.fullmatch(name) or taken:
             raise ConfigError(
                 f"runs: {name!r} cannot be the name of a folder here; allowed are up to 64 letters, digits, "
-                f"blanks and ._+- with a letter or digit first, but not {', '.join(_TAKEN)}"
+                f"blanks and ._+- with a letter or digit first, but not {', '.join(_TAKEN)}, {PLOT}*"
             )
         if name.lower() in seen:
             raise ConfigError(f"runs: {seen[name.lower()]!r} and {name!r} differ only in capital letters")

@@ -1,4 +1,4 @@
-"""What a sweep writes about its runs: the table."""
+"""What a sweep writes about its runs: the table and the plots."""
 
 from __future__ import annotations
 
@@ -6,19 +6,25 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from fqvae.evaluation.table import Comparison, comparison
+from matplotlib.figure import Figure
+
+from fqvae.evaluation.table import COLUMNS, Comparison, comparison
+from fqvae.figures import Point, measures_against, save
 from fqvae.files import write_together
-from fqvae.sweep.file import RESULTS
+from fqvae.sweep.file import PLOT, RESULTS, Sweep
+from fqvae.sweep.grid import short_names
 from fqvae.sweep.plan import Job, steps_missing
+from fqvae.sweep.settings import swept
 
 
-def write_results(jobs: Sequence[Job], failures: Mapping[Job, str], out: Path) -> None:
-    """Write and print the table of the runs that are trained to the last step and evaluated.
+def write_results(sweep: Sweep, jobs: Sequence[Job], failures: Mapping[Job, str], out: Path) -> None:
+    """Write and print the table of the runs that are trained to the last step and evaluated, and plot it.
 
     The others are named below it, with their step and the reason. Without any run there is no table, and
     nothing is written.
 
     Args:
+        sweep: whose runs they are.
         jobs: all of the sweep, in the order of the table.
         failures: why a run is not trained and evaluated.
         out: the sweep's folder.
@@ -33,6 +39,8 @@ def write_results(jobs: Sequence[Job], failures: Mapping[Job, str], out: Path) -
     write_together({out / RESULTS[0]: markdown, out / RESULTS[1]: table.csv()})
     print(markdown)
     print(f"the table is in {out / RESULTS[0]} and {out / RESULTS[1]}")
+    for name, figure in plots(sweep, table).items():
+        print(f"a plot is in {' and '.join(map(str, save(figure, out / name)))}")
 
 
 def compare(jobs: Sequence[Job]) -> Comparison:
@@ -42,6 +50,22 @@ def compare(jobs: Sequence[Job]) -> Comparison:
         folders.setdefault(job.name, []).append(job.folder)
     lines = [replace(comparison(runs).lines[0], name=name) for name, runs in folders.items()]
     return Comparison(tuple(lines), comparison([job.folder for job in jobs]).conditions)
+
+
+def plots(sweep: Sweep, table: Comparison) -> dict[str, Figure]:
+    """By file name: the measures against each setting in which the runs differ, a line for each other one."""
+    settings = swept(sweep, [line.name for line in table.lines])
+    labels, figures = short_names(list(settings)), {}
+    for key, column in settings.items():
+        points = []
+        for line in table.lines:
+            others = (f"{labels[each]} {settings[each][line.name]}" for each in settings if each != key)
+            points.append(
+                Point(column[line.name], ", ".join(others), len(line.seeds), line.mean, line.deviation)
+            )
+        names = {score: label for label, score in COLUMNS.items()}
+        figures[f"{PLOT}{labels[key]}"] = measures_against(key, points, names)
+    return figures
 
 
 def _reason(job: Job, failure: str | None) -> str | None:

@@ -234,6 +234,7 @@ def test_they_are_shipped():
                 "a" * 65,
                 "Comparison.md",
                 "sweep.yaml",
+                "comparison-kl.png",
                 "sweep.lock",
             )
         ),

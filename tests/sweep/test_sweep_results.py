@@ -8,7 +8,7 @@ import pytest
 from fqvae.cli import main
 from fqvae.runs import to_flat
 from fqvae.runs.checkpoint import write_plain
-from fqvae.sweep import plan, read_sweep
+from fqvae.sweep import plan, read_sweep, results
 from fqvae.sweep.file import Changes
 from fqvae.sweep.work import Work
 
@@ -150,3 +150,38 @@ def test_another_sweep_in_the_folder_is_refused(file, tmp_path, monkeypatch, cap
             assert status == 1 and f"out holds another sweep: {difference}" in error, error
             assert error.endswith("; take another --out")
     assert (tmp_path / "out" / "sweep.yaml").read_bytes() == record
+
+
+def test_plots(tmp_path, monkeypatch, capsys):
+    """One for each setting that is swept, with the mean over the seeds of those that are in the table."""
+    (tmp_path / "grid.yaml").write_text(
+        TEXT.partition("runs:")[0] + "grid: {model: [qvae, dvae], model.weights.kl: [0.1, 1]}"
+    )
+
+    def stages(self, job):
+        if job.title == "dvae kl 1, seed 1":
+            raise ValueError("no")
+        leave_checkpoint(job, job.config.steps)
+        leave_scores(job, job.config.model.weights.kl + job.seed)
+        yield from ()
+
+    drawn = {}
+
+    def measures_against(setting, points, labels):
+        drawn[setting] = [
+            (each.setting, each.line, each.seeds, round(each.mean["mse"], 9)) for each in points
+        ]
+        return original(setting, points, labels)
+
+    original = results.measures_against
+    monkeypatch.setattr(results, "measures_against", measures_against)
+    monkeypatch.setattr(Work, "stages", stages)
+    assert main(["sweep", str(tmp_path / "grid.yaml"), "--out", str(tmp_path / "out")]) == 1
+    expected = [("qvae", 0.1, 2, 0.6), ("qvae", 1, 2, 1.5), ("dvae", 0.1, 2, 0.6), ("dvae", 1, 1, 1)]
+    assert drawn == {
+        "model": [(model, f"kl {float(kl)}", *rest) for model, kl, *rest in expected],
+        "model.weights.kl": [(kl, f"model {model}", *rest) for model, kl, *rest in expected],
+    }
+    names = {each.name for each in (tmp_path / "out").glob("comparison-*")}
+    assert names == {f"comparison-{key}.{kind}" for key in ("model", "kl") for kind in ("png", "svg")}
+    assert str(tmp_path / "out" / "comparison-kl.svg") in capsys.readouterr().out
