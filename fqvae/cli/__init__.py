@@ -6,9 +6,9 @@ import argparse
 import sys
 from collections.abc import Sequence
 
-from fqvae.cli import evaluate, pictures, report, sweep, train
+from fqvae.cli import compare, evaluate, pictures, report, sweep, train
 
-_COMMANDS = (train, evaluate, pictures, report, sweep)
+_COMMANDS = (train, evaluate, pictures, report, compare, sweep)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

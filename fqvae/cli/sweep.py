@@ -11,14 +11,14 @@ from pathlib import Path
 from fqvae.models.config import ConfigError
 from fqvae.runs.checkpoint import CheckpointError
 from fqvae.sweep import file as sweep_file
-from fqvae.sweep.file import Changes, Sweep, read_sweep, sweep_names
+from fqvae.sweep.file import RESULTS, Changes, Sweep, read_sweep, sweep_names
 from fqvae.sweep.plan import Job, check_unchanged, plan, steps_trained, train_words
 from fqvae.sweep.record import check_record, write_record
 
 _DESCRIPTION = """Train a list of configurations with several seeds each, evaluate them, and compare them
-in one table, which is also written as comparison.md and comparison.csv. What is finished is skipped, and
-what was interrupted or killed goes on: give the same command again. Another sweep in the same folder is
-refused."""
+in one table (comparison.md, comparison.csv), in plots, and on a page (comparison.html). What is finished is
+skipped, and what was interrupted or killed goes on: give the same command again. Another sweep in the same
+folder is refused."""
 
 
 def add(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
@@ -112,7 +112,9 @@ def _run(sweep: Sweep, jobs: Sequence[Job], out: Path, options: argparse.Namespa
         finally:
             progress.close()
         failures = {each.job: each.failure for each in results if each.failure is not None}
-        write_results(sweep, jobs, failures, out)
+        problem = write_results(sweep, jobs, failures, out)
     for job, failure in failures.items():
         print(f"fqvae: error: {job.title}: {failure} ({job.log})", file=sys.stderr)
-    return 1 if failures else 0
+    if problem is not None:
+        print(f"fqvae: error: {out / RESULTS[2]} was not written: {problem}", file=sys.stderr)
+    return 1 if failures or problem is not None else 0

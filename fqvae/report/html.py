@@ -63,14 +63,27 @@ _WIDTH, _HEIGHT, _LEFT, _RIGHT, _TOP, _BOTTOM = 340, 150, 44, 8, 8, 22
 
 def curve(steps: Sequence[float], values: Sequence[float], name: str) -> str:
     """A line over the steps, on a logarithmic scale where it spans more than a factor of 10."""
-    low, high = min(values), max(values)
+    described = f"{name}: {values[0]:.4g} at step {steps[0]:,.0f}, {values[-1]:.4g} at step {steps[-1]:,.0f}"
+    return chart([(steps, values, "")], name, f"{values[-1]:.4g} at the end", described)
+
+
+def chart(
+    lines: Sequence[tuple[Sequence[float], Sequence[float], str]], name: str, remark: str, described: str
+) -> str:
+    """Lines over the steps, on a logarithmic scale where they span more than a factor of 10.
+
+    Args:
+        lines: steps and values of each, finite and not empty, and the class that colours it, if any.
+        name, remark: the caption. described: the picture in words.
+    """
+    low, high = min(min(line[1]) for line in lines), max(max(line[1]) for line in lines)
     log = low > 0 and high > 10 * low
     if high - low <= 1e-9 * max(abs(low), abs(high)):
         low, high = low - (abs(low) or 1), high + (abs(high) or 1)
     ticks = _log_ticks(low, high) if log else _ticks(low, high)
-    if len(ticks) > 1:  # the line stays between ticks
+    if len(ticks) > 1:  # the lines stay between ticks
         low, high = min(low, ticks[0]), max(high, ticks[-1])
-    last = max(steps[-1], 1)
+    last = max(*(line[0][-1] for line in lines), 1)
 
     def x(step: float) -> float:
         return _LEFT + (_WIDTH - _LEFT - _RIGHT) * step / last
@@ -84,15 +97,18 @@ def curve(steps: Sequence[float], values: Sequence[float], name: str) -> str:
         f'<text x="{_LEFT - 6}" y="{y(tick) + 3.5:.1f}" text-anchor="end">{tick:.4g}</text>'
         for tick in ticks
     )
-    points = " ".join(f"{x(step):.1f},{y(value):.1f}" for step, value in zip(steps, values, strict=True))
-    described = f"{name}: {values[0]:.4g} at step {steps[0]:,.0f}, {values[-1]:.4g} at step {steps[-1]:,.0f}"
+    drawn = ""
+    for steps, values, colour in lines:
+        points = " ".join(f"{x(step):.1f},{y(value):.1f}" for step, value in zip(steps, values, strict=True))
+        class_ = f' class="{colour}"' if colour else ""
+        drawn += f'<polyline points="{points}"{class_}/>'
+    texts = [text for text in (remark, "logarithmic scale" if log else "") if text]
     return (
-        f"<figure><figcaption><b>{escape(name)}</b> <span>{values[-1]:.4g} at the end"
-        f"{', logarithmic scale' if log else ''}</span></figcaption>"
+        f"<figure><figcaption><b>{escape(name)}</b> <span>{escape(', '.join(texts))}</span></figcaption>"
         f'<svg class="curve" viewBox="0 0 {_WIDTH} {_HEIGHT}" role="img" aria-label="{escape(described)}">'
         f'{grid}<text x="{_LEFT}" y="{_HEIGHT - 6}">0</text>'
         f'<text x="{_WIDTH - _RIGHT}" y="{_HEIGHT - 6}" text-anchor="end">{last:,.0f} steps</text>'
-        f'<polyline points="{points}"/></svg></figure>'
+        f"{drawn}</svg></figure>"
     )
 
 

@@ -150,15 +150,23 @@ def usage_figures(sample: Sample) -> str:
 
 def curves_section(columns: Mapping[str, Sequence[float]]) -> str:
     """The columns of metrics.csv that are worth a look, points that are not finite left out."""
-    steps = np.asarray(columns.get("step", ()), float)
-    figures = []
-    for key, name in _CURVES.items():
-        values = np.asarray(columns.get(key, ()), float)
-        if len(values) == len(steps) and (fine := np.isfinite(values) & np.isfinite(steps)).any():
-            figures.append(curve(steps[fine].tolist(), values[fine].tolist(), name))
+    figures = [curve(steps, values, name) for name, (steps, values) in finite_curves(columns).items()]
     if not figures:
         return '<p class="notice">There is no metrics.csv with training curves beside the checkpoint.</p>'
     return f'<div class="curves">{"".join(figures)}</div>'
+
+
+def finite_curves(columns: Mapping[str, Sequence[float]]) -> dict[str, tuple[list[float], list[float]]]:
+    """By name for people: the steps and values of each curve worth a look, where they are finite.
+
+    columns: of metrics.csv. A curve without a finite point is left out.
+    """
+    steps, curves = np.asarray(columns.get("step", ()), float), {}
+    for key, name in _CURVES.items():
+        values = np.asarray(columns.get(key, ()), float)
+        if len(values) == len(steps) and (fine := np.isfinite(values) & np.isfinite(steps)).any():
+            curves[name] = steps[fine].tolist(), values[fine].tolist()
+    return curves
 
 
 def _number(key: str, value: float) -> str:

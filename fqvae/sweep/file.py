@@ -40,7 +40,7 @@ if TYPE_CHECKING:
 _FOLDER = importlib.resources.files("fqvae") / "configs" / "sweeps"
 _KEYS = ("preset", "seeds", "settings", "evaluate", "runs", "grid")
 _NAME = re.compile(r"[A-Za-z0-9]([A-Za-z0-9 ._+-]{0,62}[A-Za-z0-9_+-])?")
-RESULTS = ("comparison.md", "comparison.csv")  # in the folder of a sweep
+RESULTS = ("comparison.md", "comparison.csv", "comparison.html")  # in the folder of a sweep
 PLOT = "comparison-"  # what the names of plots begin with
 RECORD = "sweep.yaml"
 LOCK = "sweep.lock"

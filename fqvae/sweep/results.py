@@ -1,4 +1,4 @@
-"""What a sweep writes about its runs: the table and the plots."""
+"""What a sweep writes about its runs: the table, the plots and the page."""
 
 from __future__ import annotations
 
@@ -11,14 +11,15 @@ from matplotlib.figure import Figure
 from fqvae.evaluation.table import COLUMNS, Comparison, comparison
 from fqvae.figures import Point, measures_against, save
 from fqvae.files import write_together
+from fqvae.report.compare import Compared, build_comparison
 from fqvae.sweep.file import PLOT, RESULTS, Sweep
 from fqvae.sweep.grid import short_names
 from fqvae.sweep.plan import Job, steps_missing
 from fqvae.sweep.settings import swept
 
 
-def write_results(sweep: Sweep, jobs: Sequence[Job], failures: Mapping[Job, str], out: Path) -> None:
-    """Write and print the table of the runs that are trained to the last step and evaluated, and plot it.
+def write_results(sweep: Sweep, jobs: Sequence[Job], failures: Mapping[Job, str], out: Path) -> str | None:
+    """Write and print the table of the runs that are trained to the last step and evaluated; plots; a page.
 
     The others are named below it, with their step and the reason. Without any run there is no table, and
     nothing is written.
@@ -28,11 +29,14 @@ def write_results(sweep: Sweep, jobs: Sequence[Job], failures: Mapping[Job, str]
         jobs: all of the sweep, in the order of the table.
         failures: why a run is not trained and evaluated.
         out: the sweep's folder.
+
+    Returns:
+        Why the page could not be written; None if it was, or there is nothing to show.
     """
     reasons = {job: reason for job in jobs if (reason := _reason(job, failures.get(job))) is not None}
     finished = [job for job in jobs if job not in reasons]
     if not finished:
-        return
+        return None
     table = compare(finished)
     left_out = "".join(f"\nLeft out: {job.title}: {reason}\n" for job, reason in reasons.items())
     markdown = table.markdown() + left_out
@@ -41,6 +45,24 @@ def write_results(sweep: Sweep, jobs: Sequence[Job], failures: Mapping[Job, str]
     print(f"the table is in {out / RESULTS[0]} and {out / RESULTS[1]}")
     for name, figure in plots(sweep, table).items():
         print(f"a plot is in {' and '.join(map(str, save(figure, out / name)))}")
+    try:
+        page = build_comparison(_shown(finished), out / RESULTS[2], title=f"Sweep {sweep.name}")
+    except (ValueError, OSError) as error:  # pictures too large, images that are gone
+        return str(error)
+    print(f"a page is in {page}")
+    return None
+
+
+def _shown(jobs: Sequence[Job]) -> list[Compared]:
+    """The runs of each configuration beside each other, the first of them with its traversals."""
+    groups: dict[str, list[Job]] = {}
+    for job in jobs:
+        groups.setdefault(job.name, []).append(job)
+    return [
+        Compared(job.folder, job.title, name, traversal=job is group[0])
+        for name, group in groups.items()
+        for job in group
+    ]
 
 
 def compare(jobs: Sequence[Job]) -> Comparison:

@@ -48,6 +48,22 @@ def leave_scores(job, value, step=None):
     (job.folder / "metrics.json").write_text(json.dumps(content))
 
 
+@pytest.fixture(autouse=True)
+def shown(monkeypatch):
+    """What the page is asked to show; it cannot open checkpoints without weights."""
+    calls = []
+
+    def build_comparison(runs, out, *, title):
+        calls.append([(each.folder, each.label, each.group, each.traversal) for each in runs])
+        if any(each.folder.parent.name == "too large" for each in runs):
+            raise ValueError("the page would be too large")
+        out.write_text(title)
+        return out
+
+    monkeypatch.setattr(results, "build_comparison", build_comparison)
+    return calls
+
+
 @pytest.fixture
 def file(tmp_path):
     path = tmp_path / "pair.yaml"
@@ -61,7 +77,7 @@ def rows(markdown):
 
 
 @pytest.mark.parametrize(("status", "line"), [(0, None), (143, "ended by SIGTERM at step 100 of 3000")])
-def test_only_runs_with_all_their_steps(status, line, file, tmp_path, monkeypatch, capsys):
+def test_only_runs_with_all_their_steps(status, line, file, tmp_path, shown, monkeypatch, capsys):
     """b, seed 0 is ended at step 100; whatever its training says about that, it is not in the table."""
     out = tmp_path / "out"
     jobs = {job.title: job for job in plan(read_sweep(file), out)}
@@ -97,6 +113,30 @@ def test_only_runs_with_all_their_steps(status, line, file, tmp_path, monkeypatc
     failure = line or reason
     log = jobs["b, seed 0"].log
     assert errors.splitlines()[-1] == f"fqvae: error: b, seed 0: {failure} ({log})"
+    assert shown == [
+        [
+            (out / "a" / "seed-0", "a, seed 0", "a", True),
+            (out / "a" / "seed-1", "a, seed 1", "a", False),
+            (out / "b" / "seed-1", "b, seed 1", "b", True),
+        ]
+    ]
+    assert (out / "comparison.html").read_text() == "Sweep pair"
+
+
+def test_a_page_that_cannot_be_written(file, tmp_path, monkeypatch, capsys):
+    file.write_text(TEXT.replace("a: {", "too large: {"))
+
+    def stages(self, job):
+        leave_checkpoint(job, job.config.steps)
+        leave_scores(job, 0.5)
+        yield from ()
+
+    monkeypatch.setattr(Work, "stages", stages)
+    out = tmp_path / "out"
+    assert main(["sweep", str(file), "--out", str(out)]) == 1
+    error = capsys.readouterr().err.splitlines()[-1]
+    assert error == f"fqvae: error: {out / 'comparison.html'} was not written: the page would be too large"
+    assert (out / "comparison.md").exists() and (out / "comparison-model.svg").exists()
 
 
 def test_without_any_run_nothing_is_written(file, tmp_path, monkeypatch, capsys):
