@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
 import shlex
 import sys
 from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from fqvae.models.config import ConfigError
 from fqvae.runs.checkpoint import CheckpointError
@@ -15,6 +17,10 @@ from fqvae.sweep.file import RESULTS, Changes, Sweep, read_sweep, sweep_names
 from fqvae.sweep.plan import Job, check_unchanged, plan, steps_trained, train_words
 from fqvae.sweep.record import check_record, write_record
 
+if TYPE_CHECKING:
+    from fqvae.sweep.place import Result
+
+_LINES = 16  # of a terminal, for runs on a cluster
 _DESCRIPTION = """Train a list of configurations with several seeds each, evaluate them, and compare them
 in one table (comparison.md, comparison.csv), in plots, and on a page (comparison.html). What is finished is
 skipped, and what was interrupted or killed goes on: give the same command again. Another sweep in the same
@@ -38,10 +44,17 @@ def add(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
     parser.add_argument(
         "--jobs",
         type=int,
-        default=1,
         metavar="N",
         help="runs at a time, each with its share of the cores (or OMP_NUM_THREADS threads, if that is set)",
     )
+    parser.add_argument(
+        "--ray",
+        metavar="ADDRESS|local",
+        help="hand the runs to a Ray cluster, or to Ray on this machine, as many at a time as fit; "
+        "the nodes need this package and must share the folder",
+    )
+    parser.add_argument("--cpus", type=float, metavar="N", help="of a run under --ray (1)")
+    parser.add_argument("--gpus", type=float, metavar="N", help="of a run under --ray (0)")
     parser.add_argument("--device", choices=("auto", "cpu", "cuda"), default="auto")
     parser.add_argument("--dry-run", action="store_true", help="list the runs and their states, do nothing")
     parser.set_defaults(run=_sweep)
@@ -54,12 +67,13 @@ def _sweep(options: argparse.Namespace, words: list[str]) -> int:
             f"name one sweep ({', '.join(sweep_names())}) or the path of one file, "
             f"but was {' '.join(names) or 'nothing'!r}"
         )
-    if options.jobs < 1:
-        raise ConfigError(f"--jobs must be at least 1, but was {options.jobs}")
+    _check_resources(options)
     settings = tuple(word for word in words if word not in names)
     changes = Changes(options.preset, options.model, _seeds(options.seeds), settings)
     sweep = read_sweep(names[0], changes)
     out = options.out or Path("runs") / sweep.name
+    if options.ray is not None:
+        out = out.resolve()  # it means the same on every node
     jobs = plan(sweep, out)
     check_record(sweep, out)
     check_unchanged(jobs)
@@ -85,6 +99,20 @@ def _seeds(text: str | None) -> tuple[int, ...] | None:
         ) from None
 
 
+def _check_resources(options: argparse.Namespace) -> None:
+    """Check --jobs, --ray, --cpus and --gpus. Raises ConfigError."""
+    if options.ray is None:
+        for name in ("cpus", "gpus"):
+            if getattr(options, name) is not None:
+                raise ConfigError(f"--{name} goes with --ray only; --jobs says how many runs at a time")
+    elif options.jobs is not None:
+        raise ConfigError("--jobs does not go with --ray; --cpus and --gpus say what a run takes up")
+    for name, least in (("jobs", 1), ("cpus", 0), ("gpus", 0)):
+        value = getattr(options, name)
+        if value is not None and not least <= value < float("inf"):
+            raise ConfigError(f"--{name} must be at least {least}, but was {value:g}")
+
+
 def _state(job: Job) -> str:
     """A line about a run that is to be."""
     try:
@@ -98,19 +126,12 @@ def _state(job: Job) -> str:
 
 
 def _run(sweep: Sweep, jobs: Sequence[Job], out: Path, options: argparse.Namespace) -> int:
-    from fqvae.sweep.progress import Progress
     from fqvae.sweep.results import write_results
-    from fqvae.sweep.runner import locked, run_jobs, share_of_threads
-    from fqvae.sweep.work import Work
+    from fqvae.sweep.runner import locked
 
-    work = Work(sweep.evaluate, options.device, share_of_threads(options.jobs))
     with locked(out):
         write_record(sweep, out)
-        progress = Progress(len(jobs), min(options.jobs, len(jobs)))
-        try:
-            results = run_jobs(jobs, work.stages, progress, at_a_time=options.jobs, threads=work.threads)
-        finally:
-            progress.close()
+        results = _results(sweep, jobs, options)
         failures = {each.job: each.failure for each in results if each.failure is not None}
         problem = write_results(sweep, jobs, failures, out)
     for job, failure in failures.items():
@@ -118,3 +139,31 @@ def _run(sweep: Sweep, jobs: Sequence[Job], out: Path, options: argparse.Namespa
     if problem is not None:
         print(f"fqvae: error: {out / RESULTS[2]} was not written: {problem}", file=sys.stderr)
     return 1 if failures or problem is not None else 0
+
+
+def _results(sweep: Sweep, jobs: Sequence[Job], options: argparse.Namespace) -> list[Result]:
+    """Run all jobs, here or on the cluster."""
+    from fqvae.sweep.local import Local
+    from fqvae.sweep.progress import Progress
+    from fqvae.sweep.runner import run_jobs, share_of_threads
+    from fqvae.sweep.work import Work
+
+    if options.ray is None:
+        at_a_time = options.jobs or 1
+        work = Work(sweep.evaluate, options.device, share_of_threads(at_a_time))
+        with contextlib.closing(Progress(len(jobs), min(at_a_time, len(jobs)))) as progress:
+            local = Local(work.stages, work.threads, progress.note)
+            return run_jobs(jobs, local, progress, at_a_time=at_a_time)
+
+    from fqvae.sweep.cluster import Cluster, connected
+
+    cpus = 1.0 if options.cpus is None else options.cpus
+    gpus = options.gpus or 0.0
+    # A GPU that Ray has not given to the run belongs to another one.
+    device = "cpu" if options.device == "auto" and not gpus else options.device
+    work = Work(sweep.evaluate, device, max(1, int(cpus)))
+    with (
+        contextlib.closing(Progress(len(jobs), min(_LINES, len(jobs)))) as progress,
+        connected(options.ray, cpus, gpus, progress.note),
+    ):
+        return run_jobs(jobs, Cluster(work, cpus, gpus), progress, at_a_time=len(jobs))
