@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import logging
 import os
+import signal
 import sys
 import time
 from collections.abc import Callable, Iterator
@@ -83,6 +84,8 @@ class Task:
 def run_on_node(job: Job, work: Work) -> str | None:
     """Train and evaluate a run on the node where this is called; why that failed, if it did."""
     processes = Local(work.stages, work.threads, print).begin(job)
+    # A node that was started in the background of a shell ignores SIGINT, and with it Ray's way to cancel.
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
     try:
         while (result := processes.poll()) is None:
             time.sleep(PAUSE)
@@ -91,6 +94,8 @@ def run_on_node(job: Job, work: Work) -> str | None:
         while processes.poll() is None:
             time.sleep(PAUSE)
         raise
+    finally:
+        signal.signal(signal.SIGINT, before)
     return result.failure
 
 

@@ -272,7 +272,7 @@ sys.exit(child.run())
 """
 
 
-@pytest.mark.parametrize("name", ["obedient", "stubborn"])
+@pytest.mark.parametrize("name", ["obedient", "obedient, SIGINT blocked", "stubborn"])
 @pytest.mark.skipif(sys.platform != "linux", reason="looks into /proc")
 def test_children_end_with_their_parent(name, tmp_path):
     folder = tmp_path / name
@@ -280,6 +280,8 @@ def test_children_end_with_their_parent(name, tmp_path):
     # In the background of a shell, SIGINT is ignored, and that is handed down.
     code = SWEEP.format(folder=str(folder), child=KEPT)
     code = "import signal; signal.signal(signal.SIGINT, signal.SIG_IGN)\n" + textwrap.dedent(code)
+    if "blocked" in name:  # as by a worker of Ray
+        code = "import signal; signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})\n" + code
     parent = subprocess.Popen([sys.executable, "-c", code])
     wait_for(lambda: all(number_in(folder / f"{each}.pid") for each in "ab"))
     processes = [number_in(file) for file in folder.glob("*.pid")]
