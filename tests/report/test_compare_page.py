@@ -109,15 +109,24 @@ def test_scores_that_cannot_be_compared(tmp_path):
     assert "mean of" not in text and "a 0.250" in text and "b 0.750" in text
 
 
-def test_a_model_without_codes_is_said(tmp_path):
+def test_long_curves_and_a_model_without_codes(tmp_path):
+    """Curves are thinned, from their first point to their last; a model with nothing to show is named."""
+
     def zero(model):
         for weight in model.encoder.parameters():
             weight.data.zero_()
 
     runs = [make_run(tmp_path / "good"), make_run(tmp_path / "bad", change=zero)]
+    rows = "".join(f"{step},{1 - step / 2000}\n" for step in range(1, 1001))
+    (runs[0].folder / "metrics.csv").write_text(f"step,reconstruction\n{rows}")
     compared = [Compared(run.folder, run.folder.name, run.folder.name) for run in runs]
     page = Page(build_comparison(compared, tmp_path / "page.html", title="t"))
     assert "the model has no codes" in page.text and page.text.count("latent 0") == 1
+    line = next(each["points"].split() for each in page.named("polyline") if each["class"] == "c0")
+    across = [float(point.split(",")[0]) for point in line]
+    # Of a chart that is 340 wide, with 44 and 8 at the sides: step 1 to step 1,000 of 1,000.
+    assert len(line) == 200 and across == sorted(across)
+    assert (across[0], across[-1]) == (pytest.approx(44 + 288 / 1000, abs=0.06), 332)
 
 
 def test_errors(runs, tmp_path, monkeypatch):
