@@ -39,12 +39,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def _run(arguments: Sequence[str] | None) -> int:
     # Not at the top: PyTorch takes seconds to import, and Ctrl-C may come meanwhile.
-    from fqvae.cli import evaluate, pictures, report, sweep, train
+    from fqvae.cli import compare, evaluate, pictures, report, sweep, train
 
     parser = argparse.ArgumentParser(prog="fqvae", description="Factor quantized variational autoencoders.")
     parser.add_argument("--version", action="version", version=f"fqvae {fqvae.__version__}")
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
-    for command in (train, evaluate, pictures, report, sweep):
+    for command in (train, evaluate, pictures, report, compare, sweep):
         command.add(commands)
     # Options may stand between the words of a command, which argparse cannot do by itself under subcommands.
     options, words = parser.parse_known_args(arguments)

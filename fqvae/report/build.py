@@ -87,13 +87,13 @@ def build_report(
 
     bases, shown = thumbnails(run, sample, images), pairs(run, sample, min(_PAIRS, samples))
     data = explorer_data(run, sample, images, steps, LIMIT - _RESERVE - len(bases) - len(shown))
-    script = _read("decoder.js") + _read("page.js")
+    script = asset("decoder.js") + asset("page.js")
     kind, listed = facts(run, run.config.model.label)
-    page = string.Template(_read("page.html")).substitute(
+    page = string.Template(asset("page.html")).substitute(
         name=escape(run.folder.resolve().name),
         kind=escape(kind),
         facts=listed,
-        style=_read("page.css"),
+        style=asset("page.css"),
         script=script,
         script_hash=f"sha256-{base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()}",
         over=_over(sample),
@@ -177,5 +177,6 @@ def _footer(run: Run, lossless: bool) -> str:
     )
 
 
-def _read(name: str) -> str:
+def asset(name: str) -> str:
+    """A file of this package, as text."""
     return (_FILES / name).read_text(encoding="utf-8")

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from fqvae.figures.naming import readable
-from fqvae.figures.traversal import spread_codes, spread_values, traverse
+from fqvae.figures.traversal import Traversal, spread_codes, spread_values, traverse
 from fqvae.models.autoencoder import to_uint8
 from fqvae.report.decoder import UnsuitedError, export_decoder
 from fqvae.report.html import escape
@@ -47,6 +47,48 @@ def explorer_data(run: Run, sample: Sample, images: int, steps: int, budget: int
 
     Raises TooLargeError.
     """
+    bases, traversals = _bases(run, sample, images, steps)
+    data: dict[str, Any] = {
+        "size": run.model.image_size,
+        "columns": steps,
+        "order": sample.order,
+        "bases": bases,
+    }
+    inputs = [[_inputs(run, codes) for codes in traversal.codes] for traversal in traversals]
+    try:
+        data["decoder"] = export_decoder(
+            run.model.decoder,
+            torch.cat([each for rows in inputs for each in rows]),
+            torch.cat([images for traversal in traversals for images in traversal.images]),
+            budget,
+        )
+    except UnsuitedError as error:
+        lossless = _add_sheets(bases, traversals, steps, budget)
+        return {**data, "decoder": None, "reason": str(error), "lossless": lossless}
+    for base, rows in zip(bases, inputs, strict=True):
+        width = rows[0].shape[1] // len(rows)  # 1, or the length of a vector code
+        base["values"] = [
+            [
+                [float(f"{value:.9g}") for value in step]
+                for step in row[:, latent * width :][:, :width].tolist()
+            ]
+            for latent, row in enumerate(rows)
+        ]
+    return data
+
+
+def sheet_data(run: Run, sample: Sample, images: int, steps: int, budget: int) -> list[dict[str, Any]]:
+    """For each of the sample's first images `texts`, `own` and `sheet`, as `explorer_data` describes them.
+
+    Raises TooLargeError.
+    """
+    bases, traversals = _bases(run, sample, images, steps)
+    _add_sheets(bases, traversals, steps, budget)
+    return bases
+
+
+def _bases(run: Run, sample: Sample, images: int, steps: int) -> tuple[list[dict[str, Any]], list[Traversal]]:
+    """`texts` and `own` of each image, and its traversal."""
     bases: list[dict[str, Any]] = []
     traversals = []
     for image in range(images):
@@ -64,35 +106,15 @@ def explorer_data(run: Run, sample: Sample, images: int, steps: int, budget: int
                 ],
             }
         )
-    data: dict[str, Any] = {
-        "size": run.model.image_size,
-        "columns": steps,
-        "order": sample.order,
-        "bases": bases,
-    }
-    inputs = [[_inputs(run, codes) for codes in traversal.codes] for traversal in traversals]
-    try:
-        data["decoder"] = export_decoder(
-            run.model.decoder,
-            torch.cat([each for rows in inputs for each in rows]),
-            torch.cat([images for traversal in traversals for images in traversal.images]),
-            budget,
-        )
-    except UnsuitedError as error:
-        sheets, lossless = _pack([_sheet(traversal.images, steps) for traversal in traversals], budget)
-        for base, sheet in zip(bases, sheets, strict=True):
-            base["sheet"] = sheet
-        return {**data, "decoder": None, "reason": str(error), "lossless": lossless}
-    for base, rows in zip(bases, inputs, strict=True):
-        width = rows[0].shape[1] // len(rows)  # 1, or the length of a vector code
-        base["values"] = [
-            [
-                [float(f"{value:.9g}") for value in step]
-                for step in row[:, latent * width :][:, :width].tolist()
-            ]
-            for latent, row in enumerate(rows)
-        ]
-    return data
+    return bases, traversals
+
+
+def _add_sheets(bases: list[dict[str, Any]], traversals: list[Traversal], steps: int, budget: int) -> bool:
+    """Give each base its sheet; returns whether the sheets are the decoded images to the byte."""
+    sheets, lossless = _pack([_sheet(traversal.images, steps) for traversal in traversals], budget)
+    for base, sheet in zip(bases, sheets, strict=True):
+        base["sheet"] = sheet
+    return lossless
 
 
 def thumbnails(run: Run, sample: Sample, images: int) -> str:

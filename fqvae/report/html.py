@@ -66,15 +66,34 @@ def curve(steps: Sequence[float], values: Sequence[float], name: str, guessing: 
 
     guessing: what one that guesses would have; a broken line, with a legend.
     """
-    drawn = [*values, *([] if guessing is None else [guessing])]
-    low, high = min(drawn), max(drawn)
+    described = f"{name}: {values[0]:.4g} at step {steps[0]:,.0f}, {values[-1]:.4g} at step {steps[-1]:,.0f}"
+    return chart([(steps, values, "")], name, f"{values[-1]:.4g} at the end", described, guessing)
+
+
+def chart(
+    lines: Sequence[tuple[Sequence[float], Sequence[float], str]],
+    name: str,
+    remark: str,
+    described: str,
+    guessing: float | None = None,
+) -> str:
+    """Lines over the steps, on a logarithmic scale where they span more than a factor of 10.
+
+    Args:
+        lines: steps and values of each, finite and not empty, and the class that colours it, if any.
+        name, remark: the caption. described: the picture in words.
+        guessing: as for `curve`.
+    """
+    level = [] if guessing is None else [guessing]
+    low = min([*(min(line[1]) for line in lines), *level])
+    high = max([*(max(line[1]) for line in lines), *level])
     log = low > 0 and high > 10 * low
     if high - low <= 1e-9 * max(abs(low), abs(high)):
         low, high = low - (abs(low) or 1), high + (abs(high) or 1)
     ticks = _log_ticks(low, high) if log else _ticks(low, high)
-    if len(ticks) > 1:  # the line stays between ticks
+    if len(ticks) > 1:  # the lines stay between ticks
         low, high = min(low, ticks[0]), max(high, ticks[-1])
-    last = max(steps[-1], 1)
+    last = max(*(line[0][-1] for line in lines), 1)
 
     def x(step: float) -> float:
         return _LEFT + (_WIDTH - _LEFT - _RIGHT) * step / last
@@ -88,25 +107,28 @@ def curve(steps: Sequence[float], values: Sequence[float], name: str, guessing: 
         f'<text x="{_LEFT - 6}" y="{y(tick) + 3.5:.1f}" text-anchor="end">{tick:.4g}</text>'
         for tick in ticks
     )
-    points = " ".join(f"{x(step):.1f},{y(value):.1f}" for step, value in zip(steps, values, strict=True))
-    level = legend = ""
+    drawn = ""
+    for steps, values, colour in lines:
+        points = " ".join(f"{x(step):.1f},{y(value):.1f}" for step, value in zip(steps, values, strict=True))
+        class_ = f' class="{colour}"' if colour else ""
+        drawn += f'<polyline points="{points}"{class_}/>'
+    legend = ""
     if guessing is not None:
-        level = (
+        drawn = (
             f'<line class="guessing" x1="{_LEFT}" x2="{_WIDTH - _RIGHT}" y1="{y(guessing):.1f}" '
-            f'y2="{y(guessing):.1f}"/>'
+            f'y2="{y(guessing):.1f}"/>{drawn}'
         )
         legend = (
             '<div class="legend"><span class="drawn">discriminator</span>'
             f'<span class="guessing">guessing: {guessing:.3g}</span></div>'
         )
-    described = f"{name}: {values[0]:.4g} at step {steps[0]:,.0f}, {values[-1]:.4g} at step {steps[-1]:,.0f}"
+    texts = [text for text in (remark, "logarithmic scale" if log else "") if text]
     return (
-        f"<figure><figcaption><b>{escape(name)}</b> <span>{values[-1]:.4g} at the end"
-        f"{', logarithmic scale' if log else ''}</span></figcaption>"
+        f"<figure><figcaption><b>{escape(name)}</b> <span>{escape(', '.join(texts))}</span></figcaption>"
         f'<svg class="curve" viewBox="0 0 {_WIDTH} {_HEIGHT}" role="img" aria-label="{escape(described)}">'
         f'{grid}<text x="{_LEFT}" y="{_HEIGHT - 6}">0</text>'
         f'<text x="{_WIDTH - _RIGHT}" y="{_HEIGHT - 6}" text-anchor="end">{last:,.0f} steps</text>'
-        f'{level}<polyline points="{points}"/></svg>{legend}</figure>'
+        f"{drawn}</svg>{legend}</figure>"
     )
 
 

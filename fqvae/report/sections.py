@@ -22,7 +22,7 @@ _NAMES = {
     "isaac3d": "Isaac3D",
     "mpi3d_complex": "MPI3D-Complex",
 }
-_CURVES = {
+CURVE_NAMES = {
     "reconstruction": "reconstruction error",
     **{each.name: each.title for each in PENALTIES.values()},
     "discriminator": "discriminator's loss",
@@ -127,15 +127,26 @@ def usage_figures(sample: Sample) -> str:
 
 def curves_section(columns: Mapping[str, Sequence[float]]) -> str:
     """The columns of metrics.csv that are worth a look, points that are not finite left out."""
-    steps = np.asarray(columns.get("step", ()), float)
-    figures = []
-    for key, name in _CURVES.items():
-        values = np.asarray(columns.get(key, ()), float)
-        if len(values) == len(steps) and (fine := np.isfinite(values) & np.isfinite(steps)).any():
-            figures.append(curve(steps[fine].tolist(), values[fine].tolist(), name, GUESSING.get(key)))
+    figures = [
+        curve(steps, values, CURVE_NAMES[key], GUESSING.get(key))
+        for key, (steps, values) in finite_curves(columns).items()
+    ]
     if not figures:
         return '<p class="notice">There is no metrics.csv with training curves beside the checkpoint.</p>'
     return f'<div class="curves">{"".join(figures)}</div>'
+
+
+def finite_curves(columns: Mapping[str, Sequence[float]]) -> dict[str, tuple[list[float], list[float]]]:
+    """By column: the steps and values of each curve worth a look, where they are finite.
+
+    columns: of metrics.csv. A curve without a finite point is left out.
+    """
+    steps, curves = np.asarray(columns.get("step", ()), float), {}
+    for key in CURVE_NAMES:
+        values = np.asarray(columns.get(key, ()), float)
+        if len(values) == len(steps) and (fine := np.isfinite(values) & np.isfinite(steps)).any():
+            curves[key] = steps[fine].tolist(), values[fine].tolist()
+    return curves
 
 
 def _heading(measure: Measure) -> str:

@@ -128,7 +128,7 @@ def _read(name: str) -> dict[str, Any]:
 
 def _settings(overrides: Iterable[str]) -> dict[str, str]:
     """ "key=value" texts by their dotted keys; the last one of a key wins."""
-    return {full_key(key): value for key, value in map(_split, overrides)}
+    return {full_key(key): value for key, value in map(split_setting, overrides)}
 
 
 def _leaves(prefix: str, mapping: Mapping[Any, object]) -> Iterator[tuple[str, object]]:
@@ -149,7 +149,8 @@ def _text(key: str, value: object) -> str:
     return f"{key}={str(value).lower() if value is None or isinstance(value, bool) else value}"
 
 
-def _split(override: str) -> tuple[str, str]:
+def split_setting(override: str) -> tuple[str, str]:
+    """The key and the value of a "key=value" text. Raises ConfigError for a text without "="."""
     key, equals, value = override.partition("=")
     if not equals:
         raise ConfigError(f"expected key=value, but found {override!r}")

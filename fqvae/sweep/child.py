@@ -32,6 +32,8 @@ def run() -> int:
     """The command of `sys.argv`; returns its exit status."""
     # Shells let commands in the background ignore SIGINT, and their children inherit that.
     signal.signal(signal.SIGINT, signal.default_int_handler)
+    if hasattr(signal, "pthread_sigmask"):  # the workers of Ray block it, which is inherited too
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})
     threading.Thread(target=_end_with_parent, daemon=True).start()
     return main()
 

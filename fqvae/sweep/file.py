@@ -11,8 +11,12 @@
     runs:                          # a name, which is also a folder's, and what is its own
       factorqvae: {model: factorqvae}
       gamma 0: {model: factorqvae, model.weights.total_correlation: 0}
+    grid:                          # a run for each combination; besides runs, or instead of them
+      model.weights.total_correlation: [1e-4, 1e-3]
+      model.latent.codebook_size: [32, 64]
 
 Every run is trained with every seed. A run's own keys win over `settings`; without `model` it is factorqvae.
+The command line's key=value are settings for all runs, and win over the file's.
 """
 
 from __future__ import annotations
@@ -27,17 +31,21 @@ from typing import TYPE_CHECKING, Any
 from fqvae.models.config import ConfigError
 from fqvae.runs.config import RunConfig, differences
 from fqvae.runs.keys import build, did_you_mean
-from fqvae.runs.presets import load_preset
+from fqvae.runs.presets import load_preset, split_setting
 from fqvae.runs.yaml_files import load_yaml
+from fqvae.sweep.grid import expand
 
 if TYPE_CHECKING:
     from fqvae.evaluation.options import Options
 
 _FOLDER = importlib.resources.files("fqvae") / "configs" / "sweeps"
-_KEYS = ("preset", "seeds", "settings", "evaluate", "runs")
+_KEYS = ("preset", "seeds", "settings", "evaluate", "runs", "grid")
 _NAME = re.compile(r"[A-Za-z0-9]([A-Za-z0-9 ._+-]{0,62}[A-Za-z0-9_+-])?")
-RESULTS = ("comparison.md", "comparison.csv")  # in the folder of a sweep
+RESULTS = ("comparison.md", "comparison.csv", "comparison.html")  # in the folder of a sweep
+PLOT = "comparison-"  # what the names of plots begin with
+RECORD = "sweep.yaml"
 LOCK = "sweep.lock"
+_TAKEN = (*RESULTS, RECORD, LOCK)
 
 
 @dataclass(frozen=True)
@@ -59,17 +67,35 @@ class Sweep:
     runs: dict[str, Entry]
 
 
+@dataclass(frozen=True)
+class Changes:
+    """What the command line changes in a sweep file; None: nothing.
+
+    preset, seeds: instead of the file's. model: of all runs. settings: "key=value" texts for all runs.
+    """
+
+    preset: str | None = None
+    model: str | None = None
+    seeds: tuple[int, ...] | None = None
+    settings: tuple[str, ...] = ()
+
+
 def sweep_names() -> list[str]:
     """The sweeps that come with the package."""
     return sorted(each.name[:-5] for each in _FOLDER.iterdir() if each.name.endswith(".yaml"))
 
 
-def read_sweep(name_or_path: str | Path) -> Sweep:
+def read_sweep(name_or_path: str | Path, changes: Changes | None = None) -> Sweep:
     """Read a sweep that comes with the package, or a file.
+
+    Args:
+        name_or_path: a name of `sweep_names`, or a file's path.
+        changes: what is to be different from the file.
 
     Raises:
         FileNotFoundError: no such sweep or file. OSError: it cannot be read.
-        ConfigError: it is no sweep file, or a key or value in it is wrong; the message begins with the file.
+        ConfigError: it is no sweep file; a key or value in it or in the changes is wrong; the changes set
+            what a run has for itself. The message begins with the file.
     """
     name, known = str(name_or_path), sweep_names()
     if name in known:
@@ -84,31 +110,62 @@ def read_sweep(name_or_path: str | Path) -> Sweep:
             "a file of your own is given by its path"
         )
     try:
-        return _parse(Path(name).stem, load_yaml(text))
+        return _parse(Path(name).stem, load_yaml(text), changes or Changes())
     except ConfigError as error:
         raise ConfigError(f"{name}: {error}") from error
 
 
-def _parse(name: str, content: Any) -> Sweep:
-    content = _mapping("a sweep file", content)
+def _parse(name: str, content: Any, changes: Changes) -> Sweep:
+    content = dict(_mapping("a sweep file", content))
     _check_known("", content, _KEYS)
-    for key in ("preset", "seeds", "runs"):
+    content |= {
+        key: value
+        for key, value in (("preset", changes.preset), ("seeds", changes.seeds))
+        if value is not None
+    }
+    for key in ("preset", "seeds"):
         if key not in content:
             raise ConfigError(f"the key {key!r} is missing")
-    settings = _mapping("settings", content.get("settings", {}))
+    runs = _runs(content)
+    given = _given(changes, runs)
+    settings = {**_mapping("settings", content.get("settings", {})), **given}
     sweep = Sweep(
         name,
         str(content["preset"]),
         _seeds(content["seeds"]),
         _options(_mapping("evaluate", content.get("evaluate", {}))),
-        {
-            run: _entry(f"runs, {run!r}", settings, own)
-            for run, own in _mapping("runs", content["runs"]).items()
-        },
+        {run: _entry(f"runs, {run!r}", settings, own) for run, own in runs.items()},
     )
     _check_names(sweep.runs)
     _check_configurations(sweep)
     return sweep
+
+
+def _runs(content: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
+    """The runs that are listed, then those of the grid, each with its own keys."""
+    if "runs" not in content and "grid" not in content:
+        raise ConfigError("the key 'runs' is missing, and so is 'grid'")
+    listed = _mapping("runs", content.get("runs", {}))
+    runs = {name: _mapping(f"runs, {name!r}", own) for name, own in listed.items()}
+    if "grid" in content:
+        grid = expand(_mapping("grid", content["grid"]))
+        if twice := runs.keys() & grid.keys():
+            raise ConfigError(f"runs and grid both have a run {min(twice)!r}")
+        runs |= grid
+    return runs
+
+
+def _given(changes: Changes, runs: Mapping[str, Mapping[str, Any]]) -> dict[str, str]:
+    """The changed settings by key, the model among them."""
+    given = dict(map(split_setting, changes.settings))
+    if "seed" in given:
+        raise ConfigError("'seed' is no setting of a sweep; give its seeds as --seeds 0,1,2")
+    if changes.model is not None:
+        given["model"] = changes.model
+    for key, value in given.items():
+        if own := [name for name, keys in runs.items() if key in keys]:
+            raise ConfigError(f"{key}={value} cannot be for all runs: {own[0]!r} has a {key} of its own")
+    return given
 
 
 def _mapping(what: str, value: Any) -> dict[str, Any]:
@@ -141,7 +198,7 @@ def _options(values: Mapping[str, Any]) -> Options:
 
 
 def _seeds(value: Any) -> tuple[int, ...]:
-    numbers = value if isinstance(value, list) else []
+    numbers = value if isinstance(value, list | tuple) else []
     if not numbers or any(type(each) is not int or each < 0 for each in numbers):
         raise ConfigError(f"seeds must be a list of whole numbers, at least 0, but was {value!r}")
     if len(set(numbers)) < len(numbers):
@@ -149,8 +206,8 @@ def _seeds(value: Any) -> tuple[int, ...]:
     return tuple(numbers)
 
 
-def _entry(where: str, settings: Mapping[str, Any], own: Any) -> Entry:
-    keys = {**settings, **_mapping(where, own)}
+def _entry(where: str, settings: Mapping[str, Any], own: Mapping[str, Any]) -> Entry:
+    keys = {**settings, **own}
     model = keys.pop("model", "factorqvae")
     if "seed" in keys:
         raise ConfigError(f"{where}: 'seed' is no setting of a sweep; its seeds stand under 'seeds'")
@@ -170,10 +227,11 @@ def _check_names(names: Iterable[str]) -> None:
     """Names are folders', on any file system."""
     seen: dict[str, str] = {}
     for name in names:
-        if not _NAME.fullmatch(name) or name.lower() in (*RESULTS, LOCK):
+        taken = name.lower() in _TAKEN or name.lower().startswith(PLOT)
+        if not _NAME.fullmatch(name) or taken:
             raise ConfigError(
                 f"runs: {name!r} cannot be the name of a folder here; allowed are up to 64 letters, digits, "
-                f"blanks and ._+- with a letter or digit first, but not {', '.join((*RESULTS, LOCK))}"
+                f"blanks and ._+- with a letter or digit first, but not {', '.join(_TAKEN)}, {PLOT}*"
             )
         if name.lower() in seen:
             raise ConfigError(f"runs: {seen[name.lower()]!r} and {name!r} differ only in capital letters")

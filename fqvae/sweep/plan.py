@@ -76,6 +76,12 @@ def steps_trained(job: Job) -> int | None:
     return checkpoint.step
 
 
+def steps_missing(job: Job) -> str | None:
+    """How far the run is, if it has not all its steps: "step 100 of 3,000". Raises as `steps_trained`."""
+    step = steps_trained(job) or 0
+    return None if step == job.config.steps else f"step {step:,} of {job.config.steps:,}"
+
+
 def check_unchanged(jobs: Iterable[Job]) -> None:
     """Raise ConfigError if a run that is there has another configuration; damage is for its own turn."""
     for job in jobs:

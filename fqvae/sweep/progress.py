@@ -40,9 +40,9 @@ class Progress:
         for bar in self._bars[:1]:
             bar.refresh()
 
-    def ended(self, job: Job, error: str | None, seconds: float) -> None:
-        """A run is done, or has failed."""
-        state = f"{_steps(job)}, evaluated" if error is None else f"failed: {error}"
+    def ended(self, job: Job, failure: str | None, seconds: float) -> None:
+        """A run is trained and evaluated, or has failed."""
+        state = f"{_steps(job)}, evaluated" if failure is None else f"failed: {failure}"
         self.note(_line(job, state, seconds))
         for bar in self._bars[:1]:
             bar.update()

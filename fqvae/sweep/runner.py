@@ -1,98 +1,66 @@
-"""Runs as child processes, some at a time."""
+"""Run the jobs of a sweep, some at a time, wherever that is."""
 
 from __future__ import annotations
 
 import contextlib
 import os
-import shlex
 import signal
-import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import BinaryIO
 
 from fqvae.files import lock
 from fqvae.sweep.file import LOCK
+from fqvae.sweep.place import Place, Result, Underway
 from fqvae.sweep.plan import Job
 from fqvae.sweep.progress import Progress
 
-# (what the process does, as a participle; its command). The next is asked for when one has ended well.
-Stages = Callable[[Job], Iterator[tuple[str, list[str]]]]
-_PAUSE = 0.1  # seconds between looks at the processes
+PAUSE = 0.1  # seconds between looks at the runs
 
 
-@dataclass(frozen=True)
-class Outcome:
-    """How a run of a sweep ended. error: the last line that it printed; None if all went well."""
-
-    job: Job
-    error: str | None
-
-
-@dataclass
-class _Running:
-    """A run under way: its stages, the process of the present one, and where that one's text begins."""
-
-    job: Job
-    stages: Iterator[tuple[str, list[str]]]
-    log: BinaryIO
-    began: float = field(default_factory=time.monotonic)
-    doing: str = ""
-    process: subprocess.Popen[bytes] | None = None
-    log_start: int = 0
-
-
-def run_jobs(
-    jobs: Sequence[Job], stages: Stages, progress: Progress, *, at_a_time: int = 1, threads: int | None = None
-) -> list[Outcome]:
+def run_jobs(jobs: Sequence[Job], place: Place, progress: Progress, *, at_a_time: int = 1) -> list[Result]:
     """Run all jobs; one that fails does not stop the others.
 
-    On Ctrl-C, or an exception here, the processes are interrupted and waited for before it goes on its way;
-    a second Ctrl-C kills them.
+    On Ctrl-C, or an exception here, the runs are interrupted and waited for before it goes on its way; a
+    second Ctrl-C kills them.
 
     Args:
         jobs: in the order in which they begin.
-        stages: of a job. Its ValueError or OSError is a failure of that job.
+        place: where they run.
         progress: is told what happens.
         at_a_time: how many jobs, at least 1.
-        threads: OMP_NUM_THREADS of the processes, if the environment does not have it; None: not set.
 
     Returns:
-        the outcomes, in the order in which they were known.
+        a result for each job, in the order in which the jobs ended.
 
     Raises:
         KeyboardInterrupt: it was interrupted.
     """
-    environment = {**os.environ, "PYTHONUNBUFFERED": "1"}
-    if threads is not None:
-        environment.setdefault("OMP_NUM_THREADS", str(threads))
-    waiting, running, outcomes = list(jobs), list[_Running](), list[Outcome]()
+    waiting, results = list(jobs), list[Result]()
+    running: dict[Job, tuple[Underway, float]] = {}  # with the time at which it began
     with _interrupts() as interrupts:
         try:
             while waiting or running:
                 if interrupts:
                     raise KeyboardInterrupt
                 while waiting and len(running) < at_a_time and not interrupts:
-                    _begin(waiting.pop(0), stages, running, outcomes, progress, interrupts)
-                for each in list(running):
-                    if each.process is None or each.process.poll() is not None:
-                        outcome = _next_stage(each, environment)
-                        if outcome is not None:
-                            running.remove(each)
-                            each.log.close()
-                            outcomes.append(outcome)
-                            progress.ended(each.job, outcome.error, time.monotonic() - each.began)
-                progress.show([(each.job, each.doing, time.monotonic() - each.began) for each in running])
+                    job = waiting.pop(0)
+                    running[job] = place.begin(job), time.monotonic()
+                for job, (run, began) in list(running.items()):
+                    result = run.poll()
+                    if result is not None:
+                        del running[job]
+                        results.append(result)
+                        progress.ended(job, result.failure, time.monotonic() - began)
+                progress.show(
+                    [(job, run.doing, time.monotonic() - began) for job, (run, began) in running.items()]
+                )
                 if running:
-                    time.sleep(_PAUSE)
+                    time.sleep(PAUSE)
         finally:
-            _stop([each.process for each in running if each.process is not None], interrupts)
-            for each in running:
-                each.log.close()
-    return outcomes
+            _stop([run for run, _ in running.values()], interrupts)
+    return results
 
 
 @contextlib.contextmanager
@@ -109,92 +77,16 @@ def _interrupts() -> Iterator[list[int]]:
             signal.signal(signal.SIGINT, before)
 
 
-def _begin(
-    job: Job,
-    stages: Stages,
-    running: list[_Running],
-    outcomes: list[Outcome],
-    progress: Progress,
-    interrupts: list[int],
-) -> None:
-    """Open the job's log and lock it: a process that an earlier sweep has left still holds that lock."""
-    try:
-        job.log.parent.mkdir(parents=True, exist_ok=True)
-        log = open(job.log, "ab")  # noqa: SIM115, closed with the job
-    except OSError as error:
-        outcomes.append(Outcome(job, str(error)))
-        progress.ended(job, str(error), 0.0)
-        return
-    if not lock(log):
-        progress.note(f"{job.title}: waiting for a process of an earlier sweep to end")
-        while not lock(log):
-            if interrupts:
-                log.close()
-                return
-            time.sleep(_PAUSE)
-    running.append(_Running(job, stages(job), log))
-
-
-def _next_stage(run: _Running, environment: dict[str, str]) -> Outcome | None:
-    """Start the next process; the outcome, if there is none."""
-    if run.process is not None:
-        _close(run.process)
-        if run.process.returncode != 0:
-            return Outcome(run.job, _last_words(run, run.process.returncode))
-    try:
-        run.doing, command = next(run.stages)
-        run.log.write(f"$ {shlex.join(command)}\n".encode())
-        run.log.flush()
-        run.log_start = run.log.tell()
-        # In a group of its own: Ctrl-C in a terminal reaches every process of a group, and a second one
-        # means something else to a training.
-        run.process = subprocess.Popen(
-            command,
-            stdin=subprocess.PIPE,
-            stdout=run.log,
-            stderr=run.log,
-            env=environment,
-            start_new_session=True,
-        )
-    except StopIteration:
-        return Outcome(run.job, None)
-    except (ValueError, OSError) as error:
-        return Outcome(run.job, str(error))
-    return None
-
-
-def _last_words(run: _Running, status: int) -> str:
-    """The last line that the process has printed, or how it ended."""
-    if status < 0:
-        return f"{run.doing} was ended by {signal.Signals(-status).name}"
-    with open(run.job.log, "rb") as file:
-        file.seek(run.log_start)
-        lines = file.read().decode(errors="replace").split("\n")
-    # A progress bar goes back to the line's beginning.
-    printed = [line.split("\r")[-1].strip() for line in lines if line.strip()]
-    return printed[-1] if printed else f"{run.doing} ended with exit status {status}"
-
-
-def _stop(processes: Sequence[subprocess.Popen[bytes]], interrupts: Sequence[int]) -> None:
-    """Interrupt processes and wait until they have ended; on one more interrupt kill them."""
-    before = len(interrupts)
-    for each in processes:
-        each.send_signal(signal.SIGINT)
-    while any(each.poll() is None for each in processes):
+def _stop(runs: Sequence[Underway], interrupts: Sequence[int]) -> None:
+    """Interrupt runs and wait until they have ended; on one more interrupt kill them."""
+    before, left = len(interrupts), list(runs)
+    for run in left:
+        run.interrupt()
+    while left := [run for run in left if run.poll() is None]:
         if len(interrupts) > before:
-            for each in processes:
-                if each.poll() is None:
-                    os.killpg(each.pid, signal.SIGKILL)
-                    each.wait()
-        time.sleep(_PAUSE)
-    for each in processes:
-        _close(each)
-
-
-def _close(process: subprocess.Popen[bytes]) -> None:
-    """Let go of the pipe whose end tells a process that its parent has ended."""
-    assert process.stdin is not None
-    process.stdin.close()
+            for run in left:
+                run.kill()
+        time.sleep(PAUSE)
 
 
 @contextlib.contextmanager

@@ -11,6 +11,7 @@ from fqvae.cli import main
 from fqvae.models import ConfigError
 from fqvae.runs import load_preset, model_names, preset_names
 from fqvae.sweep import plan, read_sweep, sweep_names
+from fqvae.sweep.file import Changes
 
 GOOD = {
     "preset": "smoke",
@@ -68,14 +69,65 @@ def test_the_shortest_file(tmp_path):
     assert (sweep.evaluate.train, sweep.evaluate.classifier) == (10_000, "boosting")
 
 
+def test_a_grid(tmp_path):
+    grid = {
+        "model": ["vae", "qvae"],
+        "optimizer.learning_rate": [0.001, "1e-4"],
+        "data.correlated": [None, "object_hue:wall_hue"],
+    }
+    sweep = read_sweep(written(tmp_path, runs=None, grid=grid))
+    learning = "learning_rate"
+    assert list(sweep.runs) == [
+        f"{model} {learning} {rate} correlated {pair}"
+        for model in ("vae", "qvae")
+        for rate in ("0.001", "1e-4")
+        for pair in ("none", "object_hue-wall_hue")
+    ]
+    jobs = plan(sweep, tmp_path)
+    assert [job.config.optimizer.learning_rate for job in jobs[:4]] == [1e-3, 1e-3, 1e-4, 1e-4]
+    assert [job.config.data.correlated for job in jobs[:2]] == [None, "object_hue:wall_hue"]
+    assert (
+        jobs[4].config.model == load_preset("smoke", "qvae", ["model.weights.kl=1e-5"]).model
+        and jobs[0].config.steps == 40
+    )
+    # Besides runs, after them; keys whose last parts are equal are named whole.
+    grid = {"model.latent.init": ["linspace"], "model.network.init": ["normal", "fan_in"]}
+    assert list(read_sweep(written(tmp_path, grid=grid)).runs) == [
+        "factorqvae",
+        "gamma 0",
+        "vae",
+        "model.latent.init linspace model.network.init normal",
+        "model.latent.init linspace model.network.init fan_in",
+    ]
+
+
+def test_what_the_command_line_changes(tmp_path):
+    path = written(tmp_path, runs={"a": {}, "b": {"model.latent.size": 3}})
+    settings = ("steps=7", "optimizer.learning_rate=1e-4", "temperature_steps=none")
+    sweep = read_sweep(path, Changes("small", "qvae", (5,), settings))
+    first, second = plan(sweep, tmp_path)
+    assert (first.seed, first.name, second.name) == (5, "a", "b")
+    for job, size in ((first, 12), (second, 3)):
+        wanted = [*settings, "model.weights.kl=1e-5", "seed=5", f"model.latent.size={size}"]
+        assert job.config == load_preset("small", "qvae", wanted)
+    # A setting that one run has for itself is not for all.
+    with pytest.raises(
+        ConfigError, match=r"mine\.yaml: model\.latent\.size=4 cannot be for all runs: 'b' has a"
+    ):
+        read_sweep(path, Changes(settings=("model.latent.size=4",)))
+
+
 def test_those_that_come_along():
     assert sweep_names() == [
         "codebook_size",
+        "codebooks",
         "correlated",
         "factorqvae",
         "first",
+        "gamma_codebook_size",
         "models",
         "total_correlation",
+        "vectors",
     ]
     assert not set(sweep_names()) & set(preset_names())
     runs = {name: plan(read_sweep(name), pathlib.Path("out")) for name in sweep_names()}
@@ -91,6 +143,18 @@ def test_those_that_come_along():
     assert without.batch_size == default.batch_size // 2
     strengths = [config.data.strength for config in configs["correlated"].values()]
     assert strengths == [0, 0.5, 0.9] * 2
+    books = [config.model.latent for config in configs["codebooks"].values()]
+    assert [(each.kind, each.codebooks) for each in books] == [("scalar", "shared"), ("scalar", "per_latent")]
+    codes = [config.model.latent for config in configs["vectors"].values()]
+    assert [(each.kind, each.dimension) for each in codes] == [("scalar", 1), ("vector", 4), ("vector", 16)]
+    grid = [
+        (config.model.weights.total_correlation, config.model.latent.codebook_size)
+        for config in configs["gamma_codebook_size"].values()
+    ]
+    assert grid == [(gamma, size) for gamma in (1e-4, 5e-4, 2.5e-3) for size in (32, 64, 128)]
+    # The middle of the grid is the preset's own model.
+    middle = list(configs["gamma_codebook_size"].values())[4]
+    assert middle == load_preset("small", "factorqvae", ["seed=2"])
     assert list(configs["factorqvae"].values()) == [load_preset("small", "factorqvae", ["seed=2"])]
     assert [(job.name, job.seed) for job in runs["first"]] == [
         (name, seed) for seed in (0, 1) for name in ("factorqvae", "qvae", "vae", "ae")
@@ -128,6 +192,14 @@ def test_they_are_shipped():
         ({"evaluate": {"train": "many"}}, "evaluate.train must be a whole number, but was 'many'"),
         ({"evaluate": {"train": 0}}, "evaluate.train must be at least"),
         ({"evaluate": {"classifier": "forest"}}, "evaluate.classifier must be"),
+        ({"grid": [1]}, "grid must be a mapping of keys to values, but was [1]"),
+        ({"grid": {"steps": 3}}, "grid: steps must be a list of values, but was 3"),
+        ({"grid": {"steps": []}}, "grid: steps must be a list of values, but was []"),
+        ({"grid": {"steps": [3, 3]}}, "grid: steps must have different values, but had [3, 3]"),
+        ({"grid": {"data.root": ["a/b", "a:b"]}}, "would both be named 'root a-b'; list them as runs"),
+        ({"grid": {"step": [3]}}, "runs, 'step 3': unknown key 'step'; did you mean 'steps'?"),
+        ({"grid": {"seed": [3, 4]}}, "runs, 'seed 3': 'seed' is no setting of a sweep"),
+        ({"grid": {"model": ["vae"]}}, "runs and grid both have a run 'vae'"),
         ({"runs": {}}, "runs must name at least one run"),
         ({"runs": ["ae"]}, "runs must be a mapping of keys to values, but was ['ae']"),
         ({"runs": {"a": None}}, "runs, 'a' must be a mapping of keys to values, but was None"),
@@ -161,6 +233,8 @@ def test_they_are_shipped():
                 "\u03b3",
                 "a" * 65,
                 "Comparison.md",
+                "sweep.yaml",
+                "comparison-kl.png",
                 "sweep.lock",
             )
         ),
@@ -202,12 +276,29 @@ def test_bytes_that_are_no_text(tmp_path):
     [
         (
             ["modles"],
-            "there is no sweep 'modles'; did you mean 'models'? There are codebook_size, correlated,",
+            "there is no sweep 'modles'; did you mean 'models'? There are codebook_size, codebooks,",
         ),
         (["other.yaml"], "there is no sweep file other.yaml"),
         (["folder/x"], "there is no sweep file folder/x"),
         (["folder"], "there is no sweep 'folder'. There are codebook_size,"),
-        ([], "name one sweep (codebook_size, correlated, factorqvae, first, models, total_correlation) or"),
+        ([], "name one sweep (codebook_size, codebooks, correlated, factorqvae, first, gamma_codebook_size,"),
+        (["steps=3"], "or the path of one file, but was 'nothing'"),
+        (
+            ["first", "--seeds", "0,x"],
+            "--seeds must be whole numbers with commas between them, but was '0,x'",
+        ),
+        (["first", "--seeds", "1,1"], "first: seeds must be different ones, but were (1, 1)"),
+        (["first", "--preset", "smal"], "there is no preset 'smal'; did you mean 'small'?"),
+        (
+            ["first", "--model", "vae"],
+            "model=vae cannot be for all runs: 'factorqvae' has a model of its own",
+        ),
+        (["first", "step=3"], "unknown key 'step'; did you mean 'steps'?"),
+        (["first", "seed=3"], "first: 'seed' is no setting of a sweep; give its seeds as --seeds 0,1,2"),
+        (
+            ["codebook_size", "model.latent.codebook_size=16"],
+            "model.latent.codebook_size=16 cannot be for all runs: 'K 32' has a model.latent.codebook_size",
+        ),
         (["first", "models"], "or the path of one file, but was 'first models'"),
         (["first", "--jobs", "0"], "--jobs must be at least 1, but was 0"),
         (["bad.yaml"], "bad.yaml: the key 'preset' is missing"),
@@ -228,7 +319,7 @@ def test_help_shows_the_format(capsys):
     with pytest.raises(SystemExit):
         main(["sweep", "--help"])
     printed = capsys.readouterr().out
-    assert "first, models, total_correlation." in printed
+    assert "models, total_correlation, vectors." in printed
     # The example in the help is a sweep file.
     example = printed[printed.index("    preset: smoke") : printed.index("Every run is trained")]
     assert yaml.safe_load(example)["runs"]["gamma 0"] == {

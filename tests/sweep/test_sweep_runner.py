@@ -16,6 +16,7 @@ import pytest
 
 from fqvae.runs import load_preset
 from fqvae.sweep import Job
+from fqvae.sweep.local import Local
 from fqvae.sweep.progress import Progress
 from fqvae.sweep.runner import locked, run_jobs, share_of_threads
 
@@ -30,10 +31,11 @@ def jobs_in(folder, *names):
     return [Job(name, 0, folder / name / "seed-0", CONFIG, ()) for name in names]
 
 
-def run(jobs, stages, **options):
+def run(jobs, stages, threads=None, **options):
     progress = Progress(len(jobs), 1)
+    place = Local(stages, threads, progress.note)
     try:
-        return {each.job.name: each.error for each in run_jobs(jobs, stages, progress, **options)}
+        return {each.job.name: each.failure for each in run_jobs(jobs, place, progress, **options)}
     finally:
         progress.close()
 
@@ -168,6 +170,7 @@ def test_two_sweeps_in_one_folder(tmp_path):
 SWEEP = """
     import pathlib, sys
     from fqvae.sweep import Job
+    from fqvae.sweep.local import Local
     from fqvae.sweep.progress import Progress
     from fqvae.sweep.runner import run_jobs
     from fqvae.runs import load_preset
@@ -176,7 +179,8 @@ SWEEP = """
     child = [sys.executable, "-c", {child!r}, str(folder)]
     jobs = [Job(n, 0, folder / n / "seed-0", load_preset("smoke", "ae"), ()) for n in ("a", "b")]
     try:
-        run_jobs(jobs, lambda job: iter([("training", [*child, job.name])]), Progress(2, 2), at_a_time=2)
+        place = Local(lambda job: iter([("training", [*child, job.name])]), None, print)
+        run_jobs(jobs, place, Progress(2, 2), at_a_time=2)
     except KeyboardInterrupt:
         (folder / "interrupted").write_text("1\\n")
 """
@@ -268,7 +272,7 @@ sys.exit(child.run())
 """
 
 
-@pytest.mark.parametrize("name", ["obedient", "stubborn"])
+@pytest.mark.parametrize("name", ["obedient", "obedient, SIGINT blocked", "stubborn"])
 @pytest.mark.skipif(sys.platform != "linux", reason="looks into /proc")
 def test_children_end_with_their_parent(name, tmp_path):
     folder = tmp_path / name
@@ -276,6 +280,8 @@ def test_children_end_with_their_parent(name, tmp_path):
     # In the background of a shell, SIGINT is ignored, and that is handed down.
     code = SWEEP.format(folder=str(folder), child=KEPT)
     code = "import signal; signal.signal(signal.SIGINT, signal.SIG_IGN)\n" + textwrap.dedent(code)
+    if "blocked" in name:  # as by a worker of Ray
+        code = "import signal; signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})\n" + code
     parent = subprocess.Popen([sys.executable, "-c", code])
     wait_for(lambda: all(number_in(folder / f"{each}.pid") for each in "ab"))
     processes = [number_in(file) for file in folder.glob("*.pid")]

@@ -1,0 +1,97 @@
+"""Plots of measures against a setting: what is drawn, against numbers computed by hand."""
+
+import math
+
+import numpy as np
+import pytest
+
+from fqvae.figures import Point, measures_against, save, t_interval
+from fqvae.sweep import read_sweep
+from fqvae.sweep.settings import swept
+
+
+@pytest.mark.parametrize(
+    # The quantiles of Student's t at 0.975 for 1, 2 and 4 degrees of freedom, from its closed forms.
+    ("count", "quantile"),
+    [(2, math.tan(0.475 * math.pi)), (3, 0.95 * math.sqrt(2 / (1 - 0.95**2))), (5, 2.7764451051977934)],
+)
+def test_t_interval(count, quantile):
+    assert t_interval(0.3, count) == pytest.approx(quantile * 0.3 / math.sqrt(count), rel=1e-9)
+
+
+def test_a_single_seed_has_no_interval():
+    assert t_interval(None, 1) == 0 and t_interval(0.3, 1) == 0
+
+
+def point(setting, line, mean, deviation=0.1, seeds=3):
+    return Point(setting, line, seeds, {"mse": mean, "infom": 2 * mean}, {"mse": deviation, "infom": None})
+
+
+def drawn(axes):
+    """Of each line its label, its points, and the lower and upper ends of its intervals."""
+    found = {}
+    for container in axes.containers:
+        line, _, (bars,) = container
+        ends = np.array([segment[:, 1] for segment in bars.get_segments()])
+        found[container.get_label()] = (line.get_xydata(), ends)
+    return found
+
+
+def test_numbers_are_lines(tmp_path):
+    points = [point(128, "gamma 1", 0.5), point(32, "gamma 1", 0.3), point(64, "gamma 2", 0.4, None, 1)]
+    figure = measures_against("K", points, {"mse": "MSE"})
+    first, second = figure.axes
+    assert [each.get_title("left") for each in figure.axes] == ["MSE", "infom"]
+    lines = drawn(first)
+    data, ends = lines["gamma 1"]
+    np.testing.assert_allclose(data, [(32, 0.3), (128, 0.5)])
+    half = 4.302652729911275 * 0.1 / math.sqrt(3)
+    np.testing.assert_allclose(ends, [(0.3 - half, 0.3 + half), (0.5 - half, 0.5 + half)])
+    data, ends = lines["gamma 2"]
+    np.testing.assert_allclose(data, [(64, 0.4)])
+    np.testing.assert_allclose(ends, [(0.4, 0.4)])
+    np.testing.assert_allclose(drawn(second)["gamma 1"][0][:, 1], [0.6, 1.0])
+    assert [tick.get_text() for tick in first.get_xticklabels()] == ["32", "64", "128"]
+    (legend,) = figure.legends
+    assert "95 % t interval" in legend.get_title().get_text()
+    assert [text.get_text() for text in legend.get_texts()] == ["gamma 1", "gamma 2"]
+    files = save(figure, tmp_path / "plot")
+    assert [file.suffix for file in files] == [".png", ".svg"] and all(f.stat().st_size > 5000 for f in files)
+
+
+def test_categories_are_points_beside_each_other():
+    points = [point(kind, line, 0.5) for line in ("a", "b") for kind in ("vae", None, True)]
+    axes = measures_against("kind", points, {}).axes[0]
+    (one, _), (other, _) = drawn(axes).values()
+    np.testing.assert_allclose(one[:, 0], [-0.125, 0.875, 1.875])
+    np.testing.assert_allclose(other[:, 0], [0.125, 1.125, 2.125])
+    assert all(container[0].get_linestyle() == "None" for container in axes.containers)
+    assert [tick.get_text() for tick in axes.get_xticklabels()] == ["vae", "none", "true"]
+
+
+def test_errors():
+    for points in ([], [Point(1, "", 1, {"mse": 0.1}, {}), Point(2, "", 1, {"infom": 0.1}, {})]):
+        with pytest.raises(ValueError, match="points must have a measure in common, but had none"):
+            measures_against("K", points, {})
+
+
+def test_settings_that_are_swept():
+    keys = {}
+    for name in ("factorqvae", "models", "correlated", "total_correlation", "vectors", "gamma_codebook_size"):
+        sweep = read_sweep(name)
+        keys[name] = swept(sweep, list(sweep.runs))
+    gamma, size = "model.weights.total_correlation", "model.latent.codebook_size"
+    assert {name: list(each) for name, each in keys.items()} == {
+        "factorqvae": [],
+        "models": ["model"],
+        "correlated": ["model", "data.strength"],
+        "total_correlation": [gamma],  # the batch size follows from it
+        "vectors": ["model.latent.dimension"],  # so does the kind, from the dimension
+        "gamma_codebook_size": [gamma, size],
+    }
+    # What a run does not name is the preset's value.
+    assert keys["total_correlation"][gamma] == {"gamma 0": 0.0, "gamma default": 5e-4}
+    assert keys["correlated"]["data.strength"]["qvae 0.5"] == 0.5
+    # Among fewer runs fewer settings differ.
+    sweep = read_sweep("correlated")
+    assert list(swept(sweep, ["qvae 0", "qvae 0.9"])) == ["data.strength"]
