@@ -119,13 +119,13 @@ def _run(sweep: Sweep, jobs: Sequence[Job], out: Path, options: argparse.Namespa
 
 def _write_table(jobs: Sequence[Job], out: Path) -> None:
     """With the sweep's own names, in its order."""
-    from fqvae.evaluation.table import Comparison, comparison
+    from fqvae.evaluation.table import comparison
 
     folders: dict[str, list[Path]] = {}
     for job in jobs:
         folders.setdefault(job.name, []).append(job.folder)
     lines = [replace(comparison(runs).lines[0], name=name) for name, runs in folders.items()]
-    table = Comparison(tuple(lines), comparison([job.folder for job in jobs]).conditions)
+    table = replace(comparison([job.folder for job in jobs]), lines=tuple(lines))
     write_together({out / RESULTS[0]: table.markdown(), out / RESULTS[1]: table.csv()})
     print(table.markdown())
     print(f"the table is in {out / RESULTS[0]} and {out / RESULTS[1]}")
