@@ -72,7 +72,7 @@ def compare(jobs: Sequence[Job]) -> Comparison:
     for job in jobs:
         folders.setdefault(job.name, []).append(job.folder)
     lines = [replace(comparison(runs).lines[0], name=name) for name, runs in folders.items()]
-    return Comparison(tuple(lines), comparison([job.folder for job in jobs]).conditions)
+    return replace(comparison([job.folder for job in jobs]), lines=tuple(lines))
 
 
 def plots(sweep: Sweep, table: Comparison) -> dict[str, Figure]:

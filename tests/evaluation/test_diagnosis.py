@@ -154,6 +154,17 @@ def test_a_single_high_row_is_no_jump(good):
     assert names(content, columns) == []
 
 
+def test_guessing_is_right_where_latents_are_independent(good):
+    content, columns = good
+    columns["discriminator_accuracy"] = np.full(ROWS, 0.5)
+    assert names(content, columns) == []
+    # Independent codes counted on few images seem to depend on each other.
+    content["scores"]["latent_nmi"], content["options"]["train"] = 0.2, 20
+    assert names(content, columns) == []
+    content["options"]["train"] = 10_000
+    assert names(content, columns) == ["the discriminator only guesses"]
+
+
 def test_models_without_codes_have_no_temperature(good):
     content, columns = good
     broken("the loss jumps as the temperature falls", content, columns)

@@ -39,10 +39,11 @@ def test_what_a_file_says(tmp_path):
     assert (sweep.name, sweep.preset, sweep.seeds) == ("mine", "smoke", (0, 3))
     assert vars(sweep.evaluate) == {
         "train": 200,
-        "test": 5000,
+        "test": None,
         "seed": 0,
         "classifier": "histogram",
         "order": "rank",
+        "protocol": "held-out",
     }
     assert {name: entry.model for name, entry in sweep.runs.items()} == {
         "factorqvae": "factorqvae",
@@ -66,7 +67,7 @@ def test_the_shortest_file(tmp_path):
     sweep = read_sweep(written(tmp_path, settings=None, evaluate=None, runs={"a": {}}))
     (job, _) = plan(sweep, tmp_path)
     assert job.config == load_preset("smoke", "factorqvae", ["seed=0"])
-    assert (sweep.evaluate.train, sweep.evaluate.classifier) == (10_000, "boosting")
+    assert (sweep.evaluate.train, sweep.evaluate.classifier) == (None, "boosting")
 
 
 def test_a_grid(tmp_path):
