@@ -70,7 +70,7 @@ def _evaluate(options: argparse.Namespace, words: list[str]) -> int:
     try:
         return _evaluate_all(options, words)
     except KeyboardInterrupt:
-        print("interrupted; runs that were measured are not measured again", file=sys.stderr)
+        print("fqvae: interrupted; runs that were measured are not measured again", file=sys.stderr)
         return 130
 
 

@@ -84,7 +84,7 @@ def _sweep(options: argparse.Namespace, words: list[str]) -> int:
     try:
         return _run(sweep, jobs, out, options)
     except KeyboardInterrupt:
-        print("interrupted; the same command goes on with it", file=sys.stderr)
+        print("fqvae: interrupted; the same command goes on with it", file=sys.stderr)
         return 130
 
 

@@ -7,6 +7,7 @@ from typing import Any
 
 from fqvae.runs import to_flat
 from fqvae.runs.presets import load_preset
+from fqvae.runs.words import full_key
 from fqvae.sweep.file import Sweep
 
 
@@ -22,7 +23,7 @@ def swept(sweep: Sweep, names: Sequence[str]) -> dict[str, dict[str, Any]]:
         flat = to_flat(load_preset(sweep.preset, entry.model, entry.settings))
         for each in names:
             for word in sweep.runs[each].settings:
-                key = word.partition("=")[0]
+                key = full_key(word.partition("=")[0])
                 values.setdefault(key, {})[name] = flat[key]
     keys = [key for key, column in values.items() if len(set(column.values())) > 1]
     for key in reversed(keys):

@@ -118,6 +118,11 @@ class Checkpoints(Callback):
             self._write(trainer, pl_module.step)
         trainer.should_stop = trainer.should_stop or received > 0
 
+    def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Note a signal that came after the last step."""
+        if self._received and self.signal is None:
+            self.signal = signal.Signals(self._received)
+
     def _write(self, trainer: Trainer, step: int) -> None:
         if step != self._written:
             trainer.save_checkpoint(self._path)

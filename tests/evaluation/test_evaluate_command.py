@@ -138,7 +138,9 @@ def test_interrupted(copy_of, monkeypatch, capsys):
 
     monkeypatch.setattr(inputs_module, "dci", interrupt)
     assert evaluate(folder) == 130
-    assert capsys.readouterr().err.startswith("interrupted;") and not (folder / "metrics.json").exists()
+    assert (
+        capsys.readouterr().err.startswith("fqvae: interrupted;") and not (folder / "metrics.json").exists()
+    )
 
 
 def test_only_what_is_old_is_measured_and_the_output_says_so(copy_of, encodings, capsys):
@@ -229,7 +231,7 @@ def test_interrupted_before_anything(command, copy_of, monkeypatch, capsys):
     monkeypatch.setattr("fqvae.runs.checkpoint.read_plain", interrupt)
     assert main([command, str(copy_of("vae"))]) == 130
     error = capsys.readouterr().err
-    assert error.startswith("interrupted") and error.count("\n") == 1
+    assert error.startswith("fqvae: interrupted") and error.count("\n") == 1
 
 
 def test_damaged_curves_are_said_to_be(copy_of, capsys):

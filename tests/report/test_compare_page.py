@@ -13,12 +13,12 @@ from reportruns import BlobSet, make_run
 from test_report_page import Page
 
 from fqvae.cli import main
-from fqvae.evaluation import scores as evaluation_scores
+from fqvae.evaluation import Evaluation, Options, write_evaluation
 from fqvae.report.build import LIMIT
 from fqvae.report.compare import Compared, build_comparison
 from fqvae.report.explorer import TooLargeError
 
-NAMES = evaluation_scores._KEYS["scores"]
+NAMES = ("disentanglement", "completeness", "informativeness", "infom", "infoc", "infoe", "mse")
 
 
 @pytest.fixture(autouse=True)
@@ -28,13 +28,10 @@ def blobs(monkeypatch):
 
 def evaluated(run, value, train=20):
     """Write the same value for all scores."""
-    matrix = np.full((4, 4), 0.5)
-    used = (np.ones((4, 8), np.int64), np.full(4, 7.0)) if run.discrete else (None, None)
+    tables = {"nmi": np.full((4, 4), 0.5)}
+    options = Options(train, 5, 5, "histogram")
     values = dict.fromkeys(NAMES, value)
-    options = evaluation_scores.Options(train, 6, 5, "histogram")
-    seconds = dict.fromkeys(evaluation_scores._KEYS["seconds"], 1.0)
-    evaluation = evaluation_scores.Evaluation(options, values, matrix, matrix, matrix, *used, seconds)
-    evaluation_scores.write_evaluation(run, evaluation)
+    write_evaluation(run, Evaluation(options, train + 5, values, tables, {}, {"dci": 1.0}))
 
 
 @pytest.fixture
@@ -72,7 +69,7 @@ def test_what_the_page_shows(runs, tmp_path):
     assert "model.latent.kind scalar gaussian" in page.text and "steps 12" not in page.text
     # Curves of the two that have some, in one colour.
     lines = page.named("polyline")
-    assert len(lines) == 2 * 3 and {each["class"] for each in lines} == {"c0"}
+    assert len(lines) == 2 * 6 and {each["class"] for each in lines} == {"c0"}
     # Traversals of two, and of which image.
     assert page.text.count("step 12, image ") == 2 and "the first one is shown" in page.text
     assert sum("--step" in each.get("style", "") for each in page.named("i")) == 2 * 4

@@ -92,9 +92,9 @@ def test_every_model_has_one(model, overrides, tmp_path):
     levels = [each for each in page.named("line") if each.get("class") == "guessing"]
     assert len(levels) == 2 and [each["y1"] == each["y2"] for each in levels] == [True, True]
     assert page.text.count("discriminator guessing: 0.693") == page.text.count("guessing: 0.5") == 1
-    assert "total correlation, estimated by the discriminator, nats 0.2 at the end" in page.text
+    assert "total correlation, estimated by the discriminator (nats) 0.2 at the end" in page.text
     # Of metrics.csv, with its NaN left out.
-    assert "KL divergence, nats 0.75 at the end" in page.text
+    assert "KL divergence (nats) 0.75 at the end" in page.text
     assert "reconstruction error 0.002 at the end, logarithmic scale" in page.text
 
 
@@ -184,8 +184,8 @@ def test_grey_images_without_labels(model, evaluated, tmp_path, monkeypatch):
         "data": {"factor_names": []},
         "options": {"train": 20, "test": 5, "seed": 0, "classifier": "histogram"},
         "scores": {"mse": 0.125},
-        "nmi": [],
-        "importance": [],
+        "nmi": None,
+        "importance": None,
     }
     if evaluated:
         monkeypatch.setattr("fqvae.report.build.find_evaluation", lambda *_: (content, ""))
@@ -340,7 +340,7 @@ def test_a_set_without_labels(tmp_path):
             return BlobSet().factors(index)[:, :0]
 
     run = reportruns.make_run(tmp_path / "run", dataset=Unlabelled())
-    assert "no single factor" in report(run, tmp_path).text
+    assert "The images have no labels" in report(run, tmp_path).text
     write_evaluation(run, evaluate(run, classifier="histogram", jobs=1))
     page = report(run, tmp_path)
     assert "straight-through gap" in page.text and "Latents and factors" not in page.text

@@ -107,7 +107,7 @@ def test_an_interrupt_reaches_the_runs(tmp_path):
     sweep.send_signal(signal.SIGINT)
     _, errors = sweep.communicate(timeout=200)
     assert sweep.returncode == 130
-    assert errors.splitlines()[-1] == "interrupted; the same command goes on with it"
+    assert errors.splitlines()[-1] == "fqvae: interrupted; the same command goes on with it"
     # The training has written its checkpoint, and nothing has begun since.
     step = read_checkpoint(run).step
     assert before <= step < 100000

@@ -7,7 +7,7 @@ import pytest
 
 from fqvae.cli import main
 from fqvae.runs import to_flat
-from fqvae.runs.checkpoint import write_plain
+from fqvae.runs.checkpoint import FORMAT, write_plain
 from fqvae.sweep import plan, read_sweep, results
 from fqvae.sweep.file import Changes
 from fqvae.sweep.work import Work
@@ -25,25 +25,38 @@ SCORES = ("disentanglement", "completeness", "informativeness", "infom", "infoc"
 
 def leave_checkpoint(job, step):
     job.folder.mkdir(parents=True, exist_ok=True)
-    header = {"format": 1, "config": to_flat(job.config), "step": step}
+    header = {"format": FORMAT, "config": to_flat(job.config), "step": step}
     write_plain({"fqvae": header, "state_dict": {}}, job.folder / "last.ckpt")
     (job.folder / "reconstructions.png").write_bytes(b"")
 
 
 def leave_scores(job, value, step=None):
-    matrix = [[1.0], [0.0]]
     content = {
-        "format": 1,
+        "format": 2,
+        "versions": {},
         "model": job.words[3],
         "config": to_flat(job.config),
         "checkpoint": {"file": "last.ckpt", "sha256": "", "step": step or job.config.steps},
-        "data": {"name": "rayshapes", "size": 32, "factor_names": ["hue"]},
-        "options": {"train": 100, "test": 50, "seed": 0, "classifier": "boosting", "order": "rank"},
-        "scores": dict.fromkeys(SCORES, value),
-        "importance": matrix,
-        "nmi": [[1.0, 0.0]],
-        "nmi_latents": [[1.0, 0.0], [0.0, 1.0]],
-        "seconds": {"dci": 1.0},
+        "data": {
+            "name": "rayshapes",
+            "size": 32,
+            "factor_names": ["hue"],
+            "factor_sizes": [4],
+            "grid": True,
+            "available": 1000,
+        },
+        "options": {
+            "train": 100,
+            "test": 50,
+            "seed": 0,
+            "classifier": "boosting",
+            "order": "rank",
+            "protocol": "held-out",
+        },
+        "measures": {name: {"value": value, "version": 1} for name in SCORES},
+        "tables": {"nmi": {"value": [[1.0, 0.0]], "version": 1}},
+        "cautions": {},
+        "seconds": {"encoding": 1.0, "dci": 1.0},
     }
     (job.folder / "metrics.json").write_text(json.dumps(content))
 
