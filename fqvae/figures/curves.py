@@ -27,7 +27,7 @@ _PERPLEXITY = "perplexity/"
 _NETWORKS = ("encoder", "decoder", "codebook", "discriminator")
 _PANELS = (
     _Panel("loss", {"loss": "loss", "reconstruction": "reconstruction"}, log=True),
-    *(_Panel(each.title, {each.name: each.name}) for each in PENALTIES.values()),
+    *(_Panel(each.title.replace(", ", ",\n"), {each.name: each.name}) for each in PENALTIES.values()),
     _Panel("discriminator's loss", {"discriminator": "discriminator"}),
     _Panel("discriminator's accuracy", {"discriminator_accuracy": "discriminator"}),
     _Panel("perplexity of codes", {f"{_PERPLEXITY}pooled": "together"}),

@@ -155,10 +155,11 @@ def _conditions(evaluation: dict[str, Any] | None) -> str:
     options, labels = evaluation["options"], evaluation["data"]["factor_names"]
     images = "images of the whole set" if options["protocol"] == "authors" else "held-out images"
     classifier = f"; DCI with the classifier “{escape(options['classifier'])}”" if labels else ""
+    unlabelled = "" if labels else " The images have no labels: only measures that need none are here."
     missing = f" Not measured: {escape(', '.join(evaluation['missing']))}." if evaluation["missing"] else ""
     return (
         f"Measured on {images}, {options['train']:,} to fit and {options['test']:,} to test, "
-        f"seed {options['seed']}{classifier}.{missing} "
+        f"seed {options['seed']}{classifier}.{unlabelled}{missing} "
         "Compare only measures of equal sample sizes, classifiers and protocols."
     )
 

@@ -196,7 +196,7 @@ def test_training_curves():
 def test_the_discriminator_beside_one_that_guesses():
     columns = {"step": [1, 2], "discriminator": [0.3, 0.2], "total_correlation": [1, 2]}
     estimate, loss = figures.training_curves(columns).axes
-    assert estimate.get_title("left") == "total correlation (nats),\nestimated by the discriminator"
+    assert estimate.get_title("left") == "total correlation,\nestimated by the discriminator (nats)"
     drawn, level = loss.get_lines()
     assert list(drawn.get_ydata()) == [0.3, 0.2]
     # Right or wrong with even odds: the cross-entropy is -ln(1/2).

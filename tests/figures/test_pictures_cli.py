@@ -228,7 +228,7 @@ def test_a_place_that_cannot_be_written_is_known_before_the_work(command, tmp_pa
     monkeypatch.setattr("fqvae.figures.training_curves", unexpected)
     assert main([command, str(run)]) == 1
     error = capsys.readouterr().err
-    assert error == f"fqvae: error: cannot write in {run / 'pictures'}: File exists\n"
+    assert error == f"fqvae: error: cannot write in {run / 'pictures'}: Not a directory\n"
 
 
 def test_no_metrics_csv(tmp_path, capsys):
@@ -288,7 +288,7 @@ def test_grey_images_without_labels(model, tmp_path, monkeypatch, capsys):
         assert left_out == "left out: which factors latents are named after: the images have no labels"
     opened = open_run(run)
     encoded = encode(opened, held_out(opened.dataset, 20))
-    found = evaluation(run) | {"nmi": [], "importance": [], "data": {"factor_names": []}}
+    found = evaluation(run) | {"nmi": None, "importance": None, "data": {"factor_names": []}}
     figure = runs.run_traversals(opened, encoded, 0, 4, found)
     assert (
         figure.axes[0].images[0].get_array()
@@ -299,6 +299,6 @@ def test_grey_images_without_labels(model, tmp_path, monkeypatch, capsys):
     assert titles == ["latent 0", "latent 1", "latent 2"]
     assert list(runs.score_heatmaps(found)) == ["nmi_latents"]
 
-    monkeypatch.setattr("fqvae.evaluation.scores.read_evaluation", lambda folder: found)
+    monkeypatch.setattr("fqvae.evaluation.files.read_evaluation", lambda folder: found)
     assert main(["plot", "run"]) == 0
     assert capsys.readouterr().out.splitlines()[-1].endswith("importance: the images have no labels")

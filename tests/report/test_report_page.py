@@ -182,8 +182,10 @@ def test_grey_images_without_labels(model, evaluated, tmp_path, monkeypatch):
     run = reportruns.make_run(tmp_path / "run", model, "data.channels=1", dataset=reportruns.GreySet())
     content = {
         "data": {"factor_names": []},
-        "options": {"train": 20, "test": 5, "seed": 0, "classifier": "histogram"},
+        "options": {"train": 20, "test": 5, "seed": 0, "classifier": "histogram", "protocol": "held-out"},
         "scores": {"mse": 0.125},
+        "cautions": {},
+        "missing": [],
         "nmi": None,
         "importance": None,
     }

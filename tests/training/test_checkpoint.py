@@ -180,7 +180,7 @@ def test_a_claim_of_enormous_sizes_takes_no_memory(model, claim, tmp_path):
 def test_a_tensor_that_claims_more_than_the_file_holds(tmp_path):
     """One number, to be read 10**9 times."""
     changed = content()
-    changed["state_dict"]["autoencoder.latent.codebook"] = torch.zeros(1).expand(64)
+    changed["state_dict"]["autoencoder.latent.quantizer.codebook"] = torch.zeros(1).expand(64)
     write_plain(changed, tmp_path / "last.ckpt")
     with pytest.raises(CheckpointError, match=r"codebook, \(64,\), are not all there"):
         fqvae.load(tmp_path)

@@ -39,7 +39,7 @@ class Penalty:
     compute: its value for a batch, 0-d, differentiable.
     needs: what the training step has to provide. "discriminator": one that is trained beside the autoencoder,
         on a second half of every batch. "set_size": the number of training images.
-    unit: of the value, if it has one.
+    unit: of the value, if it has one. source: where the value comes from, if another could be meant.
     """
 
     name: str
@@ -49,11 +49,13 @@ class Penalty:
     compute: Callable[[Seen], Tensor]
     needs: frozenset[Need] = field(default_factory=frozenset)
     unit: str = ""
+    source: str = ""
 
     @property
     def title(self) -> str:
-        """The label with the unit, if there is one."""
-        return f"{self.label} ({self.unit})" if self.unit else self.label
+        """The label, with source and unit if there are any."""
+        unit = f" ({self.unit})" if self.unit else ""
+        return f"{self.label}, {self.source}{unit}" if self.source else self.label + unit
 
     def __call__(self, seen: Seen) -> Tensor:
         """The penalty, 0-d. Raises ValueError if something that it needs is not there."""

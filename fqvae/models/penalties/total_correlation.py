@@ -51,10 +51,11 @@ def _by_discriminator(seen: Seen) -> Tensor:
 
 TOTAL_CORRELATION = Penalty(
     "total_correlation",
-    "total correlation, estimated by the discriminator",
+    "total correlation",
     "how far the latents are from independent, as the discriminator estimates it",
     goes_with=lambda latent: latent.kind == "plain" or latent.has_posterior,
     compute=_by_discriminator,
     needs=frozenset({"discriminator"}),
     unit="nats",
+    source="estimated by the discriminator",
 )
