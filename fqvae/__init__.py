@@ -1,4 +1,4 @@
-"""Factor quantized variational autoencoders: FactorQVAE (arXiv 2409.14851) and eight companions.
+"""Factor quantized variational autoencoders: FactorQVAE (arXiv 2409.14851) and its companions.
 
 `fqvae.load(run_or_checkpoint)` gives a trained model; the command `fqvae train` makes one.
 `@fqvae.network("name")` registers a function that makes encoder and decoder. The quantizers are those of
