@@ -32,6 +32,10 @@ class Signalled(BlobSet):
 
 
 if __name__ == "__main__":
+    # Whatever started the tests may let its children ignore these.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+    for number in (signal.SIGTERM, signal.SIGHUP):
+        signal.signal(number, signal.SIG_DFL)
     name, rank, batch, folder, *settings = sys.argv[1:]
     ours = rank == os.environ.get("RANK", "0")
     dataset = Signalled(name, int(batch) if ours else -1)
