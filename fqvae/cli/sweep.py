@@ -40,6 +40,11 @@ def add(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
     parser.add_argument("--out", type=Path, help="the folder; by default runs/NAME")
     parser.add_argument("--preset", help="instead of the sweep's")
     parser.add_argument("--model", help="of all runs; for a sweep whose runs name no models of their own")
+    parser.add_argument(
+        "--protocol",
+        choices=("ours", "authors"),
+        help="authors: train and measure as the authors of the paper do (docs/protocol.md)",
+    )
     parser.add_argument("--seeds", metavar="0,1,2", help="instead of the sweep's")
     parser.add_argument(
         "--jobs",
@@ -69,7 +74,9 @@ def _sweep(options: argparse.Namespace, words: list[str]) -> int:
         )
     _check_resources(options)
     settings = tuple(word for word in words if word not in names)
-    changes = Changes(options.preset, options.model, _seeds(options.seeds), settings)
+    changes = Changes(
+        options.preset, options.model, _seeds(options.seeds), settings, protocol=options.protocol
+    )
     sweep = read_sweep(names[0], changes)
     out = options.out or Path("runs") / sweep.name
     if options.ray is not None:

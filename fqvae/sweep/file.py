@@ -32,6 +32,7 @@ from fqvae.models.config import ConfigError
 from fqvae.runs.config import RunConfig, differences
 from fqvae.runs.keys import build, did_you_mean
 from fqvae.runs.presets import load_preset, split_setting
+from fqvae.runs.words import full_key
 from fqvae.runs.yaml_files import load_yaml
 from fqvae.sweep.grid import expand
 
@@ -72,12 +73,14 @@ class Changes:
     """What the command line changes in a sweep file; None: nothing.
 
     preset, seeds: instead of the file's. model: of all runs. settings: "key=value" texts for all runs.
+    protocol: of training and of evaluation; see docs/protocol.md.
     """
 
     preset: str | None = None
     model: str | None = None
     seeds: tuple[int, ...] | None = None
     settings: tuple[str, ...] = ()
+    protocol: str | None = None
 
 
 def sweep_names() -> list[str]:
@@ -128,12 +131,15 @@ def _parse(name: str, content: Any, changes: Changes) -> Sweep:
             raise ConfigError(f"the key {key!r} is missing")
     runs = _runs(content)
     given = _given(changes, runs)
-    settings = {**_mapping("settings", content.get("settings", {})), **given}
+    settings = {**_full("settings", _mapping("settings", content.get("settings", {}))), **given}
+    evaluate = dict(_mapping("evaluate", content.get("evaluate", {})))
+    if changes.protocol is not None:
+        evaluate["protocol"] = "authors" if changes.protocol == "authors" else "held-out"
     sweep = Sweep(
         name,
         str(content["preset"]),
         _seeds(content["seeds"]),
-        _options(_mapping("evaluate", content.get("evaluate", {}))),
+        _options(evaluate),
         {run: _entry(f"runs, {run!r}", settings, own) for run, own in runs.items()},
     )
     _check_names(sweep.runs)
@@ -152,12 +158,26 @@ def _runs(content: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
         if twice := runs.keys() & grid.keys():
             raise ConfigError(f"runs and grid both have a run {min(twice)!r}")
         runs |= grid
-    return runs
+    return {name: _full(f"runs, {name!r}", keys) for name, keys in runs.items()}
+
+
+def _full(where: str, values: Mapping[str, Any]) -> dict[str, Any]:
+    """The values by dotted keys, which short names stand for."""
+    full: dict[str, Any] = {}
+    for key, value in values.items():
+        if full_key(key) in full:
+            raise ConfigError(
+                f"{where}: {full_key(key)} is there twice, also by its short name; leave one out"
+            )
+        full[full_key(key)] = value
+    return full
 
 
 def _given(changes: Changes, runs: Mapping[str, Mapping[str, Any]]) -> dict[str, str]:
     """The changed settings by key, the model among them."""
-    given = dict(map(split_setting, changes.settings))
+    given = _full("the settings", dict(map(split_setting, changes.settings)))
+    if changes.protocol is not None:
+        given["protocol"] = changes.protocol
     if "seed" in given:
         raise ConfigError("'seed' is no setting of a sweep; give its seeds as --seeds 0,1,2")
     if changes.model is not None:

@@ -102,6 +102,36 @@ def test_a_grid(tmp_path):
     ]
 
 
+def test_short_names_are_their_keys(tmp_path):
+    runs = {"a": {"gamma": 1e-3}, "b": {"K": 8}}
+    sweep = read_sweep(written(tmp_path, settings={"beta": 1e-2}, runs=runs))
+    configs = {job.name: job.config for job in plan(sweep, tmp_path)}
+    assert configs["a"].model.weights.total_correlation == 1e-3
+    assert configs["b"].model.latent.codebook_size == 8
+    assert {each.model.weights.kl for each in configs.values()} == {1e-2}
+    # A run's own value is not lost because the command line names it otherwise, nor the other way round.
+    for text in ("gamma=1", "model.weights.total_correlation=1"):
+        with pytest.raises(ConfigError, match=r"cannot be for all runs: 'a' has a model\.weights\.total"):
+            read_sweep(written(tmp_path, settings=None, runs=runs), Changes(settings=(text,)))
+    twice = {"a": {"K": 8, "model.latent.codebook_size": 16}}
+    with pytest.raises(ConfigError, match=r"runs, 'a': model.latent.codebook_size is there twice"):
+        read_sweep(written(tmp_path, settings=None, runs=twice))
+
+
+def test_the_protocol_is_that_of_training_and_of_evaluation(tmp_path):
+    path = written(
+        tmp_path, settings=None, evaluate={"train": 100, "test": 50}, runs={"a": {"model": "qlae"}}
+    )
+    sweep = read_sweep(path, Changes(protocol="authors"))
+    assert (sweep.evaluate.protocol, sweep.evaluate.order) == ("authors", "index")
+    (job, _) = plan(sweep, tmp_path)
+    assert job.config == load_preset("smoke", "qlae", ["protocol=authors", "seed=0"])
+    assert job.config.protocol == "authors" and job.config.model.latent.init == "normal"
+    assert read_sweep(path, Changes(protocol="ours")) == read_sweep(
+        path, Changes(settings=("protocol=ours",))
+    )
+
+
 def test_what_the_command_line_changes(tmp_path):
     path = written(tmp_path, runs={"a": {}, "b": {"model.latent.size": 3}})
     settings = ("steps=7", "optimizer.learning_rate=1e-4", "temperature_steps=none")
