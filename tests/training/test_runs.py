@@ -155,7 +155,7 @@ def test_killed_five_times_at_random(unbroken, tmp_path):
     generator = random.Random(0)
     for number in range(5):
         folder = tmp_path / str(number)
-        assert script(folder, "factorqvae", generator.randint(3, 12)).returncode == -signal.SIGKILL
+        assert script(folder, "factorqvae", generator.randint(7, 14)).returncode == -signal.SIGKILL
         run(folder, tiny(), resume=True)
         assert_same_end(folder, unbroken)
 
