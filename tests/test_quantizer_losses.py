@@ -5,25 +5,9 @@ import math
 import pytest
 import torch
 from gradcases import leaf
+from quantizers import ESTIMATORS, quantizer, z_of
 
 from fqvae_kernels import ScalarQuantizer
-
-ESTIMATORS = ("gumbel", "straight_through", "reinmax", "nearest")
-
-
-def z_of(*shape, seed=0):
-    return torch.randn(*shape, generator=torch.Generator().manual_seed(seed))
-
-
-def quantizer(**options):
-    options = {
-        "kl_weight": 0.1,
-        "commitment_weight": 0.2,
-        "codebook_weight": 0.3,
-        "backend": "reference",
-    } | options
-    torch.manual_seed(1)
-    return ScalarQuantizer(5, **options)
 
 
 @pytest.mark.parametrize("training", [True, False])
