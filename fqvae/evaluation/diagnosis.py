@@ -13,6 +13,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from fqvae.evaluation.information import factor_shares
+
 Numbers = dict[str, Any]  # what a sentence rests on, by the names in its template
 
 
@@ -54,17 +56,9 @@ class Facts:
 
     @property
     def factor_nmi(self) -> NDArray[np.float64]:
-        """The rows of nmi that are those factors', (F, M), without what independent codes have.
-
-        That is (A - 1)(B - 1)/(2 samples ln B) for A codes in use and B values of the factor.
-        """
-        sizes = np.asarray(self.content["data"]["factor_sizes"])
-        nmi, sizes = self.table("nmi")[sizes > 1], sizes[sizes > 1]
-        if not self.has("codes_used"):
-            return nmi
-        pairs = np.outer(sizes - 1, self.table("codes_used") - 1)
-        corrected: NDArray[np.float64] = nmi - pairs / (2 * self.samples * np.log(sizes)[:, None])
-        return corrected.clip(min=0.0)
+        """The rows of nmi that are those factors', (F, M), without what independent codes have."""
+        shares: NDArray[np.float64] = factor_shares(self.content)
+        return shares[np.asarray(self.content["data"]["factor_sizes"]) > 1]
 
     @property
     def dependence(self) -> float:
@@ -119,11 +113,12 @@ POOR_D, GOOD_D = 0.3, 0.5  # disentanglement
 CHANCE_ACCURACY, RIGHT_ACCURACY = 0.55, 0.95  # of the discriminator
 HIGH_ACCURACY = 0.8
 SOME_CORRELATION = 0.1  # latent_nmi, mean over pairs: latents that a discriminator could tell from shuffled
-ENDS, ENDS_EVEN = 0.3, 2.0  # share of codes at the ends; as a multiple of what even use has there
+ENDS, END_LOAD = 0.3, 2.0  # share of images with a code at an end; as a multiple of a code between them
 DEAD_CODES = 0.75  # share of codes that are not in use
 SHARED, SHARED_RATIO = 0.2, 0.6  # NMI of the best latent; of the second one, as a share of that
 ABSENT = 0.1  # NMI of a factor's best latent
 JUMP, KEPT, WARM = 2.0, 1.5, 0.1  # ratio of errors at a jump, and afterwards; share of a run before any
+SMALL = 0.1  # share of the first errors below which no error is a failure
 
 
 def diagnose(content: Mapping[str, Any], columns: Mapping[str, Sequence[float]]) -> list[Finding]:
@@ -186,20 +181,23 @@ def _always_right(facts: Facts) -> Numbers | None:
 
 
 def _narrow(facts: Facts) -> Numbers | None:
-    share, size = facts.measure("codes_at_ends"), facts.setting("model.latent.codebook_size")
-    even = min(1.0, 2 / size)
-    if share < max(ENDS, ENDS_EVEN * even):
+    loads = facts.table("end_load")
+    loads, share = loads[loads > 0], facts.measure("codes_at_ends")
+    load = float(loads.mean()) if len(loads) else 0.0
+    if share < ENDS or load < END_LOAD:
         return None
     capacity, entropy = facts.measure("capacity"), facts.entropy
     told = f"; all latents together carry at most {capacity:.1f} bits"
     if entropy:
         told += f", and the factors have {entropy:.1f}"
-    return {"share": share, "even": even, "told": told}
+    return {"share": share, "load": load, "told": told}
 
 
 def _too_few_bits(facts: Facts) -> Numbers | None:
-    capacity, entropy = facts.measure("capacity"), facts.entropy
-    return {"capacity": capacity, "entropy": entropy} if capacity < entropy else None
+    capacity, entropy, explained = facts.measure("capacity"), facts.entropy, facts.measure("explained")
+    if capacity >= entropy or explained >= GOOD_PICTURES:
+        return None
+    return {"capacity": capacity, "entropy": entropy, "explained": explained}
 
 
 def _dead_codes(facts: Facts) -> Numbers | None:
@@ -242,10 +240,14 @@ def _jumps(facts: Facts) -> Numbers | None:
     temperature = facts.curve("temperature")
     if not len(error) == len(step) == len(temperature) or not facts.has("codes_used"):
         return None
-    for place in range(max(5, math.ceil(WARM * len(error))), len(error)):
-        before = float(np.median(error[place - 5 : place]))
-        after = float(np.median(error[place : place + 5]))
-        if before > 0 and error[place] > JUMP * before and after > KEPT * before:
+    window = max(5, len(error) // 20)
+    start, end = float(np.median(error[:window])), float(np.median(_late(error)))
+    for place in range(max(window, math.ceil(WARM * len(error))), len(error)):
+        before = float(np.median(error[place - window : place]))
+        after = float(np.median(error[place : place + window]))
+        jump = error[place] > JUMP * before and after > KEPT * before > 0
+        # Errors of single batches vary by a large ratio where they are small.
+        if jump and end > before and after > SMALL * start:
             return {"step": step[place], "before": before, "at": error[place], "tau": temperature[place]}
     return None
 
@@ -303,18 +305,19 @@ SIGNATURES: tuple[Signature, ...] = (
     ),
     Signature(
         "codes pile up at the ends of the codebook",
-        ("codes_at_ends", "capacity"),
+        ("codes_at_ends", "end_load", "capacity"),
         _narrow,
-        "{share:.0%} of the images have the smallest or the largest code of a latent, where even use has "
-        "{even:.0%}{told}: the codebook is too narrow for what the encoder wants to say.",
+        "{share:.0%} of the images have the smallest or the largest code of a latent, each {load:.1f} times "
+        "as many as a code between them{told}: the codebook is too narrow for what the encoder wants to say.",
         "a wider codebook (model.latent.init, a codebook for each latent), or a smaller KL weight.",
     ),
     Signature(
         "too little capacity",
-        ("capacity",),
+        ("capacity", "explained"),
         _too_few_bits,
-        "All latents together carry at most {capacity:.1f} bits, but to tell all combinations of the factors "
-        "apart takes {entropy:.1f}.",
+        "Samples of all latents together carry at most {capacity:.1f} bits, but to tell all combinations of "
+        "the factors apart takes {entropy:.1f}; reconstructions explain {explained:.0%} of the variance of "
+        f"the pixels, below {GOOD_PICTURES:.0%}.",
         "more latents, or a wider codebook; more codes between the same ends add little.",
     ),
     Signature(

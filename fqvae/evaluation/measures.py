@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from fqvae.evaluation.inputs import Inputs
 from fqvae.metrics import (
@@ -114,11 +115,31 @@ def _capacity(inputs: Inputs) -> float:
 def _at_ends(inputs: Inputs) -> float:
     """The share of images with the smallest or largest code; latents with one code in use are left out."""
     shares = [
-        (counts[book == book.min()].sum() + counts[book == book.max()].sum()) / counts.sum()
+        counts[_ends(book)].sum() / counts.sum()
         for book, counts, used in zip(inputs.books, inputs.usage.counts, inputs.usage.used, strict=True)
         if used > 1 and book.min() < book.max()
     ]
     return float(np.mean(shares)) if shares else 0.0
+
+
+def _end_load(inputs: Inputs) -> NDArray[np.float64]:
+    """Of each latent, images of an end code, as a multiple of those of a code between them, (M,).
+
+    There are as many codes between as their perplexity says; 0 for a latent that uses none.
+    """
+    loads = np.zeros(len(inputs.books))
+    for latent, (book, counts) in enumerate(zip(inputs.books, inputs.usage.counts, strict=True)):
+        ends, between = counts[_ends(book)].sum(), counts[~_ends(book)]
+        if between.any():
+            shares = between[between > 0] / between.sum()
+            loads[latent] = ends / 2 / (between.sum() / np.exp(-(shares * np.log(shares)).sum()))
+    return loads
+
+
+def _ends(book: NDArray[np.float64]) -> NDArray[np.bool_]:
+    """Which codes of a codebook are its smallest and its largest ones."""
+    ends: NDArray[np.bool_] = (book == book.min()) | (book == book.max())
+    return ends
 
 
 def _infoe_caution(inputs: Inputs) -> str:
@@ -216,6 +237,7 @@ TABLES: tuple[Table, ...] = (
     Table("usage", "MK", 1, lambda x: x.usage.counts, _CODES),
     Table("perplexity", "M", 1, lambda x: x.usage.perplexity, _CODES),
     Table("codes_used", "M", 1, lambda x: x.usage.used, _CODES),
+    Table("end_load", "M", 1, _end_load, _SCALARS),
 )
 # fmt: on
 

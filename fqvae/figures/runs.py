@@ -11,6 +11,7 @@ import torch
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
+from fqvae.evaluation.information import factor_shares
 from fqvae.figures.animation import animate
 from fqvae.figures.codes import code_usage, value_histograms
 from fqvae.figures.images import traversals
@@ -150,8 +151,8 @@ def _steps(run: Run, encoded: Encoded, base: int, steps: int) -> tuple[list[NDAr
 
 def _carried(evaluation: Evaluation) -> list[tuple[str, float]]:
     """For each latent the factor that it is named after and the share of it that it carries, or `NONE`, 0."""
-    nmi, names = np.asarray(evaluation["nmi"]), evaluation["data"]["factor_names"]
-    found = [(named_factor(column), column) for column in nmi.T]
+    names = evaluation["data"]["factor_names"]
+    found = [(named_factor(column), column) for column in factor_shares(evaluation).T]
     return [
         (NONE, 0.0) if factor is None else (readable(names[factor]), float(column[factor]))
         for factor, column in found

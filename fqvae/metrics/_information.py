@@ -59,6 +59,23 @@ def discrete_information(first: Ints, second: Ints, measure: Callable[[Ints], fl
     return result
 
 
+def chance_share(values: NDArray[Any], codes: NDArray[Any], samples: int) -> Floats:
+    """The share of a factor that independent codes seem to carry: (A - 1)(B - 1)/(2 samples ln B).
+
+    That is the expectation of the plug-in estimate of information over ln B, the entropy of equally frequent
+    values, to first order in 1/samples; where codes are many and samples few it is too large.
+
+    values: (F,), B, the number of each factor's values. codes: (M,), A, of each latent's codes in use.
+
+    Returns:
+        (F, M), 0 for a factor of one value.
+    """
+    pairs = np.outer(values - 1, np.maximum(codes - 1, 0))
+    entropy = np.log(np.maximum(values, 1))[:, None]
+    shares: Floats = np.divide(pairs, 2 * samples * entropy, out=np.zeros(pairs.shape), where=entropy > 0)
+    return shares
+
+
 def ksg_information(factors: Ints, codes: Floats, neighbors: int, seed: int) -> Floats:
     """I(factor; code) by nearest neighbours, for discrete factors and continuous codes.
 

@@ -9,11 +9,10 @@ import string
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 import fqvae
 from fqvae.data import split
 from fqvae.evaluation import find_evaluation
+from fqvae.evaluation.information import factor_shares
 from fqvae.figures.naming import RULE
 from fqvae.files import check_writable, write_whole
 from fqvae.report.explorer import TooLargeError, explorer_data, pairs, sliders, thumbnails
@@ -80,10 +79,10 @@ def build_report(
     check_writable(out.parent)
     evaluation, missing = find_evaluation(run.folder, run.sha256)
     notice = escape(f"There are no scores here: {missing}. Then write the report anew.") if missing else ""
-    nmi = None if evaluation is None or evaluation["nmi"] is None else np.array(evaluation["nmi"])
+    shares = None if evaluation is None or evaluation["nmi"] is None else factor_shares(evaluation)
     curves = run.folder / CURVES
     columns = read_columns(curves) if curves.is_file() else {}
-    sample = draw_sample(run, samples, seed, nmi, progress)
+    sample = draw_sample(run, samples, seed, shares, progress)
 
     bases, shown = thumbnails(run, sample, images), pairs(run, sample, min(_PAIRS, samples))
     data = explorer_data(run, sample, images, steps, LIMIT - _RESERVE - len(bases) - len(shown))

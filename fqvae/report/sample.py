@@ -7,13 +7,14 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from fqvae.evaluation.information import beyond_chance
 from fqvae.figures.naming import NONE, named_factor, readable
 from fqvae.figures.runs import code_values
 from fqvae.figures.style import two_decimals
 from fqvae.figures.traversal import used_codes
 from fqvae.metrics import CodeUsage, code_usage
 from fqvae.metrics._arrays import binned
-from fqvae.metrics._information import discrete_information, entropies
+from fqvae.metrics._information import chance_share, discrete_information, entropies
 from fqvae.runs import Codes, Run, encode, held_out
 
 _BINS = 20  # of equal width, that the values of a continuous latent are cut into
@@ -26,8 +27,8 @@ class Sample:
     index: int64 (samples,), the images' numbers. codes: (samples, M), int64 if discrete, else float32.
     values: of the codes, (K,) or (M, K); None where they have no order.
     usage: of a discrete model. used: for each latent the codes that it uses, in the order of their values.
-    nmi: float64 (F, M), I(factor; latent) / H(factor). factors: their names, as they are read; none where the
-    images have no labels.
+    nmi: float64 (F, M), I(factor; latent) / H(factor), less what independent codes have. factors: their
+    names, as they are read; none where the images have no labels.
     """
 
     index: NDArray[np.int64]
@@ -71,7 +72,7 @@ class Sample:
 def draw_sample(run: Run, samples: int, seed: int, nmi: NDArray[np.float64] | None, progress: bool) -> Sample:
     """Encode held-out images.
 
-    nmi: (F, M), from an evaluation; None: estimated here, from the sample.
+    nmi: (F, M), less what independent codes have, from an evaluation; None: estimated here, from the sample.
 
     Raises ValueError for a model that has no codes: none of its latents changes with the image, or they are
     not finite.
@@ -96,14 +97,15 @@ def draw_sample(run: Run, samples: int, seed: int, nmi: NDArray[np.float64] | No
 
 
 def _shares(factors: NDArray[np.int64], codes: Codes, discrete: bool) -> NDArray[np.float64]:
-    """I(factor; latent) / H(factor), (F, M), plug-in estimates; 0 for a factor that is constant here."""
+    """I(factor; latent) / H(factor), (F, M), less what independent codes have; 0 for constant factors."""
     if not factors.shape[1]:
         return np.zeros((0, codes.shape[1]))
     table = codes.astype(np.int64) if discrete else binned(codes, _BINS)
     information, entropy = discrete_information(factors, table), entropies(factors)[:, None]
     shares = np.zeros_like(information)
     np.divide(information, entropy, out=shares, where=entropy > 0)
-    return np.clip(shares, 0.0, 1.0)
+    values, used = ([len(np.unique(each)) for each in columns.T] for columns in (factors, table))
+    return beyond_chance(shares, chance_share(np.array(values), np.array(used), len(table)))
 
 
 def value_text(sample: Sample, latent: int, code: int | float) -> str:

@@ -112,6 +112,8 @@ def test_a_perfect_model(order, tmp_path, monkeypatch):
     assert found.scores["total_correlation"] == pytest.approx(0, abs=1e-9)
     # A quarter of the images has each value; the smallest code is one of those, the largest is not in use.
     assert found.scores["codes_at_ends"] == pytest.approx(1 / 4)
+    # Half as many for each end, then, as for the three between.
+    np.testing.assert_allclose(found.tables["end_load"], [0.5] * 4 + [0])
     assert found.scores["latent_nmi"] == pytest.approx(0, abs=1e-9)
     assert 0 < found.scores["capacity"] < 5 * np.log2(5)
     # The constant latent has modularity 0 and perplexity 1.

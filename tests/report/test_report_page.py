@@ -116,9 +116,9 @@ def test_scores_of_this_checkpoint_alone(tmp_path):
         "perplexity": np.full(4, 7.25),
         "codes_used": np.full(4, 8),
     }
-    options = Options(20, 5, 5, "histogram")
+    options = Options(20_000, 5_000, 5, "histogram")
     cautions = {"infoe": "infoe is <too high>"}
-    write_evaluation(run, Evaluation(options, 25, values, tables, cautions, {"dci": 1.0}))
+    write_evaluation(run, Evaluation(options, 25_000, values, tables, cautions, {"dci": 1.0}))
     page = report(run, tmp_path)
     assert "fqvae evaluate" not in page.text
     for name, value in values.items():
@@ -130,7 +130,7 @@ def test_scores_of_this_checkpoint_alone(tmp_path):
     # The factor "column" is the one that no latent tells of.
     assert "A factor in no latent. No latent tells of these factors" in page.text
     assert "column (0.0" in page.text
-    assert "20 to fit and 5 to test, seed 5" in page.text and "histogram" in page.text
+    assert "20,000 to fit and 5,000 to test, seed 5" in page.text and "histogram" in page.text
     labels = re.findall(r"(colour|row|column|ground) latent (\d), NMI ([\d.]+)", page.text)
     assert labels == [("colour", "3", "0.73"), ("row", "1", "0.82"), ("ground", "0", "0.91")]
     assert "latent 2 no single factor" in page.text
@@ -158,7 +158,24 @@ def test_without_evaluation_labels_come_from_the_sample(tmp_path):
         entropy = mutual_info_score(factors[:, factor], factors[:, factor])
         for latent in range(4):
             information = mutual_info_score(factors[:, factor], codes[:, latent])
-            assert sample.nmi[factor, latent] == pytest.approx(information / entropy)
+            values, used = len(set(factors[:, factor])), len(set(codes[:, latent]))
+            chance = (values - 1) * (used - 1) / (2 * 25 * np.log(values))
+            assert sample.nmi[factor, latent] == pytest.approx(max(0, information / entropy - chance))
+    assert sample.nmi.max() > 0
+
+
+def test_few_images_name_no_latent(tmp_path):
+    """Codes and factors drawn independently: in 120 images 64 codes seem to tell of ten values."""
+    from fqvae.report.sample import _shares
+
+    rng = np.random.default_rng(0)
+    factors, codes = rng.integers(0, 10, (120, 1)), rng.integers(0, 64, (120, 12))
+    assert mutual_info_score(factors[:, 0], codes[:, 0]) / np.log(10) > 0.5
+    assert _shares(factors, codes, True).max() == 0
+    # Of 20,000 images the correction is small, and a latent that is the factor keeps its name.
+    factors = rng.integers(0, 10, (20_000, 1))
+    codes = np.concatenate([factors, rng.integers(0, 64, (20_000, 1))], 1)
+    np.testing.assert_allclose(_shares(factors, codes, True), [[1, 0]], atol=2e-3)
 
 
 def test_names_cannot_break_out(tmp_path, monkeypatch):

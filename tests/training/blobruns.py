@@ -30,10 +30,10 @@ def tiny(model="factorqvae", *overrides):
     return load_preset("smoke", model, [*TINY, *overrides])
 
 
-def run(folder, config, **options):
+def run(folder, config, dataset=None, **options):
     from fqvae.training.run import train
 
-    return train(config, folder, device="cpu", dataset=BlobSet(), **options)
+    return train(config, folder, device="cpu", dataset=dataset or BlobSet(), **options)
 
 
 class KilledAt(BlobSet):
