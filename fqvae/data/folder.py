@@ -18,7 +18,7 @@ from fqvae.data.conversion import optional
 from fqvae.data.converted import Content, file_identity
 from fqvae.data.labels import read_csv
 from fqvae.data.own import OwnImages
-from fqvae.data.pixels import check_size, is_grey, open_picture, to_array
+from fqvae.data.pixels import check_size, is_grey, open_picture, to_array, upright_size
 
 _ENDINGS = (".png", ".jpg", ".jpeg")
 _TABLE = "labels.csv"
@@ -87,7 +87,7 @@ class FolderImages(OwnImages):
         """Width and height of a file's picture, and whether it is grey."""
         path = self.root / name
         with open(path, "rb") as stream, open_picture(str(path), stream) as picture:
-            return picture.size, is_grey(picture)
+            return upright_size(picture), is_grey(picture)
 
     def _batches(
         self, files: list[str], shape: tuple[int, int, int], size: tuple[int, int]

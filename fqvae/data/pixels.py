@@ -38,10 +38,16 @@ class MisfitError(ValueError):
     """A picture that is sound, but is not what it must be; the message goes on after the file's name."""
 
 
+def upright_size(picture: Any) -> tuple[int, int]:
+    """Width and height in pixels of a picture as it is looked at; see `_upright`."""
+    width, height = picture.size
+    return (height, width) if _orientation(picture) >= 5 else (width, height)
+
+
 def check_size(picture: Any, size: tuple[int, int]) -> None:
     """Raise MisfitError unless it is so wide and high, in pixels."""
-    if picture.size != size:
-        raise MisfitError(f"must be {size} pixels wide and high, but is {picture.size}")
+    if upright_size(picture) != size:
+        raise MisfitError(f"must be {size} pixels wide and high, but is {upright_size(picture)}")
 
 
 def is_grey(picture: Any) -> bool:
@@ -56,6 +62,7 @@ def to_array(picture: Any, channels: int, size: tuple[int, int] | None = None) -
     size: (width, height) to resize to, bicubic and antialiased. None: as it is.
     """
     image = optional("PIL.Image", "reading images")
+    picture = _upright(picture)
     if picture.mode in _DEEP:
         # Pillow would clip: 65535 levels become 255.
         levels = np.asarray(picture).astype(np.int64).clip(0, 65535)
@@ -65,3 +72,16 @@ def to_array(picture: Any, channels: int, size: tuple[int, int] | None = None) -
         pixels = pixels.resize(size, image.Resampling.BICUBIC)
     array = np.asarray(pixels)
     return np.ascontiguousarray(array[None] if channels == 1 else array.transpose(2, 0, 1))
+
+
+def _orientation(picture: Any) -> int:
+    """Of a JPEG file's EXIF block, 1 to 8, known from its header; from 5 on the sides change places."""
+    found = picture.getexif().get(0x0112, 1) if getattr(picture, "format", None) == "JPEG" else 1
+    return found if found in range(1, 9) else 1
+
+
+def _upright(picture: Any) -> Any:
+    """A camera's picture turned as it was held."""
+    if _orientation(picture) == 1:
+        return picture
+    return optional("PIL.ImageOps", "reading images").exif_transpose(picture)

@@ -156,6 +156,7 @@ def _smallest_size(config: NetworkConfig, image_size: int) -> int:
     if image_size < factor or image_size % factor:
         raise ConfigError(
             f"the size of an image must be a multiple of {factor} for the {config.kind} network, "
-            f"but was {image_size}"
+            f"but was {image_size}; images of one's own can be resized: data.resize=true "
+            f"data.size={max(factor, round(image_size / factor) * factor)}"
         )
     return image_size // factor

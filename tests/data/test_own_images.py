@@ -152,6 +152,36 @@ def test_pictures_of_16_bits_are_scaled(tmp_path):
     assert (again[0] == found[0]).all()
 
 
+# Where row 0 and column 0 of a file are as it is looked at, by EXIF's orientation (EXIF 2.3, 4.6.4 A).
+SIDES = {
+    1: ("top", "left"),
+    2: ("top", "right"),
+    3: ("bottom", "right"),
+    4: ("bottom", "left"),
+    5: ("left", "top"),
+    6: ("right", "top"),
+    7: ("right", "bottom"),
+    8: ("left", "bottom"),
+}
+
+
+@pytest.mark.parametrize("orientation", [*SIDES, 9])
+def test_photographs_stand_upright(tmp_path, orientation):
+    upright = np.zeros((16, 24), np.uint8)
+    upright[:8, :8], upright[:8, 16:] = 255, 128
+    first, second = SIDES.get(orientation, SIDES[1])  # 9 means nothing
+    stored = upright[:: -1 if "bottom" in (first, second) else 1, :: -1 if "right" in (first, second) else 1]
+    stored = stored.T if first in ("left", "right") else stored
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    Image.fromarray(np.ascontiguousarray(stored)).save(tmp_path / "a.jpg", exif=exif, quality=100)
+    data = FolderImages(tmp_path, size=24, resize=True, cache=tmp_path / "cache")
+    expected = np.asarray(Image.fromarray(upright).resize((24, 24), Image.Resampling.BICUBIC)).astype(int)
+    np.testing.assert_allclose(everything(data)[0, 0].astype(int), expected, atol=12)
+    with pytest.raises(ValueError, match="24 pixels wide and 16 high"):
+        FolderImages(tmp_path, cache=tmp_path / "cache")
+
+
 def test_resizing(tmp_path):
     images = colours(12, 10, 14)
     path = save(tmp_path / "own.npz", images)
