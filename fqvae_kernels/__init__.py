@@ -11,8 +11,10 @@ from fqvae_kernels.functional import (
     gumbel_noise,
     gumbel_quantize,
     gumbel_quantize_logits,
+    gumbel_softmax,
     nearest_quantize,
 )
+from fqvae_kernels.patching import patch, patched, unpatch
 from fqvae_kernels.quantizer import QuantizerOutput, ScalarQuantizer
 
 __version__ = "0.1.0"
@@ -27,5 +29,9 @@ __all__ = [
     "gumbel_noise",
     "gumbel_quantize",
     "gumbel_quantize_logits",
+    "gumbel_softmax",
     "nearest_quantize",
+    "patch",
+    "patched",
+    "unpatch",
 ]

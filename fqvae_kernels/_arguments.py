@@ -41,6 +41,23 @@ def check_logits(logits: Tensor, codebook: Tensor) -> None:
         )
 
 
+def check_softmax_logits(logits: Tensor, dim: int) -> None:
+    """logits of any shape, and a dimension of theirs."""
+    _check_floating("logits", logits)
+    if isinstance(dim, bool) or not isinstance(dim, int):
+        raise TypeError(
+            f"dim must be an int, but was {_describe(dim)}; there is no eps, which PyTorch's gumbel_softmax "
+            "takes in its place and ignores"
+        )
+    most = max(logits.dim(), 1)
+    if not -most <= dim < most:
+        raise IndexError(f"dim must be in [{-most}, {most - 1}], but was {dim}")
+    if logits.dim() and logits.shape[dim] > MOST_CODES:
+        raise ValueError(
+            f"logits must have at most 2**24 places along dim {dim}, but had shape {tuple(logits.shape)}"
+        )
+
+
 def check_flag(name: str, value: bool) -> None:
     """True or False, nothing that merely counts as one."""
     if not isinstance(value, bool):
@@ -93,11 +110,12 @@ def check_temperature(
     compute_dtype: torch.dtype = torch.float32,
     *,
     read: bool = True,
+    name: str = "temperature",
 ) -> float | Tensor:
     """The temperature as a float, or as a tensor where it needs a gradient or cannot be read here.
 
     compute_dtype: in which its reciprocal must be finite. read: look at the value of a CPU tensor, which a
-    traced tensor does not have.
+    traced tensor does not have. name: the argument's.
     """
     if not isinstance(temperature, Tensor):
         # An abstract class is slow to ask.
@@ -105,29 +123,27 @@ def check_temperature(
             isinstance(temperature, bool) or not isinstance(temperature, numbers.Real)
         ):
             raise TypeError(
-                "temperature must be a float or a 0-d floating-point tensor, but was "
-                f"{_describe(temperature)}"
+                f"{name} must be a float or a 0-d floating-point tensor, but was {_describe(temperature)}"
             )
         try:
             value = float(temperature)
         except OverflowError:
             raise ValueError(
-                "temperature must be finite and greater than 0, but was beyond every float"
+                f"{name} must be finite and greater than 0, but was beyond every float"
             ) from None
-        _check_temperature_value(value, compute_dtype)
+        _check_temperature_value(value, compute_dtype, name)
         return value
     if temperature.dim() != 0:
         raise ValueError(
-            "temperature must be a float or a 0-d tensor, but was a tensor of shape "
-            f"{tuple(temperature.shape)}"
+            f"{name} must be a float or a 0-d tensor, but was a tensor of shape {tuple(temperature.shape)}"
         )
     if temperature.dtype not in DTYPES:
-        raise TypeError(f"temperature must be floating point ({_names(DTYPES)}), but was {temperature.dtype}")
-    _check_same_device("temperature", temperature, device)
+        raise TypeError(f"{name} must be floating point ({_names(DTYPES)}), but was {temperature.dtype}")
+    _check_same_device(name, temperature, device)
     if not read or temperature.device.type != "cpu":
         return temperature
     value = temperature.item()
-    _check_temperature_value(value, compute_dtype)
+    _check_temperature_value(value, compute_dtype, name)
     # Within a level of forward-mode AD it may carry a tangent.
     return temperature if temperature.requires_grad or forward_ad._current_level >= 0 else value
 
@@ -201,13 +217,13 @@ def _check_same_device(name: str, value: Tensor, device: torch.device) -> None:
 _LOWEST_TEMPERATURE = {torch.float32: 2.0**-128 * (1 + 2.0**-21), torch.float64: 2.0**-1024 * (1 + 2.0**-50)}
 
 
-def _check_temperature_value(value: float, compute_dtype: torch.dtype) -> None:
+def _check_temperature_value(value: float, compute_dtype: torch.dtype, name: str) -> None:
     if not 0 < value < math.inf:
-        raise ValueError(f"temperature must be finite and greater than 0, but was {value}")
+        raise ValueError(f"{name} must be finite and greater than 0, but was {value}")
     lowest = _LOWEST_TEMPERATURE[compute_dtype]
     if value < lowest:
         raise ValueError(
-            f"temperature must be at least {lowest:.8g}, so that its reciprocal is finite in "
+            f"{name} must be at least {lowest:.8g}, so that its reciprocal is finite in "
             f"{compute_dtype}, but was {value}"
         )
 

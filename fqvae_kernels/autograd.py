@@ -7,6 +7,7 @@ PyTorch: forward-mode AD, torch.func.vmap, and derivatives of derivatives (`_der
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from typing import Any
 
@@ -68,6 +69,31 @@ def quantize(backend: Backend, input: Tensor, codebook: Tensor, call: Call, trac
     else:
         outputs = backend.forward(*dense_pair(input, codebook), call, None)
     return GumbelQuantized(*outputs)  # type: ignore[arg-type]
+
+
+def weights(backend: Backend, logits: Tensor, codebook: Tensor, call: Call, traced: bool) -> Tensor:
+    """Soft or one-hot weights of logits (..., K), differentiable in them and in a temperature tensor.
+
+    call: wants weights alone. codebook: (K,), whose values do not matter.
+    """
+    temperature = call.temperature
+    needs_temperature = isinstance(temperature, Tensor) and temperature.requires_grad
+    if (
+        not is_kernel(backend)
+        or traced
+        or not (torch.is_grad_enabled() and (logits.requires_grad or needs_temperature))
+        or _beyond_kernels(traced, logits, temperature)
+    ):
+        found = quantize(backend, logits, codebook, call, traced).weights
+        assert found is not None
+        return found
+    tensor = _living(temperature) if isinstance(temperature, Tensor) else None
+    if tensor is not None and tensor.device.type == "cpu":
+        call = call._replace(temperature=tensor.item())
+    given: Tensor = _Weights.apply(  # type: ignore[no-untyped-call]
+        _living(logits), codebook, tensor, backend, call
+    )[0]
+    return given
 
 
 def nearest(backend: Backend, z: Tensor, codebook: Tensor, traced: bool) -> NearestQuantized:
@@ -269,3 +295,63 @@ class _Nearest(torch.autograd.Function):
         if grad_quantized is None:
             return None, None, None
         return _traced.straight_through(grad_quantized, *ctx.saved_tensors), None, None
+
+
+class _Weights(torch.autograd.Function):
+    """Weights of logits on plain tensors; those of a one-hot, too, which nobody sees but a second derivative.
+
+    The gradients follow from the soft weights w alone, by operators that can be differentiated again: with v
+    = dL/dw, ds[k] = w[k] (v[k] - sum of w v), dL/dlogits = ds / temperature, and dL/dtau = -sum of ds log w /
+    temperature, since the ds[k] sum to 0.
+    """
+
+    @staticmethod
+    def forward(
+        ctx: Any,
+        logits: Tensor,
+        codebook: Tensor,
+        temperature: Tensor | None,
+        backend: KernelBackend,
+        call: Call,
+    ) -> tuple[Tensor, Tensor]:
+        ctx.set_materialize_grads(False)
+        soft_call = call._replace(hard=False, wants=call.wants._replace(indices=call.hard))
+        _, indices, _, soft = backend.forward(*dense_pair(logits, codebook), soft_call, None)
+        assert soft is not None
+        given = soft
+        if indices is not None:
+            given = torch.zeros_like(soft).scatter_(-1, indices.unsqueeze(-1), 1)
+            given.masked_fill_(_unusable(soft), math.nan)
+        ctx.save_for_backward(soft, temperature)
+        ctx.temperature = call.temperature
+        ctx.hard = call.hard
+        # One tensor cannot be two outputs.
+        return given, soft if call.hard else soft.new_empty(0)
+
+    @staticmethod
+    def backward(ctx: Any, grad_given: Tensor | None, grad_soft: Tensor | None) -> tuple[Tensor | None, ...]:
+        grads = [each for each in (grad_given, grad_soft if ctx.hard else None) if each is not None]
+        if not grads:
+            return (None,) * 5
+        soft, tensor = ctx.saved_tensors
+        temperature = ctx.temperature if tensor is None else tensor
+        found = torch._softmax_backward_data(sum(grads[1:], grads[0]), soft, -1, soft.dtype)
+        unusable = _unusable(soft)
+        if torch.is_grad_enabled():
+            found = found.masked_fill(unusable, 0)
+        elif found.device.type != "cpu" or bool(unusable.any()):  # a GPU is not waited for
+            found = found.masked_fill_(unusable, 0)
+        grad_temperature = None
+        if ctx.needs_input_grad[2]:
+            log_weights = soft.clamp(min=torch.finfo(soft.dtype).tiny).log()
+            total = torch.where(unusable, 0, found * log_weights).sum(dtype=torch.float64)
+            grad_temperature = (-total / tensor.double()).to(tensor.device, tensor.dtype)
+        if not ctx.needs_input_grad[0]:
+            return None, None, grad_temperature, None, None
+        grad_logits = found / temperature if torch.is_grad_enabled() else found.div_(temperature)
+        return grad_logits, None, grad_temperature, None, None
+
+
+def _unusable(weights: Tensor) -> Tensor:
+    """Which rows are NaN, (..., 1)."""
+    return weights.narrow(-1, 0, 1).isnan()

@@ -15,7 +15,7 @@ from fqvae_kernels._seeds import draw_seed
 from fqvae_kernels._tensors import compute_dtype
 from fqvae_kernels._types import GumbelQuantized, NearestQuantized
 
-__all__ = ["gumbel_noise", "gumbel_quantize", "gumbel_quantize_logits", "nearest_quantize"]
+__all__ = ["gumbel_noise", "gumbel_quantize", "gumbel_quantize_logits", "gumbel_softmax", "nearest_quantize"]
 
 
 # The first fields of a `Call`, as a user gave them: a seed of None is to be drawn.
@@ -128,6 +128,58 @@ def gumbel_quantize_logits(
     return _sample(logits, codebook, (estimator, True, hard, temperature, seed, row_offset, wants), backend)
 
 
+def gumbel_softmax(
+    logits: Tensor,
+    tau: float | Tensor = 1.0,
+    hard: bool = False,
+    dim: int = -1,
+    *,
+    seed: int | Tensor | None = None,
+    row_offset: int = 0,
+    backend: str | None = None,
+) -> Tensor:
+    """Sample from the Gumbel-Softmax distribution: `torch.nn.functional.gumbel_softmax` in one pass.
+
+    softmax((logits + g) / tau) along dim, with the noise of `gumbel_noise`; neither that nor anything else of
+    logits' size is written besides the result. The gradient takes the weights as they are and draws nothing
+    again. It is PyTorch's, to every order and in both modes; what is beyond the kernels (forward-mode AD,
+    torch.func.vmap) takes plain PyTorch with the same samples. Method: Jang et al. and Maddison et al., ICLR
+    2017.
+
+    Besides the noise it differs from PyTorch's function in this: a one-hot is exactly one, a tau that is a
+    tensor gets a gradient if it requires one, and there is no `eps`, which PyTorch ignores.
+
+    Args:
+        logits: float16, bfloat16, float32 or float64, any shape and layout. Rows run along dim; they are
+            numbered in C order of the other dimensions. A logit of -inf masks its place: its weight is 0.
+        tau: the temperature, a float or a 0-d tensor, as for `gumbel_quantize`.
+        hard: straight-through: the result is one-hot, the gradient that of the soft weights.
+        dim: the dimension that sums to 1, with at most 2**24 places.
+        seed, row_offset, backend: as for `gumbel_quantize`.
+
+    Returns:
+        logits' shape and dtype. A row that holds NaN or +inf, or nothing but -inf, is NaN and gets no
+        gradient.
+
+    Raises:
+        TypeError, ValueError, RuntimeError: as `gumbel_quantize`.
+        IndexError: a dim that logits does not have.
+    """
+    _arguments.check_softmax_logits(logits, dim)
+    if logits.dim() == 0:
+        return gumbel_softmax(
+            logits.unsqueeze(0), tau, hard, dim, seed=seed, row_offset=row_offset, backend=backend
+        ).squeeze(0)
+    rows = logits.movedim(dim, -1)
+    if rows.shape[-1] == 0:
+        return logits.softmax(dim)
+    codebook = rows.new_zeros(rows.shape[-1], dtype=compute_dtype(rows))  # any values
+    wants = Wants(quantized=False, indices=False, kl=False, weights=True)
+    given: _Given = ("gumbel", True, hard, tau, seed, row_offset, wants)
+    chosen, call, traced = _prepare(rows, codebook, given, backend, "tau")
+    return autograd.weights(chosen, rows, codebook, call, traced).movedim(-1, dim)
+
+
 def nearest_quantize(z: Tensor, codebook: Tensor, *, backend: str | None = None) -> NearestQuantized:
     """Replace every scalar of z by its nearest code, lowest index on a tie; the gradient goes straight
     through.
@@ -211,6 +263,17 @@ def gumbel_noise(
 
 def _sample(input: Tensor, codebook: Tensor, given: _Given, backend: str | None) -> GumbelQuantized:
     """Check what the sampling functions have in common, make the call of it, and run the backend."""
+    chosen, call, traced = _prepare(input, codebook, given, backend)
+    return autograd.quantize(chosen, input, codebook, call, traced)
+
+
+def _prepare(
+    input: Tensor, codebook: Tensor, given: _Given, backend: str | None, temperature_name: str = "temperature"
+) -> tuple[backends.Backend, Call, bool]:
+    """The backend, the call, and whether what it is about is traced.
+
+    temperature_name: the argument's, for messages.
+    """
     estimator, is_logits, hard, temperature, seed, row_offset, wants = given
     _arguments.check_estimator(estimator)
     _arguments.check_flag("hard", hard)
@@ -218,7 +281,7 @@ def _sample(input: Tensor, codebook: Tensor, given: _Given, backend: str | None)
     chosen = backends.choose(backend, input.device)
     traced = autograd.is_traced(input, codebook, temperature, seed)
     temperature = _arguments.check_temperature(
-        temperature, input.device, compute_dtype(input), read=not traced
+        temperature, input.device, compute_dtype(input), read=not traced, name=temperature_name
     )
     if seed is not None:
         seed = _arguments.check_seed(seed, input.device, read=not traced)
@@ -227,5 +290,4 @@ def _sample(input: Tensor, codebook: Tensor, given: _Given, backend: str | None)
         seed = _operators.draw_seed(input.device)
     else:
         seed = draw_seed(input)
-    call = Call(estimator, is_logits, hard, temperature, seed, row_offset, wants)
-    return autograd.quantize(chosen, input, codebook, call, traced)
+    return chosen, Call(estimator, is_logits, hard, temperature, seed, row_offset, wants), traced

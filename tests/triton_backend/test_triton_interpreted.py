@@ -227,3 +227,15 @@ def test_cpu_tensors_still_take_the_cpu_backend(interpreted, cpu_backend):
     """backend=None does not fall for the interpreter."""
     assert fqvae_kernels.available_backends()[-1] == "triton"
     assert backends.choose(None, torch.device("cpu")).name == cpu_backend
+
+
+@pytest.mark.parametrize("hard", [False, True])
+@pytest.mark.parametrize("codes", [1, 5, 64, 130])
+def test_gumbel_softmax(interpreted, hard, codes):
+    generator = torch.Generator().manual_seed(0)
+    logits, incoming = (torch.randn(19, codes, generator=generator).requires_grad_() for _ in range(2))
+    found = []
+    for name in (interpreted, "reference"):
+        weights = fqvae_kernels.gumbel_softmax(logits, 0.6, hard, seed=3, row_offset=5, backend=name)
+        found.append((weights, *torch.autograd.grad(weights, logits, incoming.detach())))
+    torch.testing.assert_close(*found, rtol=2e-5, atol=2e-5)
