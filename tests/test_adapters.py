@@ -1,4 +1,4 @@
-"""Quantizers in other people's models: what those unpack, and the models themselves where they are installed."""
+"""Quantizers in other people's models: what those unpack, and the models themselves where installed."""
 
 import pytest
 import torch
