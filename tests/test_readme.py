@@ -1,27 +1,21 @@
-"""The README's quick start runs as it is printed and reaches the figure that it states."""
+"""README.md is short; the autoencoder of docs/getting_started.md reaches the figure that it states."""
 
 import os
-import pathlib
 import re
 import time
 
 from cases import run_python
+from pages import blocks, text
 
 import fqvae_kernels
 
-README = pathlib.Path(__file__).parent.parent / "README.md"
+LINES = 120  # of README.md and, since it is one screen, half of them of CONTRIBUTING.md
 
 
 def quick_start() -> str:
-    """The first fenced Python block under the heading "Quick start"."""
-    section = re.search(r"^#+ Quick start\s*$(.*?)(?=^#+ |\Z)", README.read_text(), re.MULTILINE | re.DOTALL)
-    # A line of the block may begin with a hash too, so the block is looked for from the heading on.
-    assert section, "the README has no heading 'Quick start'"
-    block = re.search(
-        r"^```python\n(.*?)^```", README.read_text()[section.start() :], re.MULTILINE | re.DOTALL
-    )
-    assert block, "no Python block under 'Quick start'"
-    return block.group(1)
+    """The autoencoder: a script of its own."""
+    (block,) = (block for block in blocks("docs/getting_started.md", "python") if block.mark == "run apart")
+    return block.code
 
 
 def machine_is_busy() -> bool:
@@ -42,9 +36,29 @@ def test_quick_start(tmp_path):
     factor = float(re.search(r"([\d.]+) times lower", line).group(1))
     assert factor > 1.0
     if "cpu" in fqvae_kernels.available_backends() and not busy and not machine_is_busy():
-        assert took < 60.0, f"the quick start took {took:.0f} s"
+        assert took < 60.0, f"the autoencoder took {took:.0f} s"
 
 
 def test_quick_start_checks_its_own_figure():
     block = quick_start()
     assert "assert " in block and "ScalarQuantizer" in block and "load_digits" in block
+
+
+def test_readme_is_short():
+    assert text("README.md").count("\n") <= LINES
+    assert text("CONTRIBUTING.md").count("\n") <= LINES // 2 + 5
+
+
+def test_readme_has_what_a_newcomer_looks_for():
+    readme = text("README.md")
+    assert re.search(r"^!\[[^\]]+\]\(", readme, re.MULTILINE), "no picture"
+    code = blocks("README.md", "python")[0].code
+    assert "ScalarQuantizer" in code and code.count("\n") <= 20
+    assert any("fqvae train" in block.code for block in blocks("README.md", "bash"))
+
+
+def test_the_test_commands_are_the_first_block_below_their_heading():
+    """.ci/run takes them from there."""
+    below = re.search(r"^## Tests$.*?^```bash\n(.*?)^```", text("README.md"), re.MULTILINE | re.DOTALL)
+    assert below is not None
+    assert "pytest" in below[1] and 'pip install -e ".[test]"' in below[1]

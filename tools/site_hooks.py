@@ -1,7 +1,7 @@
 """MkDocs hooks: pages may link files of the repository that lie outside docs/.
 
-On GitHub `../benchmarks/results/first_sweep.md` is a link like any other. The site takes copies of such files:
-pictures and tables as they are, Markdown as pages. A link to what is no file is a warning.
+On GitHub `../benchmarks/results/first_sweep.md` is a link like any other. The site takes copies of such
+files: pictures and tables as they are, Markdown as pages. A link to what is no file is a warning.
 """
 
 from __future__ import annotations
