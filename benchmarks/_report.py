@@ -260,7 +260,10 @@ def draw_plot(path: Path, cells: list[Cell], contenders: list[Contender], machin
 
 
 def markdown_table(cells: list[Cell], best: str, machine: dict[str, str], plot: str) -> str:
-    """The table of docs/performance.md, one line a shape, for our backend `best`; `plot` is the picture's link or empty."""
+    """The table of docs/performance.md: one line a shape, for our backend `best`.
+
+    plot: the picture's link, or empty.
+    """
     ours = f"fqvae_kernels, {best}"
     columns = [
         "scalars",

@@ -43,9 +43,8 @@ class Block:
 
 def pages() -> list[str]:
     """The paths of all pages from the repository's root."""
-    return ["README.md", "CONTRIBUTING.md"] + sorted(
-        str(path.relative_to(ROOT)) for path in (ROOT / "docs").rglob("*.md")
-    )
+    site = sorted(str(path.relative_to(ROOT)) for path in (ROOT / "docs").rglob("*.md"))
+    return ["README.md", "CONTRIBUTING.md", *site]
 
 
 @functools.cache

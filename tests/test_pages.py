@@ -4,6 +4,7 @@ import ast
 import contextlib
 import functools
 import importlib
+import importlib.util
 import io
 import re
 import shlex
@@ -11,7 +12,7 @@ import shlex
 import pytest
 import torch
 import yaml
-from pages import REASONS, ROOT, anchors, blocks, links, pages, parse, prose, shell_lines, spans, text
+from pages import REASONS, ROOT, anchors, blocks, links, pages, parse, shell_lines, spans, text
 
 from fqvae.cli import main
 from fqvae_kernels import unpatch
@@ -105,7 +106,9 @@ def check_command(line):
         assert rest[1] in ("pip", "gpu_check.triton_cache") or importlib.util.find_spec(rest[1]), line
     elif program in ("python", "python3"):
         source = ROOT / rest[0]
-        code = "".join(file.read_text("utf-8") for file in ([source] if source.is_file() else source.glob("*.py")))
+        code = "".join(
+            file.read_text("utf-8") for file in ([source] if source.is_file() else source.glob("*.py"))
+        )
         assert code, f"{line}: there is no {rest[0]}"
         missing = [word for word in rest[1:] if word.startswith("--") and f'"{word}"' not in code]
         assert not missing, f"{rest[0]} has no option {missing}"

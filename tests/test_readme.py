@@ -4,12 +4,15 @@ import os
 import re
 import time
 
+import pytest
+from _report import link, replace_between
 from cases import run_python
-from pages import blocks, text
+from pages import ROOT, blocks, text
+from quantize_bench import parse_arguments
 
 import fqvae_kernels
 
-LINES = 120  # of README.md and, since it is one screen, half of them of CONTRIBUTING.md
+LINES = {"README.md": 120, "CONTRIBUTING.md": 60}
 
 
 def quick_start() -> str:
@@ -44,9 +47,9 @@ def test_quick_start_checks_its_own_figure():
     assert "assert " in block and "ScalarQuantizer" in block and "load_digits" in block
 
 
-def test_readme_is_short():
-    assert text("README.md").count("\n") <= LINES
-    assert text("CONTRIBUTING.md").count("\n") <= LINES // 2 + 5
+@pytest.mark.parametrize("page", LINES)
+def test_first_pages_are_short(page):
+    assert text(page).count("\n") <= LINES[page]
 
 
 def test_readme_has_what_a_newcomer_looks_for():
@@ -62,3 +65,11 @@ def test_the_test_commands_are_the_first_block_below_their_heading():
     below = re.search(r"^## Tests$.*?^```bash\n(.*?)^```", text("README.md"), re.MULTILINE | re.DOTALL)
     assert below is not None
     assert "pytest" in below[1] and 'pip install -e ".[test]"' in below[1]
+
+
+def test_the_benchmark_writes_into_the_page_on_performance(tmp_path):
+    page = parse_arguments(["--readme", "--output", str(tmp_path)]).readme
+    assert page == ROOT / "docs" / "performance.md"
+    for marker in ("bench", "bars", "bench-cuda"):
+        replace_between(page, marker, None)
+    assert link(ROOT / "benchmarks" / "results" / "a.png", page) == "../benchmarks/results/a.png"
