@@ -9,7 +9,8 @@ from torch import Tensor
 
 from fqvae_kernels import _arguments, backends
 from fqvae_kernels._call import ESTIMATORS, SAMPLING_ESTIMATORS
-from fqvae_kernels._quantizer.checks import check_float
+from fqvae_kernels._quantizer import masks
+from fqvae_kernels._quantizer.checks import check_float, check_z
 from fqvae_kernels._quantizer.codebook import Codebook, codes_at
 from fqvae_kernels._quantizer.estimator import (
     Taken,
@@ -27,9 +28,9 @@ __all__ = ["QuantizerOutput", "ScalarQuantizer", "UsageCounter", "code_perplexit
 class ScalarQuantizer(Codebook):
     """Quantize every scalar of z to one of `codebook_size` learned values.
 
-    Called as `q(z, *, temperature=None, seed=None, row_offset=0, return_weights=False, return_kl=None)` it
-    returns a `QuantizerOutput`, which unpacks as `quantized, indices, loss`. With one codebook z may have any
-    shape; with `num_codebooks` = L > 1, one for each latent, z has shape (..., L).
+    Called as `q(z, *, temperature=None, mask=None, seed=None, row_offset=0, return_weights=False,
+    return_kl=None)` it returns a `QuantizerOutput`, which unpacks as `quantized, indices, loss`. With one
+    codebook z may have any shape; with `num_codebooks` = L > 1, one for each latent, z has shape (..., L).
 
     In training the estimator decides how a code is taken and which gradient z and the codes get:
 
@@ -50,8 +51,9 @@ class ScalarQuantizer(Codebook):
         + codebook_weight * mean((codebook[indices] - sg[z])**2)
 
     where sg stops the gradient and kl is KL(posterior || uniform) of `gumbel_quantize`, which depends on z
-    and codebook but on no sample. The means are over the rows that are finite: one whose z is NaN or infinite
-    enters no term, and without any other the loss is 0. `QuantizerOutput.losses` has each term by name.
+    and codebook but on no sample. The means are over the rows that are finite and not masked: one whose z is
+    NaN or infinite enters no term, and without any other the loss is 0. `QuantizerOutput.losses` has each
+    term by name.
 
     Distances are precision * (z - code)**2. Precision decides how many bits a scalar can carry, which
     `capacity()` computes: 1.87 for K = 64 codes from N(0, 1) at precision 1, whatever the temperature is.
@@ -132,6 +134,7 @@ class ScalarQuantizer(Codebook):
         z: Tensor,
         *,
         temperature: float | Tensor | None = None,
+        mask: Tensor | None = None,
         seed: int | Tensor | None = None,
         row_offset: int = 0,
         return_weights: bool = False,
@@ -142,6 +145,10 @@ class ScalarQuantizer(Codebook):
         Args:
             z: float16, bfloat16, float32 or float64; any shape, or (..., num_codebooks) if there are several.
             temperature: overrides the module's for this call.
+            mask: bool, on z's device, True where z counts: the shape of indices, or that without the latents'
+                dimension, for all latents of a position. Where it is False, quantized, weights and kl are 0
+                and the index is -1; z may be anything there, NaN too, gets no gradient, and enters no loss
+                and no count. Rows are numbered as without the mask, so the others draw the same samples.
             seed, row_offset: of the noise, as for `gumbel_quantize`; where nothing is drawn they change
                 nothing.
             return_weights: return the weights as well, (*z.shape, K).
@@ -154,9 +161,12 @@ class ScalarQuantizer(Codebook):
         _arguments.check_flag("return_weights", return_weights)
         if return_kl is not None:
             _arguments.check_flag("return_kl", return_kl)
+        if mask is not None:
+            check_z(z)
+            mask = masks.check_mask(mask, z.shape, z.device)
+            z = masks.hide(z, mask)
         codebook = self.codebook
         taken = self._take(z, codebook, temperature, seed, row_offset, return_weights, return_kl)
-        self._usage.count(taken.indices, self._latents(taken.indices))
         losses = weighted_losses(
             z,
             taken.quantized,
@@ -166,6 +176,9 @@ class ScalarQuantizer(Codebook):
             commitment_weight=self.commitment_weight,
             codebook_weight=self.codebook_weight,
         )
+        if mask is not None:
+            taken = masks.clear(taken, mask)
+        self._usage.count(taken.indices, self._latents(taken.indices), mask is not None)
         kl = None if return_kl is False else taken.kl
         return QuantizerOutput(
             taken.quantized, taken.indices, total_loss(losses, z), kl, taken.weights, losses
@@ -184,10 +197,11 @@ class ScalarQuantizer(Codebook):
     def count_usage(self, indices: Tensor) -> None:
         """Add codes to `usage` that a program took which does not count by itself, such as a compiled one.
 
-        indices: int64, the shape of z. Raises TypeError and ValueError for another dtype or shape.
+        indices: int64, the shape of z; -1, that of a masked row, does not count. Raises TypeError and
+        ValueError for another dtype or shape.
         """
         self._check_indices(indices)
-        self._usage.count(indices, self._latents(indices))
+        self._usage.count(indices, self._latents(indices), masked=True)
 
     def reset_usage(self) -> None:
         """Start counting anew."""
