@@ -197,8 +197,8 @@ class ScalarQuantizer(Codebook):
     def count_usage(self, indices: Tensor) -> None:
         """Add codes to `usage` that a program took which does not count by itself, such as a compiled one.
 
-        indices: int64, the shape of z; -1, that of a masked row, does not count. Raises TypeError and
-        ValueError for another dtype or shape.
+        indices: int32 or int64, the shape of z; -1, that of a masked row, does not count. Raises TypeError
+        and ValueError as `codes` does.
         """
         self._check_indices(indices)
         self._usage.count(indices, self._latents(indices), masked=True)

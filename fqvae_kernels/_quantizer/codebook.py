@@ -12,6 +12,7 @@ from torch import Tensor
 from fqvae_kernels import _arguments
 from fqvae_kernels._quantizer.capacity import capacity
 from fqvae_kernels._quantizer.checks import check_float
+from fqvae_kernels._quantizer.indices import check_integers, check_range
 from fqvae_kernels._quantizer.precision import Factor, check_precision
 
 _INITS = ("normal", "uniform", "linspace")
@@ -80,13 +81,17 @@ class Codebook(torch.nn.Module):
             self.log_precision.copy_(self.given_precision.log())
 
     def codes(self, indices: Tensor) -> Tensor:
-        """The code at each index, differentiable in the codebook.
+        """The code at each index, differentiable in the codebook; 0 at -1, the index of a masked row.
 
-        indices: int64 in [0, K), any shape, or (..., num_codebooks) if there are several. Returns the same
-        shape in the codebook's dtype. Raises TypeError and ValueError for another dtype or shape.
+        indices: int32 or int64, -1 or in [0, K), any shape, or (..., num_codebooks) if there are several.
+        Returns the same shape in the codebook's dtype.
+
+        Raises TypeError and ValueError for another dtype or shape, and ValueError for another index in eager
+        tensors on the CPU. Nowhere else is it looked for, since that would wait for the device: an index of
+        K or more is then out of bounds, as for torch.gather, and one below -1 counts as -1.
         """
         self._check_indices(indices)
-        return codes_at(self.codebook, indices)
+        return codes_at(self.codebook, indices.clamp(min=0).long()).masked_fill(indices < 0, 0)
 
     def capacity(self) -> Tensor:
         """The bits that one scalar can carry at the present codebook and precision.
@@ -148,13 +153,12 @@ class Codebook(torch.nn.Module):
         return codes if self.init_scale == 1.0 else codes.mul_(self.init_scale)
 
     def _check_indices(self, indices: Tensor) -> None:
-        if not isinstance(indices, Tensor) or indices.dtype != torch.int64:
-            was = indices.dtype if isinstance(indices, Tensor) else type(indices).__name__
-            raise TypeError(f"indices must be a torch.int64 tensor, but was {was}")
+        check_integers("indices", indices)
         if self.num_codebooks > 1 and (indices.dim() == 0 or indices.shape[-1] != self.num_codebooks):
             raise ValueError(
                 f"indices must have shape (..., {self.num_codebooks}), but had shape {tuple(indices.shape)}"
             )
+        check_range("indices", indices, self.codebook_size)
 
 
 def codes_at(codebook: Tensor, indices: Tensor) -> Tensor:

@@ -22,7 +22,7 @@ class UsageCounter:
         """
         # While a program is captured it may not hold the count. This comes first: torch.compile looks at no
         # more of the counter.
-        if torch.compiler.is_compiling() or _is_captured(indices) or _is_recomputed():
+        if torch.compiler.is_compiling() or is_captured(indices) or _is_recomputed():
             return
         # No mode may see what is counted: selective checkpointing compares the operators of both passes.
         with torch.no_grad(), torch._C._DisableTorchDispatch():
@@ -91,7 +91,7 @@ def _zeros(latents: int, codes: int, device: torch.device) -> Tensor:
         return torch.zeros((latents, codes), dtype=torch.int64, device=device)
 
 
-def _is_captured(indices: Tensor) -> bool:
+def is_captured(indices: Tensor) -> bool:
     """Whether indices stand for others: under torch.func, FakeTensorMode, make_fx, jit.trace, CUDA graphs."""
     return (
         type(indices) is not Tensor
