@@ -9,7 +9,7 @@ from torch import Tensor
 
 from fqvae_kernels import _arguments, backends
 from fqvae_kernels._call import ESTIMATORS, SAMPLING_ESTIMATORS
-from fqvae_kernels._quantizer import masks
+from fqvae_kernels._quantizer import layout, masks
 from fqvae_kernels._quantizer.checks import check_float, check_z
 from fqvae_kernels._quantizer.codebook import Codebook, codes_at
 from fqvae_kernels._quantizer.estimator import (
@@ -58,9 +58,11 @@ class ScalarQuantizer(Codebook):
     Distances are precision * (z - code)**2. Precision decides how many bits a scalar can carry, which
     `capacity()` computes: 1.87 for K = 64 codes from N(0, 1) at precision 1, whatever the temperature is.
 
-    `usage` counts how often each code was taken at each position of z's last dimension ("latent"), in
-    training and in eval(), since the last `reset_usage()`. A z of fewer than two dimensions under a single
-    codebook counts as one latent, and the table grows when a longer last dimension comes. A forward pass that
+    `usage` counts how often each code was taken for each latent, which is a position of z's last dimension,
+    or of dimension 1 with channel_first, in training and in eval(), since the last `reset_usage()`. The table
+    grows when more latents come. Under a single codebook a z of fewer than two dimensions counts as one
+    latent; so does one of four or more if channel_first is not said, since the last dimension of an image is
+    usually its width. A forward pass that
     checkpointing repeats within a backward pass counts once. Counting is part of no program that is captured:
     calls under torch.compile, torch.export, torch.jit.trace, make_fx, FakeTensorMode, torch.func and the
     capture of CUDA graphs are not counted; `count_usage(indices)` counts what such a program returned. Usage
@@ -84,6 +86,10 @@ class ScalarQuantizer(Codebook):
         precision: greater than 0: a float, or num_codebooks values as a sequence or a tensor. Fixed at 1 it
             costs nothing.
         learn_precision: learn it, for each codebook, through its logarithm: the parameter `log_precision`.
+        channel_first: where the latents of z are: True, in dimension 1, as the channels of (B, C, H, W);
+            False, in the last dimension. None means the last one too, but an error asks where z with four or
+            more dimensions and several codebooks could be meant in both ways. With True everything else comes
+            and goes in that layout too, and rows are numbered as those of z.movedim(1, -1) in C order.
         backend: as for `gumbel_quantize`.
 
     Raises:
@@ -108,6 +114,7 @@ class ScalarQuantizer(Codebook):
         sorted: bool = False,
         precision: float | Sequence[float] | Tensor = 1.0,
         learn_precision: bool = False,
+        channel_first: bool | None = None,
         backend: str | None = None,
     ) -> None:
         super().__init__(codebook_size, num_codebooks, init, init_scale, sorted, precision, learn_precision)
@@ -126,6 +133,7 @@ class ScalarQuantizer(Codebook):
             raise ValueError(f"backend must be None or one of {names}, but was {backend!r}")
         self.backend = backend
         self._set_temperature(temperature)
+        self.channel_first = layout.check_channel_first(channel_first)
         several = self.num_codebooks > 1
         self._usage = UsageCounter(self.num_codebooks if several else 0, self.codebook_size)
 
@@ -143,7 +151,8 @@ class ScalarQuantizer(Codebook):
         """Quantize z, count the codes, and add up the loss.
 
         Args:
-            z: float16, bfloat16, float32 or float64; any shape, or (..., num_codebooks) if there are several.
+            z: float16, bfloat16, float32 or float64; any shape, or (..., num_codebooks) if there are several;
+                with channel_first (B, latents, ...).
             temperature: overrides the module's for this call.
             mask: bool, on z's device, True where z counts: the shape of indices, or that without the latents'
                 dimension, for all latents of a position. Where it is False, quantized, weights and kl are 0
@@ -161,10 +170,9 @@ class ScalarQuantizer(Codebook):
         _arguments.check_flag("return_weights", return_weights)
         if return_kl is not None:
             _arguments.check_flag("return_kl", return_kl)
-        if mask is not None:
-            check_z(z)
-            mask = masks.check_mask(mask, z.shape, z.device)
-            z = masks.hide(z, mask)
+        given = z
+        if mask is not None or self._arranges(z):
+            z, mask = self._arrange(z, mask)
         codebook = self.codebook
         taken = self._take(z, codebook, temperature, seed, row_offset, return_weights, return_kl)
         losses = weighted_losses(
@@ -180,9 +188,10 @@ class ScalarQuantizer(Codebook):
             taken = masks.clear(taken, mask)
         self._usage.count(taken.indices, self._latents(taken.indices), mask is not None)
         kl = None if return_kl is False else taken.kl
-        return QuantizerOutput(
+        out = QuantizerOutput(
             taken.quantized, taken.indices, total_loss(losses, z), kl, taken.weights, losses
         )
+        return self._arrange_output(out, given) if self.channel_first else out
 
     @property
     def usage(self) -> Tensor:
@@ -201,7 +210,9 @@ class ScalarQuantizer(Codebook):
         and ValueError as `codes` does.
         """
         self._check_indices(indices)
-        self._usage.count(indices, self._latents(indices), masked=True)
+        if self.channel_first:
+            indices = layout.channels_last(indices)
+        self._usage.count(indices.long(), self._latents(indices), masked=True)
 
     def reset_usage(self) -> None:
         """Start counting anew."""
@@ -235,6 +246,8 @@ class ScalarQuantizer(Codebook):
             weight = getattr(self, name)
             if weight != 0:
                 parts.append(f"{name}={weight:g}")
+        if self.channel_first is not None:
+            parts.append(f"channel_first={self.channel_first}")
         if self.backend is not None:
             parts.append(f"backend={self.backend!r}")
         return ", ".join(parts)
@@ -288,9 +301,36 @@ class ScalarQuantizer(Codebook):
         else:
             self.register_buffer("temperature", temperature)
 
+    def _arranges(self, z: Tensor) -> bool:
+        """Whether there is something about the layout of z to check or to change."""
+        return bool(self.channel_first) or (self.num_codebooks > 1 and isinstance(z, Tensor) and z.dim() > 2)
+
+    def _arrange(self, z: Tensor, mask: Tensor | None) -> tuple[Tensor, Tensor | None]:
+        """z and mask as (..., latents), z hidden where the mask is False."""
+        check_z(z)
+        several = self.num_codebooks if self.num_codebooks > 1 else None
+        layout.check_layout("z", z, self.channel_first, several)
+        if several is not None:
+            layout.check_unambiguous(z, self.channel_first, several)
+        if mask is not None:
+            mask = masks.check_mask(mask, tuple(z.shape), 1 if self.channel_first else -1, z.device)
+        if self.channel_first:
+            z = layout.channels_last(z)
+            if mask is not None:
+                mask = layout.channels_last(mask)
+        return z if mask is None else masks.hide(z, mask), mask
+
+    def _arrange_output(self, out: QuantizerOutput, z: Tensor) -> QuantizerOutput:
+        """The output, laid out as z was given."""
+        return layout.output_channels_first(out, z)
+
     def _latents(self, indices: Tensor) -> int:
-        """How many latents indices have: the length of their last dimension, unless it counts rows."""
-        return indices.shape[-1] if indices.dim() >= 2 or self.num_codebooks > 1 else 1
+        """How many latents indices (..., latents) have; 1 where their last dimension may count places."""
+        if self.num_codebooks == 1 and (
+            indices.dim() < 2 or (indices.dim() > 3 and self.channel_first is None)
+        ):
+            return 1
+        return indices.shape[-1]
 
     def _collective_device(self) -> torch.device:
         """Where ranks exchange counts: with the parameters, since some backends reach no other device."""

@@ -10,8 +10,11 @@ from torch import Tensor
 from fqvae_kernels._quantizer.estimator import Taken
 
 
-def check_mask(mask: Tensor, shape: torch.Size, device: torch.device) -> Tensor:
-    """The mask in the shape of indices, (..., latents); given so, or as (...) for all latents of a place."""
+def check_mask(mask: Tensor, shape: tuple[int, ...], latent_dim: int, device: torch.device) -> Tensor:
+    """The mask in the shape of indices, whose dimension latent_dim holds the latents.
+
+    It may be given without that dimension, for all latents of a position.
+    """
     if not isinstance(mask, Tensor) or mask.dtype != torch.bool:
         was = mask.dtype if isinstance(mask, Tensor) else type(mask).__name__
         raise TypeError(f"mask must be a torch.bool tensor, True where z counts, but was {was}")
@@ -19,12 +22,14 @@ def check_mask(mask: Tensor, shape: torch.Size, device: torch.device) -> Tensor:
         raise ValueError(f"mask must be on the device of z ({device}), but was on {mask.device}")
     if mask.shape == shape:
         return mask
-    if len(shape) == 0 or mask.shape != shape[:-1]:
-        wanted = f"{tuple(shape)}, that of indices"
-        if len(shape) > 0:
-            wanted += f", or {tuple(shape[:-1])}, for all latents of a position"
-        raise ValueError(f"mask must have shape {wanted}, but had shape {tuple(mask.shape)}")
-    return mask.unsqueeze(-1).expand(shape)
+    wanted = f"{shape}, that of indices"
+    if shape:
+        positions = list(shape)
+        del positions[latent_dim]
+        if list(mask.shape) == positions:
+            return mask.unsqueeze(latent_dim).expand(shape)
+        wanted += f", or {tuple(positions)}, for all latents of a position"
+    raise ValueError(f"mask must have shape {wanted}, but had shape {tuple(mask.shape)}")
 
 
 def hide(z: Tensor, mask: Tensor) -> Tensor:
