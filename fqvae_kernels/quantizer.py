@@ -10,8 +10,9 @@ from torch import Tensor
 from fqvae_kernels import _arguments, backends
 from fqvae_kernels._call import ESTIMATORS, SAMPLING_ESTIMATORS
 from fqvae_kernels._quantizer import layout, masks
-from fqvae_kernels._quantizer.checks import check_float, check_z
-from fqvae_kernels._quantizer.codebook import Codebook, codes_at
+from fqvae_kernels._quantizer.arrangement import Arranged
+from fqvae_kernels._quantizer.checks import check_float
+from fqvae_kernels._quantizer.codebook import codes_at
 from fqvae_kernels._quantizer.estimator import (
     Taken,
     check_unused,
@@ -25,7 +26,7 @@ from fqvae_kernels._quantizer.usage import UsageCounter, code_perplexity
 __all__ = ["QuantizerOutput", "ScalarQuantizer", "UsageCounter", "code_perplexity"]
 
 
-class ScalarQuantizer(Codebook):
+class ScalarQuantizer(Arranged):
     """Quantize every scalar of z to one of `codebook_size` learned values.
 
     Called as `q(z, *, temperature=None, mask=None, seed=None, row_offset=0, return_weights=False,
@@ -90,6 +91,11 @@ class ScalarQuantizer(Codebook):
             False, in the last dimension. None means the last one too, but an error asks where z with four or
             more dimensions and several codebooks could be meant in both ways. With True everything else comes
             and goes in that layout too, and rows are numbered as those of z.movedim(1, -1) in C order.
+        dim, num_latents: with dim z has dim values where it else has latents; `project_in`, a
+            torch.nn.Linear, makes num_latents of them, and `project_out` makes dim values of their codes.
+            indices, kl and weights then have num_latents where quantized has dim. The losses, and the
+            gradient that goes straight through, are of the projected z. num_latents may be left out where
+            num_codebooks says it.
         backend: as for `gumbel_quantize`.
 
     Raises:
@@ -115,9 +121,22 @@ class ScalarQuantizer(Codebook):
         precision: float | Sequence[float] | Tensor = 1.0,
         learn_precision: bool = False,
         channel_first: bool | None = None,
+        dim: int | None = None,
+        num_latents: int | None = None,
         backend: str | None = None,
     ) -> None:
-        super().__init__(codebook_size, num_codebooks, init, init_scale, sorted, precision, learn_precision)
+        super().__init__(
+            codebook_size,
+            num_codebooks,
+            init,
+            init_scale,
+            sorted,
+            precision,
+            learn_precision,
+            channel_first=channel_first,
+            dim=dim,
+            num_latents=num_latents,
+        )
         if estimator not in ESTIMATORS:
             raise ValueError(
                 f"estimator must be one of {', '.join(map(repr, ESTIMATORS))}, but was {estimator!r}"
@@ -133,9 +152,7 @@ class ScalarQuantizer(Codebook):
             raise ValueError(f"backend must be None or one of {names}, but was {backend!r}")
         self.backend = backend
         self._set_temperature(temperature)
-        self.channel_first = layout.check_channel_first(channel_first)
-        several = self.num_codebooks > 1
-        self._usage = UsageCounter(self.num_codebooks if several else 0, self.codebook_size)
+        self._usage = UsageCounter(self.num_latents or 0, self.codebook_size)
 
     def forward(
         self,
@@ -152,15 +169,17 @@ class ScalarQuantizer(Codebook):
 
         Args:
             z: float16, bfloat16, float32 or float64; any shape, or (..., num_codebooks) if there are several;
-                with channel_first (B, latents, ...).
+                with channel_first (B, latents, ...). With dim: (..., dim) or (B, dim, ...), in the dtype that
+                the projection takes; one NaN or infinite value makes its position NaN, whose gradient is 0.
             temperature: overrides the module's for this call.
             mask: bool, on z's device, True where z counts: the shape of indices, or that without the latents'
                 dimension, for all latents of a position. Where it is False, quantized, weights and kl are 0
                 and the index is -1; z may be anything there, NaN too, gets no gradient, and enters no loss
-                and no count. Rows are numbered as without the mask, so the others draw the same samples.
+                and no count. Rows are numbered as without the mask, so the others draw the same samples. With
+                dim quantized is 0 where the whole position is masked.
             seed, row_offset: of the noise, as for `gumbel_quantize`; where nothing is drawn they change
                 nothing.
-            return_weights: return the weights as well, (*z.shape, K).
+            return_weights: return the weights as well, (*indices.shape, K).
             return_kl: return the KL. None: in training with an estimator that draws, and where kl_weight is
                 not 0. It changes no loss.
 
@@ -191,7 +210,9 @@ class ScalarQuantizer(Codebook):
         out = QuantizerOutput(
             taken.quantized, taken.indices, total_loss(losses, z), kl, taken.weights, losses
         )
-        return self._arrange_output(out, given) if self.channel_first else out
+        if self.channel_first or self.dim is not None:
+            return self._arrange_output(out, given, mask)
+        return out
 
     @property
     def usage(self) -> Tensor:
@@ -300,37 +321,6 @@ class ScalarQuantizer(Codebook):
             self.temperature = temperature
         else:
             self.register_buffer("temperature", temperature)
-
-    def _arranges(self, z: Tensor) -> bool:
-        """Whether there is something about the layout of z to check or to change."""
-        return bool(self.channel_first) or (self.num_codebooks > 1 and isinstance(z, Tensor) and z.dim() > 2)
-
-    def _arrange(self, z: Tensor, mask: Tensor | None) -> tuple[Tensor, Tensor | None]:
-        """z and mask as (..., latents), z hidden where the mask is False."""
-        check_z(z)
-        several = self.num_codebooks if self.num_codebooks > 1 else None
-        layout.check_layout("z", z, self.channel_first, several)
-        if several is not None:
-            layout.check_unambiguous(z, self.channel_first, several)
-        if mask is not None:
-            mask = masks.check_mask(mask, tuple(z.shape), 1 if self.channel_first else -1, z.device)
-        if self.channel_first:
-            z = layout.channels_last(z)
-            if mask is not None:
-                mask = layout.channels_last(mask)
-        return z if mask is None else masks.hide(z, mask), mask
-
-    def _arrange_output(self, out: QuantizerOutput, z: Tensor) -> QuantizerOutput:
-        """The output, laid out as z was given."""
-        return layout.output_channels_first(out, z)
-
-    def _latents(self, indices: Tensor) -> int:
-        """How many latents indices (..., latents) have; 1 where their last dimension may count places."""
-        if self.num_codebooks == 1 and (
-            indices.dim() < 2 or (indices.dim() > 3 and self.channel_first is None)
-        ):
-            return 1
-        return indices.shape[-1]
 
     def _collective_device(self) -> torch.device:
         """Where ranks exchange counts: with the parameters, since some backends reach no other device."""

@@ -1,3 +1,4 @@
 """The parts of `fqvae_kernels.ScalarQuantizer`, a file each: codebook, precision, capacity, estimator,
-masks, losses, usage and output. `fqvae_kernels.quantizer` puts them together and is the public face.
+losses, usage and output; and layout, projection and masks, which arrangement puts together.
+`fqvae_kernels.quantizer` puts all of them together and is the public face.
 """

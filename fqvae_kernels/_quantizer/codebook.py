@@ -12,8 +12,6 @@ from torch import Tensor
 from fqvae_kernels import _arguments
 from fqvae_kernels._quantizer.capacity import capacity
 from fqvae_kernels._quantizer.checks import check_float
-from fqvae_kernels._quantizer.indices import check_integers, check_range
-from fqvae_kernels._quantizer.layout import channels_first, channels_last, check_layout
 from fqvae_kernels._quantizer.precision import Factor, check_precision
 
 _INITS = ("normal", "uniform", "linspace")
@@ -29,7 +27,6 @@ class Codebook(torch.nn.Module):
     and in increasing order. Where precision is learned, `log_precision`, (num_codebooks,) or 0-d for one.
     """
 
-    channel_first: bool | None
     codebook: Tensor
     codebook_steps: torch.nn.Parameter
     log_precision: torch.nn.Parameter
@@ -81,25 +78,6 @@ class Codebook(torch.nn.Module):
             self.codebook.copy_(codes)
         if self.learn_precision:
             self.log_precision.copy_(self.given_precision.log())
-
-    def codes(self, indices: Tensor) -> Tensor:
-        """The code at each index, differentiable in the codebook; 0 at -1, the index of a masked row.
-
-        indices: int32 or int64, -1 or in [0, K), any shape, or (..., num_codebooks) if there are several, or
-        with channel_first (B, latents, ...).
-        Returns the same shape in the codebook's dtype.
-
-        Raises TypeError and ValueError for another dtype or shape, and ValueError for another index in eager
-        tensors on the CPU. Nowhere else is it looked for, since that would wait for the device: an index of
-        K or more is then out of bounds, as for torch.gather, and one below -1 counts as -1.
-        """
-        self._check_indices(indices)
-        places = indices.clamp(min=0).long()
-        if self.channel_first:
-            codes = channels_first(codes_at(self.codebook, channels_last(places)), indices)
-        else:
-            codes = codes_at(self.codebook, places)
-        return codes.masked_fill(indices < 0, 0)
 
     def capacity(self) -> Tensor:
         """The bits that one scalar can carry at the present codebook and precision.
@@ -159,13 +137,6 @@ class Codebook(torch.nn.Module):
         else:
             codes.copy_(torch.linspace(-0.5, 0.5, self.codebook_size))
         return codes if self.init_scale == 1.0 else codes.mul_(self.init_scale)
-
-    def _check_indices(self, indices: Tensor) -> None:
-        check_integers("indices", indices)
-        check_layout(
-            "indices", indices, self.channel_first, self.num_codebooks if self.num_codebooks > 1 else None
-        )
-        check_range("indices", indices, self.codebook_size)
 
 
 def codes_at(codebook: Tensor, indices: Tensor) -> Tensor:

@@ -14,31 +14,34 @@ def check_channel_first(channel_first: bool | None) -> bool | None:
     return channel_first
 
 
-def check_layout(name: str, values: Tensor, channel_first: bool | None, latents: int | None) -> None:
-    """That values have the latents where they are expected. latents: how many; None: any number.
+def check_layout(
+    name: str, values: Tensor, channel_first: bool | None, size: int | None, what: str = "latents"
+) -> None:
+    """That values have the latents, or what else there is of this size, where they are expected.
 
-    Where channel_first is None, it is the last dimension, and an error says so where dimension 1 would fit.
+    Where channel_first is None that is the last dimension, and an error says so where dimension 1 would fit.
+    size: None is any number.
     """
     shape = tuple(values.shape)
-    count = "latents" if latents is None else latents
+    count = what if size is None else size
     if channel_first:
-        if len(shape) < 2 or latents not in (None, shape[1]):
+        if len(shape) < 2 or size not in (None, shape[1]):
             raise ValueError(
                 f"{name} must have shape (batch, {count}, ...), since channel_first is True, but had shape "
                 f"{shape}"
             )
-    elif latents is not None and shape[-1:] != (latents,):
+    elif size is not None and shape[-1:] != (size,):
         hint = ""
-        if len(shape) >= 3 and shape[1] == latents:
-            hint = "; channel_first=True takes the latents from dimension 1"
+        if len(shape) >= 3 and shape[1] == size:
+            hint = f"; channel_first=True takes the {what} from dimension 1"
         raise ValueError(f"{name} must have shape (..., {count}), but had shape {shape}{hint}")
 
 
-def check_unambiguous(z: Tensor, channel_first: bool | None, latents: int) -> None:
+def check_unambiguous(z: Tensor, channel_first: bool | None, size: int, what: str) -> None:
     """That the latents of z with the form of an image cannot be in dimension 1 as well as in the last."""
-    if channel_first is None and z.dim() >= 4 and z.shape[1] == z.shape[-1] == latents:
+    if channel_first is None and z.dim() >= 4 and z.shape[1] == z.shape[-1] == size:
         raise ValueError(
-            f"channel_first must be given for z of shape {tuple(z.shape)}, whose {latents} latents may be in "
+            f"channel_first must be given for z of shape {tuple(z.shape)}, whose {size} {what} may be in "
             "dimension 1 (channel_first=True) or in the last one (channel_first=False)"
         )
 
