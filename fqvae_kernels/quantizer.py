@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import partial
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -19,6 +21,8 @@ from fqvae_kernels._quantizer.estimator import (
     draw_codes,
     nearest_codes,
 )
+from fqvae_kernels._quantizer.level_passes import draw_levels, nearest_levels
+from fqvae_kernels._quantizer.levels import check_sizes
 from fqvae_kernels._quantizer.losses import compute_dtype, total_loss, weighted_losses
 from fqvae_kernels._quantizer.output import QuantizerOutput
 from fqvae_kernels._quantizer.usage import UsageCounter, code_perplexity
@@ -71,8 +75,12 @@ class ScalarQuantizer(Arranged):
     counts its own, and reading sums over ranks.
 
     Args:
-        codebook_size: K, at least 1.
-        num_codebooks: 1, a `codebook` of shape (K,); or L > 1, of shape (L, K).
+        codebook_size: K, at least 1; 64 if not given.
+        num_codebooks: 1, a `codebook` of shape (K,); or L > 1, of shape (L, K). 1 if not given.
+        levels: in place of codebook_size and num_codebooks: how many codes each latent has, such as
+            [8, 5, 5, 5]. Each latent is quantized as by a codebook of that size, by a pass for each size.
+            `codebook` is (L, K) with the largest K; so are usage and the last dimension of weights, with 0
+            beyond a latent's level, where `codebook` means nothing. One level is a single codebook.
         estimator: "gumbel", "straight_through", "reinmax" or "nearest".
         hard: straight-through Gumbel-Softmax, for the estimator "gumbel"; no other one changes by it.
         temperature: of the estimators that draw, when the call gives none. A float; a 0-d tensor becomes a
@@ -106,9 +114,10 @@ class ScalarQuantizer(Arranged):
 
     def __init__(
         self,
-        codebook_size: int = 64,
+        codebook_size: int | None = None,
         *,
-        num_codebooks: int = 1,
+        num_codebooks: int | None = None,
+        levels: Sequence[int] | None = None,
         estimator: str = "gumbel",
         hard: bool = False,
         temperature: float | Tensor = 1.0,
@@ -125,6 +134,7 @@ class ScalarQuantizer(Arranged):
         num_latents: int | None = None,
         backend: str | None = None,
     ) -> None:
+        codebook_size, num_codebooks, checked_levels = check_sizes(codebook_size, num_codebooks, levels)
         super().__init__(
             codebook_size,
             num_codebooks,
@@ -133,6 +143,7 @@ class ScalarQuantizer(Arranged):
             sorted,
             precision,
             learn_precision,
+            checked_levels,
             channel_first=channel_first,
             dim=dim,
             num_latents=num_latents,
@@ -192,7 +203,7 @@ class ScalarQuantizer(Arranged):
         given = z
         if mask is not None or self._arranges(z):
             z, mask = self._arrange(z, mask)
-        codebook = self.codebook
+        codebook = self._own_codebook()
         taken = self._take(z, codebook, temperature, seed, row_offset, return_weights, return_kl)
         losses = weighted_losses(
             z,
@@ -253,8 +264,9 @@ class ScalarQuantizer(Arranged):
 
     def extra_repr(self) -> str:
         """The settings that matter, those at their default left out."""
-        parts = [str(self.codebook_size), f"estimator={self.estimator!r}"]
-        if self.num_codebooks > 1:
+        size = str(self.codebook_size) if self.levels is None else f"levels={list(self.levels)}"
+        parts = [size, f"estimator={self.estimator!r}"]
+        if self.num_codebooks > 1 and self.levels is None:
             parts.insert(1, f"num_codebooks={self.num_codebooks}")
         parts += [f"{name}=True" for name in ("hard", "sorted", "learn_precision") if getattr(self, name)]
         if not isinstance(self.temperature, Tensor):
@@ -288,7 +300,10 @@ class ScalarQuantizer(Arranged):
         wants_kl = self.kl_weight != 0 or (draws if return_kl is None else return_kl)
         factor = self._distance_factor(compute_dtype(z)) if isinstance(z, Tensor) else None
         if not draws:
-            taken = nearest_codes(
+            nearest: Any = nearest_codes
+            if self.levels is not None:
+                nearest = partial(nearest_levels, self.levels, self.code_places)
+            taken: Taken = nearest(
                 z,
                 codebook,
                 factor if wants_kl else None,
@@ -298,7 +313,10 @@ class ScalarQuantizer(Arranged):
             )
             check_unused(z, temperature, seed, row_offset)
             return taken
-        return draw_codes(
+        draw: Any = draw_codes
+        if self.levels is not None:
+            draw = partial(draw_levels, self.levels, self.code_places)
+        drawn: Taken = draw(
             z,
             codebook,
             factor,
@@ -311,6 +329,7 @@ class ScalarQuantizer(Arranged):
             return_kl=wants_kl,
             backend=self.backend,
         )
+        return drawn
 
     def _set_temperature(self, temperature: float | Tensor) -> None:
         if not isinstance(temperature, Tensor):

@@ -43,8 +43,9 @@ class Arranged(Codebook):
         With `dim` the codes of a position are projected, as `quantized` is, and differentiable in the
         projection: they have dim in the place of num_latents, and 0 where all indices of a position are -1.
 
-        indices: int32 or int64, -1 or in [0, K), any shape, or (..., latents) if their number is fixed, or
-        with channel_first (B, latents, ...). Returns the same shape in the codebook's dtype.
+        indices: int32 or int64, -1 or in [0, K), where K is the latent's level if there are levels; any
+        shape, or (..., latents) if their number is fixed, or with channel_first (B, latents, ...). Returns
+        the same shape in the codebook's dtype.
 
         Raises TypeError and ValueError for another dtype or shape, and ValueError for another index in eager
         tensors on the CPU. Nowhere else is it looked for, since that would wait for the device: an index of
@@ -60,7 +61,12 @@ class Arranged(Codebook):
     def _check_indices(self, indices: Tensor) -> None:
         check_integers("indices", indices)
         layout.check_layout("indices", indices, self.channel_first, self.num_latents)
-        check_range("indices", indices, self.codebook_size)
+        if self.levels is None:
+            check_range("indices", indices, self.codebook_size)
+            return
+        dim = 1 if self.channel_first else -1
+        for latent, (column, level) in enumerate(zip(indices.unbind(dim), self.levels, strict=True)):
+            check_range(f"indices of latent {latent}", column, level)
 
     def _arranges(self, z: Tensor) -> bool:
         """Whether there is something about the layout of z to check or to change."""
