@@ -101,8 +101,9 @@ def test_gradients_are_those_of_separate_quantizers(backend, estimator, training
 
 @pytest.mark.parametrize("estimator", ESTIMATORS)
 @pytest.mark.parametrize("training", [True, False])
-def test_what_lies_beyond_a_level_is_never_read(backend, estimator, training):
-    q = leveled(estimator=estimator, backend=backend, **LOSSES).train(training)
+@pytest.mark.parametrize("kl_weight", [0.1, 0.0])
+def test_what_lies_beyond_a_level_is_never_read(backend, estimator, training, kl_weight):
+    q = leveled(estimator=estimator, backend=backend, **LOSSES | {"kl_weight": kl_weight}).train(training)
     z = torch.cat((3 * z_of(20, 4), torch.full((1, 4), 3e38), torch.full((1, 4), -3e38), torch.zeros(1, 4)))
     unusable = torch.tensor([math.nan, math.inf, -math.inf]).unsqueeze(-1).expand(3, 4)
     indices = q(unusable).indices
