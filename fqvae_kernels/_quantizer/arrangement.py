@@ -7,12 +7,14 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from fqvae_kernels._arguments import check_count
 from fqvae_kernels._quantizer import layout, masks
 from fqvae_kernels._quantizer.checks import check_z
 from fqvae_kernels._quantizer.codebook import Codebook, codes_at
 from fqvae_kernels._quantizer.indices import check_integers, check_range
 from fqvae_kernels._quantizer.output import QuantizerOutput
 from fqvae_kernels._quantizer.projection import check_dims, project_in, project_out
+from fqvae_kernels._quantizer.tokens import check_tokens_fit, pack, unpack
 
 
 class Arranged(Codebook):
@@ -57,6 +59,62 @@ class Arranged(Codebook):
         if self.project_out is not None:
             codes = project_out(self.project_out, codes, places >= 0)
         return layout.channels_first(codes, indices) if self.channel_first else codes
+
+    def to_tokens(self, indices: Tensor) -> Tensor:
+        """One int64 for all indices of a position: the number that they are the digits of, from 0 on.
+
+        The first latent is the leading digit, and a latent's level (K, without levels) is the base of its
+        digit. A position where an index is -1 has the token -1.
+
+        indices: int32 or int64, (..., latents), or with channel_first (batch, latents, ...). With any number
+        of latents and four or more dimensions channel_first must have been given. Returns indices' shape
+        without the latents' dimension.
+
+        Raises TypeError and ValueError as `codes`; ValueError where the levels' product is beyond 2**63.
+        """
+        self._check_indices(indices)
+        if indices.dim() == 0:
+            raise ValueError("indices must have shape (..., latents), but had shape ()")
+        if self.num_latents is None and self.channel_first is None and indices.dim() >= 4:
+            raise ValueError(
+                f"channel_first must be given for tokens of indices of shape {tuple(indices.shape)}, whose "
+                "latents may be in dimension 1 (channel_first=True) or in the last one (channel_first=False)"
+            )
+        places = layout.channels_last(indices) if self.channel_first else indices
+        sizes = self._sizes(places.shape[-1])
+        check_tokens_fit(sizes)
+        return pack(places, sizes)
+
+    def from_tokens(self, tokens: Tensor, num_latents: int | None = None) -> Tensor:
+        """The indices that `to_tokens` made tokens of, int64.
+
+        tokens: int32 or int64, any shape, or with channel_first (batch, ...). num_latents: needed
+        where the quantizer takes any number of them, with its single codebook. Returns (..., latents), or
+        with channel_first (batch, latents, ...): -1 where the token is.
+
+        Raises TypeError and ValueError for another dtype or shape, for a product of the levels beyond 2**63,
+        and, in eager tensors on the CPU, for a token that is not below that product and not -1.
+        """
+        check_integers("tokens", tokens)
+        if num_latents is None:
+            num_latents = self.num_latents
+        if num_latents is None:
+            raise ValueError("num_latents must be given: this quantizer takes any number of latents")
+        num_latents = check_count("num_latents", num_latents, 1)
+        if self.num_latents not in (None, num_latents):
+            raise ValueError(f"num_latents must be {self.num_latents} here, but was {num_latents}")
+        if self.channel_first and tokens.dim() == 0:
+            raise ValueError(
+                "tokens must have shape (batch, ...), since channel_first is True, but had shape ()"
+            )
+        sizes = self._sizes(num_latents)
+        check_range("tokens", tokens, check_tokens_fit(sizes))
+        indices = unpack(tokens, sizes)
+        return layout.channels_first(indices, tokens) if self.channel_first else indices
+
+    def _sizes(self, latents: int) -> tuple[int, ...]:
+        """How many codes each latent has."""
+        return (self.codebook_size,) * latents if self.levels is None else self.levels
 
     def _check_indices(self, indices: Tensor) -> None:
         check_integers("indices", indices)
