@@ -36,6 +36,8 @@ class ScalarQuantizer(Arranged):
     Called as `q(z, *, temperature=None, mask=None, seed=None, row_offset=0, return_weights=False,
     return_kl=None)` it returns a `QuantizerOutput`, which unpacks as `quantized, indices, loss`. With one
     codebook z may have any shape; with `num_codebooks` = L > 1, one for each latent, z has shape (..., L).
+    `codes` gives the codes at indices; `to_tokens` makes one integer of the indices of a position, and
+    `from_tokens` the indices again.
 
     In training the estimator decides how a code is taken and which gradient z and the codes get:
 
@@ -203,7 +205,7 @@ class ScalarQuantizer(Arranged):
         given = z
         if mask is not None or self._arranges(z):
             z, mask = self._arrange(z, mask)
-        codebook = self._own_codebook()
+        codebook = self.codebook if self.levels is None else self._own_codebook()
         taken = self._take(z, codebook, temperature, seed, row_offset, return_weights, return_kl)
         losses = weighted_losses(
             z,

@@ -91,9 +91,8 @@ class Codebook(torch.nn.Module):
             self.log_precision.copy_(self.given_precision.log())
 
     def _own_codebook(self) -> Tensor:
-        """The codebook to quantize with: (K,) or (L, K), without what lies beyond a latent's level."""
-        codebook = self.codebook
-        return codebook if self.levels is None else own_codes(codebook, self.code_places)
+        """The codebook to quantize with where there are levels: without what lies beyond them."""
+        return own_codes(self.codebook, self.code_places)
 
     def capacity(self) -> Tensor:
         """The bits that one scalar can carry at the present codebook and precision.
