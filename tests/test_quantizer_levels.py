@@ -76,7 +76,8 @@ def test_gradients_are_those_of_separate_quantizers(backend, estimator, training
     common = {"estimator": estimator, "backend": backend, "temperature": 0.6} | LOSSES
     q = leveled(**common, **options).train(training)
     z, same = leaf(z_of(11, 4)), leaf(z_of(11, 4))
-    out = q(z, seed=3, return_weights=True, return_kl=True)
+    warm, same_warm = leaf(torch.tensor(0.6)), leaf(torch.tensor(0.6))
+    out = q(z, temperature=warm, seed=3, return_weights=True, return_kl=True)
     factor = torch.linspace(-1, 2, 44).reshape(11, 4)
     (factor * (out.quantized + out.kl + out.weights[..., 0])).sum().add(out.loss).backward()
     loss = 0
@@ -85,7 +86,14 @@ def test_gradients_are_those_of_separate_quantizers(backend, estimator, training
         book = q.codebook.detach()[latent, :level].clone()
         alone = ScalarQuantizer(level, init=book, **common, **alone_options).train(training)
         column = torch.arange(4) == latent
-        part = alone(same, mask=column.expand(11, 4), seed=3, return_weights=True, return_kl=True)
+        part = alone(
+            same,
+            temperature=same_warm,
+            mask=column.expand(11, 4),
+            seed=3,
+            return_weights=True,
+            return_kl=True,
+        )
         assert torch.equal(part.indices[:, latent], out.indices[:, latent])
         torch.testing.assert_close(part.quantized[:, latent], out.quantized[:, latent])
         (factor * (part.quantized + part.kl + part.weights[..., 0])).sum().add(part.loss / 4).backward()
@@ -97,6 +105,7 @@ def test_gradients_are_those_of_separate_quantizers(backend, estimator, training
             torch.testing.assert_close(q.log_precision.grad[latent], alone.log_precision.grad)
     torch.testing.assert_close(out.loss, loss)
     torch.testing.assert_close(z.grad, same.grad)
+    torch.testing.assert_close(warm.grad, same_warm.grad)
 
 
 @pytest.mark.parametrize("estimator", ESTIMATORS)
