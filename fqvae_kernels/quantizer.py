@@ -3,20 +3,26 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import partial
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from fqvae_kernels import _arguments, backends
 from fqvae_kernels._call import ESTIMATORS, SAMPLING_ESTIMATORS
+from fqvae_kernels._quantizer import layout, masks
+from fqvae_kernels._quantizer.arrangement import Arranged
 from fqvae_kernels._quantizer.checks import check_float
-from fqvae_kernels._quantizer.codebook import Codebook, codes_at
+from fqvae_kernels._quantizer.codebook import codes_at
 from fqvae_kernels._quantizer.estimator import (
     Taken,
     check_unused,
     draw_codes,
     nearest_codes,
 )
+from fqvae_kernels._quantizer.level_passes import draw_levels, nearest_levels
+from fqvae_kernels._quantizer.levels import check_sizes
 from fqvae_kernels._quantizer.losses import compute_dtype, total_loss, weighted_losses
 from fqvae_kernels._quantizer.output import QuantizerOutput
 from fqvae_kernels._quantizer.usage import UsageCounter, code_perplexity
@@ -24,12 +30,14 @@ from fqvae_kernels._quantizer.usage import UsageCounter, code_perplexity
 __all__ = ["QuantizerOutput", "ScalarQuantizer", "UsageCounter", "code_perplexity"]
 
 
-class ScalarQuantizer(Codebook):
+class ScalarQuantizer(Arranged):
     """Quantize every scalar of z to one of `codebook_size` learned values.
 
-    Called as `q(z, *, temperature=None, seed=None, row_offset=0, return_weights=False, return_kl=None)` it
-    returns a `QuantizerOutput`, which unpacks as `quantized, indices, loss`. With one codebook z may have any
-    shape; with `num_codebooks` = L > 1, one for each latent, z has shape (..., L).
+    Called as `q(z, *, temperature=None, mask=None, seed=None, row_offset=0, return_weights=False,
+    return_kl=None)` it returns a `QuantizerOutput`, which unpacks as `quantized, indices, loss`. With one
+    codebook z may have any shape; with `num_codebooks` = L > 1, one for each latent, z has shape (..., L).
+    `codes` gives the codes at indices; `to_tokens` makes one integer of the indices of a position, and
+    `from_tokens` the indices again.
 
     In training the estimator decides how a code is taken and which gradient z and the codes get:
 
@@ -50,15 +58,18 @@ class ScalarQuantizer(Codebook):
         + codebook_weight * mean((codebook[indices] - sg[z])**2)
 
     where sg stops the gradient and kl is KL(posterior || uniform) of `gumbel_quantize`, which depends on z
-    and codebook but on no sample. The means are over the rows that are finite: one whose z is NaN or infinite
-    enters no term, and without any other the loss is 0. `QuantizerOutput.losses` has each term by name.
+    and codebook but on no sample. The means are over the rows that are finite and not masked: one whose z is
+    NaN or infinite enters no term, and without any other the loss is 0. `QuantizerOutput.losses` has each
+    term by name.
 
     Distances are precision * (z - code)**2. Precision decides how many bits a scalar can carry, which
     `capacity()` computes: 1.87 for K = 64 codes from N(0, 1) at precision 1, whatever the temperature is.
 
-    `usage` counts how often each code was taken at each position of z's last dimension ("latent"), in
-    training and in eval(), since the last `reset_usage()`. A z of fewer than two dimensions under a single
-    codebook counts as one latent, and the table grows when a longer last dimension comes. A forward pass that
+    `usage` counts how often each code was taken for each latent, which is a position of z's last dimension,
+    or of dimension 1 with channel_first, in training and in eval(), since the last `reset_usage()`. The table
+    grows when more latents come. Under a single codebook a z of fewer than two dimensions counts as one
+    latent; so does one of four or more if channel_first is not said, since the last dimension of an image is
+    usually its width. A forward pass that
     checkpointing repeats within a backward pass counts once. Counting is part of no program that is captured:
     calls under torch.compile, torch.export, torch.jit.trace, make_fx, FakeTensorMode, torch.func and the
     capture of CUDA graphs are not counted; `count_usage(indices)` counts what such a program returned. Usage
@@ -66,8 +77,12 @@ class ScalarQuantizer(Codebook):
     counts its own, and reading sums over ranks.
 
     Args:
-        codebook_size: K, at least 1.
-        num_codebooks: 1, a `codebook` of shape (K,); or L > 1, of shape (L, K).
+        codebook_size: K, at least 1; 64 if not given.
+        num_codebooks: 1, a `codebook` of shape (K,); or L > 1, of shape (L, K). 1 if not given.
+        levels: in place of codebook_size and num_codebooks: how many codes each latent has, such as
+            [8, 5, 5, 5]. Each latent is quantized as by a codebook of that size, by a pass for each size.
+            `codebook` is (L, K) with the largest K; so are usage and the last dimension of weights, with 0
+            beyond a latent's level, where `codebook` means nothing. One level is a single codebook.
         estimator: "gumbel", "straight_through", "reinmax" or "nearest".
         hard: straight-through Gumbel-Softmax, for the estimator "gumbel"; no other one changes by it.
         temperature: of the estimators that draw, when the call gives none. A float; a 0-d tensor becomes a
@@ -82,6 +97,15 @@ class ScalarQuantizer(Codebook):
         precision: greater than 0: a float, or num_codebooks values as a sequence or a tensor. Fixed at 1 it
             costs nothing.
         learn_precision: learn it, for each codebook, through its logarithm: the parameter `log_precision`.
+        channel_first: where the latents of z are: True, in dimension 1, as the channels of (B, C, H, W);
+            False, in the last dimension. None means the last one too, but an error asks where z with four or
+            more dimensions and several codebooks could be meant in both ways. With True everything else comes
+            and goes in that layout too, and rows are numbered as those of z.movedim(1, -1) in C order.
+        dim, num_latents: with dim z has dim values where it else has latents; `project_in`, a
+            torch.nn.Linear, makes num_latents of them, and `project_out` makes dim values of their codes.
+            indices, kl and weights then have num_latents where quantized has dim. The losses, and the
+            gradient that goes straight through, are of the projected z. num_latents may be left out where
+            num_codebooks says it.
         backend: as for `gumbel_quantize`.
 
     Raises:
@@ -92,9 +116,10 @@ class ScalarQuantizer(Codebook):
 
     def __init__(
         self,
-        codebook_size: int = 64,
+        codebook_size: int | None = None,
         *,
-        num_codebooks: int = 1,
+        num_codebooks: int | None = None,
+        levels: Sequence[int] | None = None,
         estimator: str = "gumbel",
         hard: bool = False,
         temperature: float | Tensor = 1.0,
@@ -106,9 +131,25 @@ class ScalarQuantizer(Codebook):
         sorted: bool = False,
         precision: float | Sequence[float] | Tensor = 1.0,
         learn_precision: bool = False,
+        channel_first: bool | None = None,
+        dim: int | None = None,
+        num_latents: int | None = None,
         backend: str | None = None,
     ) -> None:
-        super().__init__(codebook_size, num_codebooks, init, init_scale, sorted, precision, learn_precision)
+        codebook_size, num_codebooks, checked_levels = check_sizes(codebook_size, num_codebooks, levels)
+        super().__init__(
+            codebook_size,
+            num_codebooks,
+            init,
+            init_scale,
+            sorted,
+            precision,
+            learn_precision,
+            checked_levels,
+            channel_first=channel_first,
+            dim=dim,
+            num_latents=num_latents,
+        )
         if estimator not in ESTIMATORS:
             raise ValueError(
                 f"estimator must be one of {', '.join(map(repr, ESTIMATORS))}, but was {estimator!r}"
@@ -124,14 +165,14 @@ class ScalarQuantizer(Codebook):
             raise ValueError(f"backend must be None or one of {names}, but was {backend!r}")
         self.backend = backend
         self._set_temperature(temperature)
-        several = self.num_codebooks > 1
-        self._usage = UsageCounter(self.num_codebooks if several else 0, self.codebook_size)
+        self._usage = UsageCounter(self.num_latents or 0, self.codebook_size)
 
     def forward(
         self,
         z: Tensor,
         *,
         temperature: float | Tensor | None = None,
+        mask: Tensor | None = None,
         seed: int | Tensor | None = None,
         row_offset: int = 0,
         return_weights: bool = False,
@@ -140,11 +181,18 @@ class ScalarQuantizer(Codebook):
         """Quantize z, count the codes, and add up the loss.
 
         Args:
-            z: float16, bfloat16, float32 or float64; any shape, or (..., num_codebooks) if there are several.
+            z: float16, bfloat16, float32 or float64; any shape, or (..., num_codebooks) if there are several;
+                with channel_first (B, latents, ...). With dim: (..., dim) or (B, dim, ...), in the dtype that
+                the projection takes; one NaN or infinite value makes its position NaN, whose gradient is 0.
             temperature: overrides the module's for this call.
+            mask: bool, on z's device, True where z counts: the shape of indices, or that without the latents'
+                dimension, for all latents of a position. Where it is False, quantized, weights and kl are 0
+                and the index is -1; z may be anything there, NaN too, gets no gradient, and enters no loss
+                and no count. Rows are numbered as without the mask, so the others draw the same samples. With
+                dim quantized is 0 where the whole position is masked.
             seed, row_offset: of the noise, as for `gumbel_quantize`; where nothing is drawn they change
                 nothing.
-            return_weights: return the weights as well, (*z.shape, K).
+            return_weights: return the weights as well, (*indices.shape, K).
             return_kl: return the KL. None: in training with an estimator that draws, and where kl_weight is
                 not 0. It changes no loss.
 
@@ -154,9 +202,11 @@ class ScalarQuantizer(Codebook):
         _arguments.check_flag("return_weights", return_weights)
         if return_kl is not None:
             _arguments.check_flag("return_kl", return_kl)
-        codebook = self.codebook
+        given = z
+        if mask is not None or self._arranges(z):
+            z, mask = self._arrange(z, mask)
+        codebook = self.codebook if self.levels is None else self._own_codebook()
         taken = self._take(z, codebook, temperature, seed, row_offset, return_weights, return_kl)
-        self._usage.count(taken.indices, self._latents(taken.indices))
         losses = weighted_losses(
             z,
             taken.quantized,
@@ -166,10 +216,16 @@ class ScalarQuantizer(Codebook):
             commitment_weight=self.commitment_weight,
             codebook_weight=self.codebook_weight,
         )
+        if mask is not None:
+            taken = masks.clear(taken, mask)
+        self._usage.count(taken.indices, self._latents(taken.indices), mask is not None)
         kl = None if return_kl is False else taken.kl
-        return QuantizerOutput(
+        out = QuantizerOutput(
             taken.quantized, taken.indices, total_loss(losses, z), kl, taken.weights, losses
         )
+        if self.channel_first or self.dim is not None:
+            return self._arrange_output(out, given, mask)
+        return out
 
     @property
     def usage(self) -> Tensor:
@@ -184,10 +240,13 @@ class ScalarQuantizer(Codebook):
     def count_usage(self, indices: Tensor) -> None:
         """Add codes to `usage` that a program took which does not count by itself, such as a compiled one.
 
-        indices: int64, the shape of z. Raises TypeError and ValueError for another dtype or shape.
+        indices: int32 or int64, the shape of z; -1, that of a masked row, does not count. Raises TypeError
+        and ValueError as `codes` does.
         """
         self._check_indices(indices)
-        self._usage.count(indices, self._latents(indices))
+        if self.channel_first:
+            indices = layout.channels_last(indices)
+        self._usage.count(indices.long(), self._latents(indices), masked=True)
 
     def reset_usage(self) -> None:
         """Start counting anew."""
@@ -207,8 +266,9 @@ class ScalarQuantizer(Codebook):
 
     def extra_repr(self) -> str:
         """The settings that matter, those at their default left out."""
-        parts = [str(self.codebook_size), f"estimator={self.estimator!r}"]
-        if self.num_codebooks > 1:
+        size = str(self.codebook_size) if self.levels is None else f"levels={list(self.levels)}"
+        parts = [size, f"estimator={self.estimator!r}"]
+        if self.num_codebooks > 1 and self.levels is None:
             parts.insert(1, f"num_codebooks={self.num_codebooks}")
         parts += [f"{name}=True" for name in ("hard", "sorted", "learn_precision") if getattr(self, name)]
         if not isinstance(self.temperature, Tensor):
@@ -221,6 +281,8 @@ class ScalarQuantizer(Codebook):
             weight = getattr(self, name)
             if weight != 0:
                 parts.append(f"{name}={weight:g}")
+        if self.channel_first is not None:
+            parts.append(f"channel_first={self.channel_first}")
         if self.backend is not None:
             parts.append(f"backend={self.backend!r}")
         return ", ".join(parts)
@@ -240,7 +302,10 @@ class ScalarQuantizer(Codebook):
         wants_kl = self.kl_weight != 0 or (draws if return_kl is None else return_kl)
         factor = self._distance_factor(compute_dtype(z)) if isinstance(z, Tensor) else None
         if not draws:
-            taken = nearest_codes(
+            nearest: Any = nearest_codes
+            if self.levels is not None:
+                nearest = partial(nearest_levels, self.levels, self.code_places)
+            taken: Taken = nearest(
                 z,
                 codebook,
                 factor if wants_kl else None,
@@ -250,7 +315,10 @@ class ScalarQuantizer(Codebook):
             )
             check_unused(z, temperature, seed, row_offset)
             return taken
-        return draw_codes(
+        draw: Any = draw_codes
+        if self.levels is not None:
+            draw = partial(draw_levels, self.levels, self.code_places)
+        drawn: Taken = draw(
             z,
             codebook,
             factor,
@@ -263,6 +331,7 @@ class ScalarQuantizer(Codebook):
             return_kl=wants_kl,
             backend=self.backend,
         )
+        return drawn
 
     def _set_temperature(self, temperature: float | Tensor) -> None:
         if not isinstance(temperature, Tensor):
@@ -273,10 +342,6 @@ class ScalarQuantizer(Codebook):
             self.temperature = temperature
         else:
             self.register_buffer("temperature", temperature)
-
-    def _latents(self, indices: Tensor) -> int:
-        """How many latents indices have: the length of their last dimension, unless it counts rows."""
-        return indices.shape[-1] if indices.dim() >= 2 or self.num_codebooks > 1 else 1
 
     def _collective_device(self) -> torch.device:
         """Where ranks exchange counts: with the parameters, since some backends reach no other device."""

@@ -1,5 +1,6 @@
 """Quantizers with losses, and z for them."""
 
+import pytest
 import torch
 
 from fqvae_kernels import ScalarQuantizer
@@ -21,3 +22,11 @@ def quantizer(**options):
     } | options
     torch.manual_seed(1)
     return ScalarQuantizer(5, **options)
+
+
+@pytest.fixture
+def fresh_compiler():
+    """No program that another test compiled counts as a recompilation here, and none from here elsewhere."""
+    torch._dynamo.reset()
+    yield
+    torch._dynamo.reset()

@@ -191,11 +191,25 @@ def test_codes_of_bad_indices_are_named():
     for indices in (torch.tensor([0.5]), torch.zeros(4, 2, dtype=torch.int64), torch.tensor(1), [0, 1, 2]):
         with pytest.raises(BAD, match="indices"):
             q.codes(indices)
-    for outside in (9, -1):
-        with pytest.raises((IndexError, RuntimeError, ValueError)):
-            q.codes(torch.full((1, 3), outside))
-        with pytest.raises((IndexError, RuntimeError, ValueError)):
-            ScalarQuantizer(9).codes(torch.tensor([outside]))
+    for outside in (9, -2, 2**40):
+        for other, indices in ((q, torch.full((1, 3), outside)), (ScalarQuantizer(9), torch.tensor(outside))):
+            for call in (other.codes, other.count_usage):
+                with pytest.raises(ValueError, match=rf"indices must be in \[0, 9\).* held {outside}$"):
+                    call(indices)
+
+
+@pytest.mark.parametrize("num_codebooks", [1, 3])
+@pytest.mark.parametrize("dtype", [torch.int32, torch.int64])
+def test_codes_of_masked_rows_are_zero(num_codebooks, dtype):
+    q = ScalarQuantizer(9, num_codebooks=num_codebooks, hard=True)
+    mask = z_of(2, 5, 3) > 0
+    out = q(z_of(2, 5, 3), mask=mask)
+    codes = q.codes(out.indices.to(dtype))
+    assert torch.equal(codes, out.quantized) and not codes[~mask].any()
+    codes.sum().backward()
+    assert q.codebook.grad.sum().item() == pytest.approx(float(mask.sum()))
+    whole = ScalarQuantizer(9).codes(torch.full((0, 2), -1, dtype=dtype))
+    assert whole.shape == (0, 2)
 
 
 @pytest.mark.parametrize(

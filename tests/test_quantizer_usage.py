@@ -9,6 +9,7 @@ import warnings
 import pytest
 import torch
 from gradcases import leaf
+from quantizers import fresh_compiler  # noqa: F401
 from torch._subclasses import FakeTensorMode
 from torch.fx.experimental.proxy_tensor import make_fx
 from torch.utils._python_dispatch import TorchDispatchMode
@@ -152,6 +153,7 @@ class Recorder:
 
 @pytest.mark.parametrize("estimator", ESTIMATORS)
 @pytest.mark.parametrize("num_codebooks", [1, 3])
+@pytest.mark.usefixtures("fresh_compiler")
 @pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::FutureWarning")
 def test_no_compiled_program_counts(estimator, num_codebooks):
     """Nor is it compiled anew once there are counts; what it returned can be counted."""

@@ -4,6 +4,10 @@ from __future__ import annotations
 
 import math
 
+from torch import Tensor
+
+from fqvae_kernels import _arguments
+
 
 def check_float(name: str, value: float) -> float:
     """A number as a float, finite and at least 0."""
@@ -16,3 +20,8 @@ def check_float(name: str, value: float) -> float:
     if not 0 <= number < math.inf:
         raise ValueError(f"{name} must be finite and at least 0, but was {number}")
     return number
+
+
+def check_z(z: Tensor) -> None:
+    """A dense tensor of a dtype that the kernels take, checked before anything is done with it."""
+    _arguments._check_floating("z", z)

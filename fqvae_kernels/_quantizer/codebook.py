@@ -12,6 +12,7 @@ from torch import Tensor
 from fqvae_kernels import _arguments
 from fqvae_kernels._quantizer.capacity import capacity
 from fqvae_kernels._quantizer.checks import check_float
+from fqvae_kernels._quantizer.levels import code_places, initial, linspace, own_codes
 from fqvae_kernels._quantizer.precision import Factor, check_precision
 
 _INITS = ("normal", "uniform", "linspace")
@@ -22,7 +23,8 @@ _LEAST_STEP = 1e-6
 class Codebook(torch.nn.Module):
     """The part of a `ScalarQuantizer` that holds its codes; the arguments are described there.
 
-    Parameters: `codebook`, (K,), or (L, K) for several codebooks. Where the codes are sorted
+    Parameters: `codebook`, (K,), or (L, K) for several codebooks. With levels K is the largest of them, and
+    what lies beyond a latent's own level is never read and gets no gradient. Where the codes are sorted
     `codebook_steps`, of the same shape, takes its place, and `codebook` is computed from it, differentiable
     and in increasing order. Where precision is learned, `log_precision`, (num_codebooks,) or 0-d for one.
     """
@@ -31,6 +33,7 @@ class Codebook(torch.nn.Module):
     codebook_steps: torch.nn.Parameter
     log_precision: torch.nn.Parameter
     given_precision: Tensor
+    code_places: Tensor
 
     def __init__(
         self,
@@ -41,8 +44,10 @@ class Codebook(torch.nn.Module):
         sorted: bool,
         precision: float | Sequence[float] | Tensor,
         learn_precision: bool,
+        levels: tuple[int, ...] | None = None,
     ) -> None:
         super().__init__()
+        self.levels = levels
         self.codebook_size = _arguments.check_count("codebook_size", codebook_size, 1)
         self.num_codebooks = _arguments.check_count("num_codebooks", num_codebooks, 1)
         several = self.num_codebooks > 1
@@ -52,6 +57,9 @@ class Codebook(torch.nn.Module):
         self.sorted = sorted
         name = "codebook_steps" if sorted else "codebook"
         self.register_parameter(name, torch.nn.Parameter(torch.empty(shape)))
+        if levels is not None:
+            # Made from what whoever loads a state_dict has given too.
+            self.register_buffer("code_places", code_places(levels), persistent=False)
         self._set_precision(precision, learn_precision)
         self.reset_parameters()
 
@@ -72,6 +80,9 @@ class Codebook(torch.nn.Module):
     def reset_parameters(self) -> None:
         """Set the codes as `init`, `init_scale` and `sorted` say, and a learned precision as it was given."""
         codes = self._initial_codes()
+        if self.levels is not None:
+            self.code_places.copy_(code_places(self.levels))
+            codes = initial(codes, self.code_places, self.sorted)
         if self.sorted:
             self.codebook_steps.copy_(_steps(codes.sort(-1).values))
         else:
@@ -79,14 +90,9 @@ class Codebook(torch.nn.Module):
         if self.learn_precision:
             self.log_precision.copy_(self.given_precision.log())
 
-    def codes(self, indices: Tensor) -> Tensor:
-        """The code at each index, differentiable in the codebook.
-
-        indices: int64 in [0, K), any shape, or (..., num_codebooks) if there are several. Returns the same
-        shape in the codebook's dtype. Raises TypeError and ValueError for another dtype or shape.
-        """
-        self._check_indices(indices)
-        return codes_at(self.codebook, indices)
+    def _own_codebook(self) -> Tensor:
+        """The codebook to quantize with where there are levels: without what lies beyond them."""
+        return own_codes(self.codebook, self.code_places)
 
     def capacity(self) -> Tensor:
         """The bits that one scalar can carry at the present codebook and precision.
@@ -105,8 +111,10 @@ class Codebook(torch.nn.Module):
         with torch.no_grad():
             books = self.codebook.detach().reshape(-1, self.codebook_size).double().cpu()
             precision = torch.as_tensor(self.precision).detach().double().cpu()
+            levels = [self.codebook_size] * len(books) if self.levels is None else self.levels
             values = [
-                capacity(book, float(s)) for book, s in zip(books, precision.expand(len(books)), strict=True)
+                capacity(book[:size], float(s))
+                for book, size, s in zip(books, levels, precision.expand(len(books)), strict=True)
             ]
         found = torch.tensor(values, dtype=torch.float64)
         return found if self.num_codebooks > 1 else found[0]
@@ -144,17 +152,9 @@ class Codebook(torch.nn.Module):
         elif self.init == "uniform":
             codes.uniform_(-0.5, 0.5)
         else:
-            codes.copy_(torch.linspace(-0.5, 0.5, self.codebook_size))
+            even = torch.linspace(-0.5, 0.5, self.codebook_size)
+            codes.copy_(even if self.levels is None else linspace(self.levels))
         return codes if self.init_scale == 1.0 else codes.mul_(self.init_scale)
-
-    def _check_indices(self, indices: Tensor) -> None:
-        if not isinstance(indices, Tensor) or indices.dtype != torch.int64:
-            was = indices.dtype if isinstance(indices, Tensor) else type(indices).__name__
-            raise TypeError(f"indices must be a torch.int64 tensor, but was {was}")
-        if self.num_codebooks > 1 and (indices.dim() == 0 or indices.shape[-1] != self.num_codebooks):
-            raise ValueError(
-                f"indices must have shape (..., {self.num_codebooks}), but had shape {tuple(indices.shape)}"
-            )
 
 
 def codes_at(codebook: Tensor, indices: Tensor) -> Tensor:

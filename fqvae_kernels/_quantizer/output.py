@@ -22,10 +22,10 @@ class QuantizerOutput(tuple[Tensor, Tensor, Tensor]):
 
     Args:
         quantized: shape and dtype of z. Or an iterable of the three items and nothing else, as for `tuple`.
-        indices: shape of z, int64.
+        indices: shape of z, int64; with projections num_latents in the place of dim. -1 where z is masked.
         loss: 0-d, compute dtype (float64 for float64 z, else float32).
-        kl: shape of z, compute dtype, nats; None where none was computed.
-        weights: (*z.shape, K) in the dtype of z, or None if they were not asked for.
+        kl: shape of indices, compute dtype, nats; None where none was computed.
+        weights: (*indices.shape, K) in the dtype of z, or None if they were not asked for.
         losses: the terms of loss that have a weight, by name ("kl", "commitment", "codebook"), each 0-d and
             multiplied by its weight: they add up to loss.
     """
@@ -62,7 +62,7 @@ class QuantizerOutput(tuple[Tensor, Tensor, Tensor]):
 
     @property
     def indices(self) -> Tensor:
-        """The codes that were taken: shape of z, int64."""
+        """The codes that were taken: int64, the shape of z, or with projections num_latents for dim."""
         return self[1]
 
     @property

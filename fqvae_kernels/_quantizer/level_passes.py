@@ -1,0 +1,92 @@
+"""How codes are taken where each latent has a number of codes of its own.
+
+A kernel takes codebooks of one size. So there is a pass over all rows for each size among the levels, with
+the first codes of every codebook, and each latent keeps what the pass of its own size gave. Rows keep their
+numbers and codes theirs, so every latent gets to the bit what a codebook of its own would give it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from fqvae_kernels import _arguments, _operators, autograd
+from fqvae_kernels._quantizer.checks import check_z
+from fqvae_kernels._quantizer.estimator import Taken, draw_codes, nearest_codes
+from fqvae_kernels._quantizer.levels import beyond
+from fqvae_kernels._quantizer.precision import Factor
+from fqvae_kernels._seeds import draw_seed
+
+
+def draw_levels(
+    levels: tuple[int, ...],
+    places: Tensor,
+    z: Tensor,
+    codebook: Tensor,
+    factor: Factor | None,
+    **options: Any,
+) -> Taken:
+    """As `draw_codes`, each latent from its own codes. codebook, places: of `own_codes`."""
+    if options["seed"] is None:
+        check_z(z)
+        options["seed"] = _one_seed(z)
+    return _passes(lambda book: draw_codes(z, book, factor, **options), levels, places, codebook)
+
+
+def nearest_levels(
+    levels: tuple[int, ...],
+    places: Tensor,
+    z: Tensor,
+    codebook: Tensor,
+    factor: Factor | None,
+    **options: Any,
+) -> Taken:
+    """As `nearest_codes`, each latent from its own codes. codebook, places: of `own_codes`."""
+    if options["return_kl"]:
+        return _passes(lambda book: nearest_codes(z, book, factor, **options), levels, places, codebook)
+    # One pass serves all: what lies beyond a level is the last code again, and of equal codes the first is
+    # taken.
+    taken = nearest_codes(z, codebook, factor, **options)
+    # A row that is not finite has any index.
+    indices = taken.indices.minimum(places[:, -1])
+    weights = None if taken.weights is None else taken.weights.masked_fill(beyond(places), 0)
+    return Taken(taken.quantized, indices, None, weights)
+
+
+def _passes(
+    take: Callable[[Tensor], Taken], levels: tuple[int, ...], places: Tensor, codebook: Tensor
+) -> Taken:
+    """A pass for each size. take: for a codebook (L, size)."""
+    taken = take(codebook)
+    for size in sorted(set(levels) - {max(levels)}):
+        is_own = places[:, -1] == size - 1
+        taken = _joined(is_own, take(codebook[:, :size]), taken)
+    return taken
+
+
+def _joined(is_own: Tensor, own: Taken, others: Taken) -> Taken:
+    """The latents (L,) that are its own from `own`, the rest from `others`, whose weights have more codes."""
+    kl = weights = None
+    if own.kl is not None and others.kl is not None:
+        kl = torch.where(is_own, own.kl, others.kl)
+    if own.weights is not None and others.weights is not None:
+        more = others.weights.shape[-1] - own.weights.shape[-1]
+        padded = torch.nn.functional.pad(own.weights, (0, more))
+        weights = torch.where(is_own.unsqueeze(-1), padded, others.weights)
+    return Taken(
+        torch.where(is_own, own.quantized, others.quantized),
+        torch.where(is_own, own.indices, others.indices),
+        kl,
+        weights,
+    )
+
+
+def _one_seed(z: Tensor) -> int | Tensor:
+    """A seed for all passes, drawn as a single one would draw it."""
+    if autograd.is_traced(z):
+        _arguments.check_seed_may_be_drawn()
+        return _operators.draw_seed(z.device)
+    return draw_seed(z)
