@@ -35,9 +35,52 @@ def check_logits(logits: Tensor, codebook: Tensor) -> None:
     _check_codebook(codebook, logits, "logits")
     if logits.dim() < codebook.dim() or logits.shape[-codebook.dim() :] != codebook.shape:
         wanted = ", ".join(map(str, codebook.shape))
+        hint = ""
+        if logits.dim() and codebook.dim() == 2 and logits.shape[-1] == codebook.shape[0]:
+            codes, values = codebook.shape
+            hint = f"; {codes} codes that are vectors of {values} values are passed as embedding="
         raise ValueError(
             f"codebook of shape {tuple(codebook.shape)} needs logits of shape (..., {wanted}), but logits "
-            f"had shape {tuple(logits.shape)}"
+            f"had shape {tuple(logits.shape)}{hint}"
+        )
+
+
+def check_one_kind_of_codes(codebook: Tensor | None, embedding: Tensor | None) -> None:
+    """Codes that are scalars, or codes that are vectors."""
+    if (codebook is None) == (embedding is None):
+        given = "neither" if codebook is None else "both"
+        raise TypeError(
+            "gumbel_quantize_logits needs codebook, (codes,) or (latents, codes), for codes that are scalars "
+            "or embedding, (codes, values) or (latents, codes, values), for codes that are vectors, but was "
+            f"given {given}"
+        )
+
+
+def check_vectors(logits: Tensor, embedding: Tensor) -> None:
+    """logits (..., K) with an embedding (K, D), or (..., L, K) with (L, K, D)."""
+    _check_floating("logits", logits)
+    _check_floating("embedding", embedding)
+    shape = tuple(embedding.shape)
+    if embedding.dim() not in (2, 3) or 0 in shape:
+        hint = "; codes that are scalars are passed as codebook" if embedding.dim() == 1 else ""
+        raise ValueError(
+            "embedding must have shape (codes, values) or (latents, codes, values), none of them 0, but had "
+            f"shape {shape}{hint}"
+        )
+    if embedding.shape[-2] > MOST_CODES:
+        raise ValueError(f"embedding must hold at most {MOST_CODES} codes, but had shape {shape}")
+    if embedding.device != logits.device:
+        raise ValueError(
+            f"embedding must be on the device of logits ({logits.device}), but was on {embedding.device}"
+        )
+    if logits.dim() < embedding.dim() - 1 or logits.shape[1 - embedding.dim() :] != embedding.shape[:-1]:
+        wanted = ", ".join(map(str, shape[:-1]))
+        hint = ""
+        if logits.dim() and embedding.dim() == 2 and logits.shape[-1] == embedding.shape[1]:
+            hint = f"; {shape[0]} codebooks of {shape[1]} scalars are passed as codebook"
+        raise ValueError(
+            f"embedding of shape {shape} needs logits of shape (..., {wanted}), but logits had shape "
+            f"{tuple(logits.shape)}{hint}"
         )
 
 
@@ -191,9 +234,11 @@ def _check_floating(name: str, value: Tensor) -> None:
 def _check_codebook(codebook: Tensor, values: Tensor, values_name: str) -> None:
     _check_floating("codebook", codebook)
     if codebook.dim() not in (1, 2) or 0 in codebook.shape:
+        is_embedding = codebook.dim() == 3 and values_name == "logits"
+        hint = "; codes that are vectors are passed as embedding=" if is_embedding else ""
         raise ValueError(
             "codebook must have shape (codes,) or (latents, codes) with at least one code, but had shape "
-            f"{tuple(codebook.shape)}"
+            f"{tuple(codebook.shape)}{hint}"
         )
     if codebook.shape[-1] > MOST_CODES:
         raise ValueError(
