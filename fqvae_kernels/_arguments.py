@@ -20,7 +20,7 @@ DTYPES = (torch.float32, torch.float64, torch.float16, torch.bfloat16)
 
 def check_scalars(z: Tensor, codebook: Tensor) -> None:
     """z of any shape with a codebook (K,), or (..., L) with (L, K)."""
-    _check_floating("z", z)
+    check_floating("z", z)
     _check_codebook(codebook, z, "z")
     if codebook.dim() == 2 and (z.dim() == 0 or z.shape[-1] != codebook.shape[0]):
         raise ValueError(
@@ -31,7 +31,7 @@ def check_scalars(z: Tensor, codebook: Tensor) -> None:
 
 def check_logits(logits: Tensor, codebook: Tensor) -> None:
     """logits (..., K) with a codebook (K,), or (..., L, K) with (L, K)."""
-    _check_floating("logits", logits)
+    check_floating("logits", logits)
     _check_codebook(codebook, logits, "logits")
     if logits.dim() < codebook.dim() or logits.shape[-codebook.dim() :] != codebook.shape:
         wanted = ", ".join(map(str, codebook.shape))
@@ -58,8 +58,8 @@ def check_one_kind_of_codes(codebook: Tensor | None, embedding: Tensor | None) -
 
 def check_vectors(logits: Tensor, embedding: Tensor) -> None:
     """logits (..., K) with an embedding (K, D), or (..., L, K) with (L, K, D)."""
-    _check_floating("logits", logits)
-    _check_floating("embedding", embedding)
+    check_floating("logits", logits)
+    check_floating("embedding", embedding)
     shape = tuple(embedding.shape)
     if embedding.dim() not in (2, 3) or 0 in shape:
         hint = "; codes that are scalars are passed as codebook" if embedding.dim() == 1 else ""
@@ -86,7 +86,7 @@ def check_vectors(logits: Tensor, embedding: Tensor) -> None:
 
 def check_softmax_logits(logits: Tensor, dim: int) -> None:
     """logits of any shape, and a dimension of theirs."""
-    _check_floating("logits", logits)
+    check_floating("logits", logits)
     if isinstance(dim, bool) or not isinstance(dim, int):
         raise TypeError(
             f"dim must be an int, but was {_describe(dim)}; there is no eps, which PyTorch's gumbel_softmax "
@@ -220,7 +220,8 @@ def check_seed_may_be_drawn() -> None:
         )
 
 
-def _check_floating(name: str, value: Tensor) -> None:
+def check_floating(name: str, value: Tensor) -> None:
+    """A dense tensor of a dtype that the quantizers take."""
     if not isinstance(value, Tensor):
         raise TypeError(f"{name} must be a torch.Tensor, but was {_describe(value)}")
     if value.dtype not in DTYPES:
@@ -232,7 +233,7 @@ def _check_floating(name: str, value: Tensor) -> None:
 
 
 def _check_codebook(codebook: Tensor, values: Tensor, values_name: str) -> None:
-    _check_floating("codebook", codebook)
+    check_floating("codebook", codebook)
     if codebook.dim() not in (1, 2) or 0 in codebook.shape:
         is_embedding = codebook.dim() == 3 and values_name == "logits"
         hint = "; codes that are vectors are passed as embedding=" if is_embedding else ""

@@ -5,7 +5,7 @@ import math
 
 import pytest
 import torch
-import truth
+from vectors import KINDS, expected, leaves, normal
 
 import fqvae_kernels
 from fqvae_kernels import _vectors, gumbel_quantize_logits
@@ -13,12 +13,6 @@ from fqvae_kernels import _vectors, gumbel_quantize_logits
 pytestmark = pytest.mark.filterwarnings("ignore:`torch.jit.script:DeprecationWarning")
 NAN, INF = math.nan, math.inf
 BOUNDS = {torch.float64: 1e-11, torch.float32: 3e-5, torch.float16: 3e-3, torch.bfloat16: 2e-2}
-KINDS = {
-    "soft": {},
-    "hard": {"hard": True},
-    "straight_through": {"estimator": "straight_through"},
-    "reinmax": {"estimator": "reinmax"},
-}
 # Of logits, of the embedding.
 SHAPES = [
     ((5,), (5, 3)),
@@ -35,43 +29,6 @@ def backend(request):
     if request.param not in fqvae_kernels.available_backends():
         pytest.skip("the package was installed without the cpu backend")
     return request.param
-
-
-def normal(shape, dtype=torch.float32, seed=0, spread=1.0):
-    generator = torch.Generator().manual_seed(seed)
-    return (spread * torch.randn(shape, generator=generator, dtype=torch.float64)).to(dtype)
-
-
-def expected(logits, embedding, tau=1.0, hard=False, estimator="gumbel", seed=0, row_offset=0):
-    """quantized, indices, kl, weights by the definitions, of float64; gradients by autograd.
-
-    Second derivatives are those of one_hot + soft - soft.detach().
-    """
-    rows, codes = logits[..., 0].numel(), logits.shape[-1]
-    posterior = logits.softmax(-1)
-    if estimator == "gumbel":
-        noise = torch.from_numpy(truth.gumbel(seed, rows, codes, row_offset)).reshape(logits.shape)
-        indices = (logits + noise).argmax(-1)
-        weights = soft = ((logits + noise) / tau).softmax(-1)
-    else:
-        u = torch.from_numpy(truth.row_uniform(seed, rows, row_offset)).reshape(*logits.shape[:-1], 1)
-        indices = (posterior.cumsum(-1) > u).int().argmax(-1)
-        soft = (logits / tau).softmax(-1)
-    if hard or estimator != "gumbel":
-        weights = torch.nn.functional.one_hot(indices, codes).to(logits.dtype)
-        if estimator == "reinmax":
-            half = ((soft + weights) / 2).detach()
-            slope = (logits - logits.detach() + half.log()).softmax(-1)
-            weights = weights + 2 * (slope - slope.detach()) - (posterior - posterior.detach()) / 2
-        else:
-            weights = weights + (soft - soft.detach())
-    equation = "...lk,lkd->...ld" if embedding.dim() == 3 else "...k,kd->...d"
-    kl = torch.special.entr(posterior).sum(-1).neg() + math.log(codes)
-    return torch.einsum(equation, weights, embedding), indices, kl, weights
-
-
-def leaves(*tensors):
-    return [each.detach().clone().requires_grad_() for each in tensors]
 
 
 @pytest.mark.parametrize("dtype", BOUNDS)

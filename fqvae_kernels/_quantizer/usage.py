@@ -15,15 +15,18 @@ class UsageCounter:
     def __init__(self, latents: int, codes: int) -> None:
         self._table = _zeros(latents, codes, torch.device("cpu"))
 
-    def count(self, indices: Tensor, latents: int) -> None:
-        """Add indices (..., latents), unless a program is being captured or a forward pass repeated."""
+    def count(self, indices: Tensor, latents: int, masked: bool = False) -> None:
+        """Add indices (..., latents), unless a program is being captured or a forward pass repeated.
+
+        masked: there may be indices of -1, which do not count.
+        """
         # While a program is captured it may not hold the count. This comes first: torch.compile looks at no
         # more of the counter.
-        if torch.compiler.is_compiling() or _is_captured(indices) or _is_recomputed():
+        if torch.compiler.is_compiling() or is_captured(indices) or _is_recomputed():
             return
         # No mode may see what is counted: selective checkpointing compares the operators of both passes.
         with torch.no_grad(), torch._C._DisableTorchDispatch():
-            self._add(indices, latents)
+            self._add(indices, latents, masked)
 
     def local(self) -> Tensor:
         """The counts of this process, (latents, codes)."""
@@ -53,7 +56,7 @@ class UsageCounter:
         """Go on from these counts, int64 (latents, codes)."""
         self._table = counts.detach().clone()
 
-    def _add(self, indices: Tensor, latents: int) -> None:
+    def _add(self, indices: Tensor, latents: int, masked: bool) -> None:
         known, codes = self._table.shape
         if known < latents or self._table.device != indices.device:
             table = _zeros(max(latents, known), codes, indices.device)
@@ -63,6 +66,10 @@ class UsageCounter:
             return
         first = torch.arange(latents, device=indices.device) * codes
         places = (indices.reshape(-1, latents) + first).reshape(-1)
+        if masked:
+            counted = (indices >= 0).reshape(-1).to(torch.int64)
+            self._table.view(-1).scatter_add_(0, places.clamp_(min=0), counted)
+            return
         one = torch.ones((), dtype=torch.int64, device=indices.device)
         self._table.view(-1).scatter_add_(0, places, one.expand_as(places))
 
@@ -84,7 +91,7 @@ def _zeros(latents: int, codes: int, device: torch.device) -> Tensor:
         return torch.zeros((latents, codes), dtype=torch.int64, device=device)
 
 
-def _is_captured(indices: Tensor) -> bool:
+def is_captured(indices: Tensor) -> bool:
     """Whether indices stand for others: under torch.func, FakeTensorMode, make_fx, jit.trace, CUDA graphs."""
     return (
         type(indices) is not Tensor
