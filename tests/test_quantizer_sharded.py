@@ -1,4 +1,4 @@
-"""ScalarQuantizer under FSDP2, where each rank has a part of the parameters outside forward: two processes."""
+"""ScalarQuantizer under FSDP2, whose ranks hold a part of the parameters outside forward: two processes."""
 
 import pytest
 import torch
