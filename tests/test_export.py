@@ -202,3 +202,20 @@ def test_it_runs_where_this_package_is_not(tmp_path):
     indices, quantized = torch.load(tmp_path / "found.pt")
     expected = module(z)
     assert torch.equal(indices, expected[0]) and torch.equal(quantized, expected[1])
+
+
+@pytest.mark.slow
+@pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::FutureWarning")  # PyTorch's own
+@pytest.mark.skipif(sys.platform != "linux", reason="AOTInductor was tried on Linux")
+def test_aot_inductor_takes_the_same_codes(tmp_path):
+    module = Quantize(torch.randn(LATENTS, 64)).eval()
+    with torch.no_grad():
+        program = exported(module, torch.randn(16, LATENTS))
+        path = torch._inductor.aoti_compile_and_package(program, package_path=str(tmp_path / "program.pt2"))
+        run = torch._inductor.aoti_load_package(path)
+        z = torch.randn(1000, LATENTS)
+        z[0, 0], z[1, 1], z[2, 2] = math.nan, -math.inf, 3e38
+        indices, quantized = run(z)
+        expected = module(z)
+    assert torch.equal(indices, expected[0])
+    assert np.array_equal(quantized, expected[1], equal_nan=True)
