@@ -281,7 +281,8 @@ def test_the_sdist_holds_what_a_build_and_the_tests_need(source):
     sources = {str(p.relative_to(source)) for p in source.glob("csrc/**/*") if p.is_file()}
     python = {str(p.relative_to(source)) for p in source.glob("fqvae*/**/*.py")}
     imported = [*source.glob("benchmarks/**/*.py"), *source.glob("tools/**/*.py")]
-    tests = {str(p.relative_to(source)) for p in [*source.glob("tests/*.py"), *imported]}
+    pages = [*source.glob("docs/**/*.md"), source / "mkdocs.yml"]
+    tests = {str(p.relative_to(source)) for p in [*source.glob("tests/*.py"), *imported, *pages]}
     build = {"setup.py", "pyproject.toml", "CMakeLists.txt", "LICENSE", "README.md", "fqvae_kernels/py.typed"}
     assert sources
     assert sources | python | tests | build <= names
