@@ -6,6 +6,8 @@ float16 and bfloat16 input, which is also the arithmetic inside whatever autocas
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import torch
 from torch import Tensor
 
@@ -17,6 +19,9 @@ from fqvae_kernels._types import GumbelQuantized, NearestQuantized
 
 __all__ = ["gumbel_noise", "gumbel_quantize", "gumbel_quantize_logits", "gumbel_softmax", "nearest_quantize"]
 
+
+# Whether torch.export is at work; before PyTorch 2.7 nothing tells.
+_is_exporting: Callable[[], bool] = getattr(torch.compiler, "is_exporting", lambda: False)
 
 # The first fields of a `Call`, as a user gave them: a seed of None is to be drawn.
 _Given = tuple[str, bool, bool, float | Tensor, int | Tensor | None, int, Wants]
@@ -207,7 +212,8 @@ def nearest_quantize(z: Tensor, codebook: Tensor, *, backend: str | None = None)
     Args:
         z: float16, bfloat16, float32 or float64, any shape.
         codebook: (K,), or (L, K) with z of shape (..., L).
-        backend: as for `gumbel_quantize`.
+        backend: as for `gumbel_quantize`. While torch.export makes a program, None is "reference", whose
+            operators are PyTorch's own.
 
     Returns:
         NearestQuantized(quantized, indices): z's shape and dtype, exactly a code's value (rounded to z's
@@ -218,7 +224,7 @@ def nearest_quantize(z: Tensor, codebook: Tensor, *, backend: str | None = None)
         TypeError, ValueError, RuntimeError: as `gumbel_quantize`.
     """
     _arguments.check_scalars(z, codebook)
-    chosen = backends.choose(backend, z.device)
+    chosen = _choose(backend, z.device, draws=False)
     return autograd.nearest(chosen, z, codebook, autograd.is_traced(z, codebook))
 
 
@@ -278,6 +284,17 @@ def gumbel_noise(
     return autograd.noise(chosen, checked_seed, rows, codes, row_offset, target, dtype, traced)
 
 
+def _choose(name: str | None, device: torch.device, draws: bool) -> backends.Backend:
+    """The backend of this name, or the best one for the device.
+
+    In a program that torch.export makes, it is the reference for a pass that draws nothing: such a program
+    holds PyTorch's own operators alone, which ONNX knows, and runs where this package is not installed.
+    """
+    if name is None and not draws and _is_exporting():
+        return backends.get("reference")
+    return backends.choose(name, device)
+
+
 def _sample(input: Tensor, codebook: Tensor, given: _Given, backend: str | None) -> GumbelQuantized:
     """Check what the sampling functions have in common, make the call of it, and run the backend."""
     chosen, call, traced = _prepare(input, codebook, given, backend)
@@ -308,7 +325,7 @@ def _prepare(
     _arguments.check_estimator(estimator)
     _arguments.check_flag("hard", hard)
     row_offset = _arguments.check_count("row_offset", row_offset, 0)
-    chosen = backends.choose(backend, input.device)
+    chosen = _choose(backend, input.device, draws=wants.draws)
     traced = autograd.is_traced(input, codebook, temperature, seed)
     temperature = _arguments.check_temperature(
         temperature, input.device, compute_dtype(input), read=not traced, name=temperature_name

@@ -37,6 +37,8 @@ def own_place(tmp_path, monkeypatch):
     torch.set_grad_enabled(True)
 
 
+# PyTorch's own, of its ONNX export.
+@pytest.mark.filterwarnings(r"ignore:`isinstance\(treespec, LeafSpec\)` is deprecated:FutureWarning")
 @pytest.mark.parametrize("page", [page for page in PAGES if blocks(page, "python")])
 def test_python_runs(page, own_place):
     """The blocks of a page run one after the other, as a reader would type them in."""
