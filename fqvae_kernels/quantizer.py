@@ -19,12 +19,15 @@ from fqvae_kernels._quantizer.estimator import (
 )
 from fqvae_kernels._quantizer.losses import compute_dtype, total_loss, weighted_losses
 from fqvae_kernels._quantizer.output import QuantizerOutput
+from fqvae_kernels._quantizer.temperature import Tempered
 from fqvae_kernels._quantizer.usage import UsageCounter, code_perplexity
 
 __all__ = ["QuantizerOutput", "ScalarQuantizer", "UsageCounter", "code_perplexity"]
 
+_FLAGS = ("hard", "sorted", "learn_precision", "learn_temperature")
 
-class ScalarQuantizer(Codebook):
+
+class ScalarQuantizer(Codebook, Tempered):
     """Quantize every scalar of z to one of `codebook_size` learned values.
 
     Called as `q(z, *, temperature=None, seed=None, row_offset=0, return_weights=False, return_kl=None)` it
@@ -70,8 +73,13 @@ class ScalarQuantizer(Codebook):
         num_codebooks: 1, a `codebook` of shape (K,); or L > 1, of shape (L, K).
         estimator: "gumbel", "straight_through", "reinmax" or "nearest".
         hard: straight-through Gumbel-Softmax, for the estimator "gumbel"; no other one changes by it.
-        temperature: of the estimators that draw, when the call gives none. A float; a 0-d tensor becomes a
-            buffer and a Parameter is learned.
+        temperature: of the estimators that draw, when the call gives none. A float; or a 0-d tensor, which
+            becomes a buffer.
+        learn_temperature: learn it through its logarithm: the parameter `log_temperature`, which starts at
+            the logarithm of `temperature`. `temperature` then reads as its exponential, which has a gradient
+            and is never 0 or negative. Where the logarithm leaves [-87, 87] the temperature stays at e**-87
+            or e**87 and has no gradient. A Parameter as `temperature` means the same; it gives the start and
+            is not itself kept.
         kl_weight, commitment_weight, codebook_weight: of the loss, finite and at least 0.
         init: "normal", N(0, 1); "uniform", on [-1/2, 1/2]; "linspace", evenly from -1/2 to 1/2; or a tensor
             of values, (K,) or the codebook's shape.
@@ -88,8 +96,6 @@ class ScalarQuantizer(Codebook):
         TypeError, ValueError: an argument of the wrong type, shape or value, which the message names.
     """
 
-    temperature: float | Tensor
-
     def __init__(
         self,
         codebook_size: int = 64,
@@ -98,6 +104,7 @@ class ScalarQuantizer(Codebook):
         estimator: str = "gumbel",
         hard: bool = False,
         temperature: float | Tensor = 1.0,
+        learn_temperature: bool = False,
         kl_weight: float = 0.0,
         commitment_weight: float = 0.0,
         codebook_weight: float = 0.0,
@@ -123,7 +130,7 @@ class ScalarQuantizer(Codebook):
             names = ", ".join(map(repr, backends.NAMES))
             raise ValueError(f"backend must be None or one of {names}, but was {backend!r}")
         self.backend = backend
-        self._set_temperature(temperature)
+        self._set_temperature(temperature, learn_temperature)
         several = self.num_codebooks > 1
         self._usage = UsageCounter(self.num_codebooks if several else 0, self.codebook_size)
 
@@ -171,6 +178,12 @@ class ScalarQuantizer(Codebook):
             taken.quantized, taken.indices, total_loss(losses, z), kl, taken.weights, losses
         )
 
+    def reset_parameters(self) -> None:
+        """Start anew: the codes as `init`, `init_scale` and `sorted` say, what else is learned as it was
+        given."""
+        super().reset_parameters()
+        self._reset_temperature()
+
     @property
     def usage(self) -> Tensor:
         """Counts (latents, K), int64, since the last reset; (0, K) before the first call with a single
@@ -210,7 +223,7 @@ class ScalarQuantizer(Codebook):
         parts = [str(self.codebook_size), f"estimator={self.estimator!r}"]
         if self.num_codebooks > 1:
             parts.insert(1, f"num_codebooks={self.num_codebooks}")
-        parts += [f"{name}=True" for name in ("hard", "sorted", "learn_precision") if getattr(self, name)]
+        parts += [f"{name}=True" for name in _FLAGS if getattr(self, name)]
         if not isinstance(self.temperature, Tensor):
             parts.append(f"temperature={self.temperature:g}")
         if isinstance(self.precision, float) and self.precision != 1:
@@ -263,16 +276,6 @@ class ScalarQuantizer(Codebook):
             return_kl=wants_kl,
             backend=self.backend,
         )
-
-    def _set_temperature(self, temperature: float | Tensor) -> None:
-        if not isinstance(temperature, Tensor):
-            self.temperature = _arguments.check_temperature(temperature, torch.device("cpu"))
-            return
-        _arguments.check_temperature(temperature, temperature.device)
-        if isinstance(temperature, torch.nn.Parameter):
-            self.temperature = temperature
-        else:
-            self.register_buffer("temperature", temperature)
 
     def _latents(self, indices: Tensor) -> int:
         """How many latents indices have: the length of their last dimension, unless it counts rows."""

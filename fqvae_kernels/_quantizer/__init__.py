@@ -1,3 +1,4 @@
 """The parts of `fqvae_kernels.ScalarQuantizer`, a file each: codebook, precision, capacity, estimator,
-losses, usage and output. `fqvae_kernels.quantizer` puts them together and is the public face.
+temperature, losses, usage, output and others. `fqvae_kernels.quantizer` puts them together and is the public
+face.
 """
