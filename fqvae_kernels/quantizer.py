@@ -19,6 +19,7 @@ from fqvae_kernels._quantizer.estimator import (
 )
 from fqvae_kernels._quantizer.losses import compute_dtype, total_loss, weighted_losses
 from fqvae_kernels._quantizer.output import QuantizerOutput
+from fqvae_kernels._quantizer.rows import first_row
 from fqvae_kernels._quantizer.temperature import Tempered
 from fqvae_kernels._quantizer.usage import UsageCounter, code_perplexity
 
@@ -30,7 +31,7 @@ _FLAGS = ("hard", "sorted", "learn_precision", "learn_temperature")
 class ScalarQuantizer(Codebook, Tempered):
     """Quantize every scalar of z to one of `codebook_size` learned values.
 
-    Called as `q(z, *, temperature=None, seed=None, row_offset=0, return_weights=False, return_kl=None)` it
+    Called as `q(z, *, temperature=None, seed=None, row_offset=None, return_weights=False, return_kl=None)` it
     returns a `QuantizerOutput`, which unpacks as `quantized, indices, loss`. With one codebook z may have any
     shape; with `num_codebooks` = L > 1, one for each latent, z has shape (..., L).
 
@@ -58,6 +59,12 @@ class ScalarQuantizer(Codebook, Tempered):
 
     Distances are precision * (z - code)**2. Precision decides how many bits a scalar can carry, which
     `capacity()` computes: 1.87 for K = 64 codes from N(0, 1) at precision 1, whatever the temperature is.
+
+    Where torch.distributed is initialised ranks draw other noise even if their seeds are the same: each its
+    own rows, from rank * 2**40. A row_offset that a call gives is taken as it is: with rank * (the number of
+    z's scalars) and one seed the ranks draw together what one process draws for the whole batch, and with 0
+    ranks that hold the same rows, as in tensor parallelism, draw the same. In a program of torch.compile or
+    torch.export the rank is a constant.
 
     `usage` counts how often each code was taken at each position of z's last dimension ("latent"), in
     training and in eval(), since the last `reset_usage()`. A z of fewer than two dimensions under a single
@@ -140,7 +147,7 @@ class ScalarQuantizer(Codebook, Tempered):
         *,
         temperature: float | Tensor | None = None,
         seed: int | Tensor | None = None,
-        row_offset: int = 0,
+        row_offset: int | None = None,
         return_weights: bool = False,
         return_kl: bool | None = None,
     ) -> QuantizerOutput:
@@ -150,7 +157,7 @@ class ScalarQuantizer(Codebook, Tempered):
             z: float16, bfloat16, float32 or float64; any shape, or (..., num_codebooks) if there are several.
             temperature: overrides the module's for this call.
             seed, row_offset: of the noise, as for `gumbel_quantize`; where nothing is drawn they change
-                nothing.
+                nothing. A row_offset of None is rank * 2**40 where torch.distributed is initialised, else 0.
             return_weights: return the weights as well, (*z.shape, K).
             return_kl: return the KL. None: in training with an estimator that draws, and where kl_weight is
                 not 0. It changes no loss.
@@ -244,7 +251,7 @@ class ScalarQuantizer(Codebook, Tempered):
         codebook: Tensor,
         temperature: float | Tensor | None,
         seed: int | Tensor | None,
-        row_offset: int,
+        row_offset: int | None,
         return_weights: bool,
         return_kl: bool | None,
     ) -> Taken:
@@ -271,7 +278,7 @@ class ScalarQuantizer(Codebook, Tempered):
             temperature=self.temperature if temperature is None else temperature,
             hard=self.hard,
             seed=seed,
-            row_offset=row_offset,
+            row_offset=first_row() if row_offset is None else row_offset,
             return_weights=return_weights,
             return_kl=wants_kl,
             backend=self.backend,
