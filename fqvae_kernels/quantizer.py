@@ -257,7 +257,10 @@ class ScalarQuantizer(Codebook, Tempered):
     ) -> Taken:
         """Codes for z by the estimator, or in eval() the nearest ones."""
         draws = self.training and self.estimator in SAMPLING_ESTIMATORS
-        wants_kl = self.kl_weight != 0 or (draws if return_kl is None else return_kl)
+        wants_kl = draws if return_kl is None else return_kl
+        # An if, since torch.compile makes of the comparison itself a symbol that is no index.
+        if self.kl_weight != 0:
+            wants_kl = True
         factor = self._distance_factor(compute_dtype(z)) if isinstance(z, Tensor) else None
         if not draws:
             taken = nearest_codes(
