@@ -88,8 +88,13 @@ class ScalarQuantizer(Codebook, Tempered):
             or e**87 and has no gradient. A Parameter as `temperature` means the same; it gives the start and
             is not itself kept.
         kl_weight, commitment_weight, codebook_weight: of the loss, finite and at least 0.
-        init: "normal", N(0, 1); "uniform", on [-1/2, 1/2]; "linspace", evenly from -1/2 to 1/2; or a tensor
-            of values, (K,) or the codebook's shape.
+        init: "normal", N(0, 1); "uniform", on [-1/2, 1/2]; "linspace", evenly from -1/2 to 1/2; a tensor of
+            values, (K,) or the codebook's shape; or "data", N(0, 1) until the first call in training sets
+            code k to the quantile (k + 1/2) / K of that batch, as `init_from` does. A codebook whose
+            quantiles are all the same waits for the next batch. `state_dict` says what has
+            started (`data_start.done`), so a model that is loaded does not start again. Ranks must make these
+            calls together. A program of torch.compile or another capture changes no codes: call the module
+            eagerly before, or `init_from(z)`.
         init_scale: multiplies the values of a named init; greater than 0, and 1 where init is a tensor.
         sorted: keep the codes in increasing order, as a cumulative sum of positive steps (softplus of the
             parameter `codebook_steps`, whose first entry is the lowest code). `codebook` is then computed
@@ -168,6 +173,8 @@ class ScalarQuantizer(Codebook, Tempered):
         _arguments.check_flag("return_weights", return_weights)
         if return_kl is not None:
             _arguments.check_flag("return_kl", return_kl)
+        if self.data_start is not None:
+            self._start_if_waiting(z, self.data_start)
         codebook = self.codebook
         taken = self._take(z, codebook, temperature, seed, row_offset, return_weights, return_kl)
         self._usage.count(taken.indices, self._latents(taken.indices))

@@ -182,3 +182,22 @@ def test_two_ranks_equal_one_process_on_the_whole_batch(tmp_path):
         quantized, indices = _learn(q, z, 0)
         assert zero[0] + one[0] == quantized and zero[1] + one[1] == indices
         torch.testing.assert_close(torch.tensor(zero[2]), q.codebook.grad)
+
+
+def _start_codes(rank, z):
+    """Codes after the first batch of each rank, and after a second one that must change nothing."""
+    model = DistributedDataParallel(ScalarQuantizer(4, num_codebooks=2, init="data"))
+    codes = []
+    for batch in (z[rank], [[9.0, 9.5], [8.0, 8.5]]):
+        model(torch.tensor(batch)).quantized.sum().backward()
+        codes.append(model.module.codebook.tolist())
+    return codes
+
+
+def test_all_ranks_start_from_the_data_of_all(tmp_path):
+    """One rank has nothing finite for the second latent: the codes come from the other."""
+    nan = float("nan")
+    z = [[[1.0, nan], [2.0, nan], [3.0, nan], [4.0, nan]], [[7.0, 0.0], [8.0, 3.0], [5.0, 1.0], [6.0, 2.0]]]
+    zero, one = on_ranks(tmp_path, _start_codes, z)
+    # The mean of each two neighbours of 1 ... 8, and the values themselves.
+    assert zero == one == [[[1.5, 3.5, 5.5, 7.5], [0.0, 1.0, 2.0, 3.0]]] * 2
