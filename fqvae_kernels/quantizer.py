@@ -9,6 +9,7 @@ from torch import Tensor
 
 from fqvae_kernels import _arguments, backends
 from fqvae_kernels._call import ESTIMATORS, SAMPLING_ESTIMATORS
+from fqvae_kernels._quantizer.capture import happens_once
 from fqvae_kernels._quantizer.checks import check_float
 from fqvae_kernels._quantizer.codebook import Codebook, codes_at
 from fqvae_kernels._quantizer.estimator import (
@@ -19,6 +20,7 @@ from fqvae_kernels._quantizer.estimator import (
 )
 from fqvae_kernels._quantizer.losses import compute_dtype, total_loss, weighted_losses
 from fqvae_kernels._quantizer.output import QuantizerOutput
+from fqvae_kernels._quantizer.revival import Revival
 from fqvae_kernels._quantizer.rows import first_row
 from fqvae_kernels._quantizer.temperature import Tempered
 from fqvae_kernels._quantizer.usage import UsageCounter, code_perplexity
@@ -102,6 +104,13 @@ class ScalarQuantizer(Codebook, Tempered):
         precision: greater than 0: a float, or num_codebooks values as a sequence or a tensor. Fixed at 1 it
             costs nothing.
         learn_precision: learn it, for each codebook, through its logarithm: the parameter `log_precision`.
+        revive_after: None, or after how many calls in training without being taken, on any rank, a code
+            restarts at one of the call's finite inputs. Which one is decided by the number of calls: it takes
+            nothing from PyTorch's generators. All ranks take an input of rank 0, and must make these calls
+            together. What an optimizer keeps for a code that restarts stays as it is: its next steps go on
+            with the old averages. The counts are in `state_dict` (`revival.unused`, `revival.calls`).
+            Programs of torch.compile and other captures, and passes that checkpointing repeats, neither count
+            nor restart anything. Not for sorted codes.
         backend: as for `gumbel_quantize`.
 
     Raises:
@@ -125,6 +134,7 @@ class ScalarQuantizer(Codebook, Tempered):
         sorted: bool = False,
         precision: float | Sequence[float] | Tensor = 1.0,
         learn_precision: bool = False,
+        revive_after: int | None = None,
         backend: str | None = None,
     ) -> None:
         super().__init__(codebook_size, num_codebooks, init, init_scale, sorted, precision, learn_precision)
@@ -143,6 +153,15 @@ class ScalarQuantizer(Codebook, Tempered):
             raise ValueError(f"backend must be None or one of {names}, but was {backend!r}")
         self.backend = backend
         self._set_temperature(temperature, learn_temperature)
+        if revive_after is not None and self.sorted:
+            raise ValueError(
+                f"revive_after must be None where the codes are sorted, but was {revive_after}: a code that "
+                "restarts moves all codes above it"
+            )
+        # None is kept as a plain attribute, which costs a call nothing to ask.
+        self.revival = (
+            None if revive_after is None else Revival(self.num_codebooks, self.codebook_size, revive_after)
+        )
         several = self.num_codebooks > 1
         self._usage = UsageCounter(self.num_codebooks if several else 0, self.codebook_size)
 
@@ -176,8 +195,14 @@ class ScalarQuantizer(Codebook, Tempered):
         if self.data_start is not None:
             self._start_if_waiting(z, self.data_start)
         codebook = self.codebook
+        revival = self.revival if self.training else None
+        if revival is not None:
+            # Codes may change in place before this call's backward pass.
+            codebook = codebook.clone()
         taken = self._take(z, codebook, temperature, seed, row_offset, return_weights, return_kl)
         self._usage.count(taken.indices, self._latents(taken.indices))
+        if revival is not None and happens_once(taken.indices):
+            revival.step(z, taken.indices, self.codebook)
         losses = weighted_losses(
             z,
             taken.quantized,
@@ -197,6 +222,9 @@ class ScalarQuantizer(Codebook, Tempered):
         given."""
         super().reset_parameters()
         self._reset_temperature()
+        revival = getattr(self, "revival", None)
+        if revival is not None:
+            revival.reset()
 
     @property
     def usage(self) -> Tensor:
@@ -244,6 +272,8 @@ class ScalarQuantizer(Codebook, Tempered):
             parts.append(f"precision={self.precision:g}")
         if self.init_scale != 1:
             parts.append(f"init_scale={self.init_scale:g}")
+        if self.revival is not None:
+            parts.append(f"revive_after={self.revival.after}")
         for name in ("kl_weight", "commitment_weight", "codebook_weight"):
             weight = getattr(self, name)
             if weight != 0:

@@ -201,3 +201,22 @@ def test_all_ranks_start_from_the_data_of_all(tmp_path):
     zero, one = on_ranks(tmp_path, _start_codes, z)
     # The mean of each two neighbours of 1 ... 8, and the values themselves.
     assert zero == one == [[[1.5, 3.5, 5.5, 7.5], [0.0, 1.0, 2.0, 3.0]]] * 2
+
+
+def _revive(rank, z):
+    torch.manual_seed(0)
+    options = {"estimator": "nearest", "codebook_weight": 1.0, "revive_after": 2}
+    q = ScalarQuantizer(4, init=torch.tensor([0.0, 1.0, 100.0, 200.0]), **options)
+    model = DistributedDataParallel(q)
+    for _ in range(3):
+        model(torch.tensor(z[rank])).loss.backward()
+    return q.codebook.tolist(), q.revival.unused.tolist(), q.codebook.grad.tolist()
+
+
+def test_a_code_restarts_when_no_rank_takes_it(tmp_path):
+    """100 is taken by rank 1 alone; 200 by neither, and restarts at an input of rank 0 on both."""
+    z = [[0.0, 0.25, 0.75], [100.0, 1.0, 0.5]]
+    zero, one = on_ranks(tmp_path, _revive, z)
+    assert zero == one
+    assert zero[0][:3] == [0.0, 1.0, 100.0] and zero[0][3] in z[0]
+    assert zero[1] == [[0, 0, 0, 0]]
