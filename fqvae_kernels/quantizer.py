@@ -12,6 +12,7 @@ from fqvae_kernels._call import ESTIMATORS, SAMPLING_ESTIMATORS
 from fqvae_kernels._quantizer.capture import happens_once
 from fqvae_kernels._quantizer.checks import check_float
 from fqvae_kernels._quantizer.codebook import Codebook, codes_at
+from fqvae_kernels._quantizer.entropy import entropy_term
 from fqvae_kernels._quantizer.estimator import (
     Taken,
     check_unused,
@@ -48,16 +49,22 @@ class ScalarQuantizer(Codebook, Tempered):
                             learns from `codebook_weight` or `kl_weight` only (van den Oord et al., 2017)
 
     In `eval()` every estimator takes the nearest code: nothing is drawn, weights are one-hot, and no KL is
-    computed unless `kl_weight` is not 0 or the call says return_kl=True.
+    computed unless `kl_weight` or `entropy_weight` is not 0 or the call says return_kl=True.
 
     The loss is
 
         kl_weight * mean(kl) + commitment_weight * mean((sg[quantized] - z)**2)
         + codebook_weight * mean((codebook[indices] - sg[z])**2)
+        + entropy_weight * (mean(H(q)) - H(mean(q)))
 
     where sg stops the gradient and kl is KL(posterior || uniform) of `gumbel_quantize`, which depends on z
-    and codebook but on no sample. The means are over the rows that are finite: one whose z is NaN or infinite
-    enters no term, and without any other the loss is 0. `QuantizerOutput.losses` has each term by name.
+    and codebook but on no sample. q is that posterior and H its entropy in nats: the last term makes each
+    posterior sharp and spreads a latent's rows over its codes (the entropy loss of lookup-free quantization,
+    Yu et al., arXiv 2310.05737). Its mean(q) is over each latent's rows in this process's batch. Plain
+    PyTorch computes it, a chunk of rows at a time, or all at once under torch.compile and torch.func.
+
+    The means are over the rows that are finite: one whose z is NaN or infinite enters no term, and without
+    any other the loss is 0. `QuantizerOutput.losses` has each term by name.
 
     Distances are precision * (z - code)**2. Precision decides how many bits a scalar can carry, which
     `capacity()` computes: 1.87 for K = 64 codes from N(0, 1) at precision 1, whatever the temperature is.
@@ -89,7 +96,7 @@ class ScalarQuantizer(Codebook, Tempered):
             and is never 0 or negative. Where the logarithm leaves [-87, 87] the temperature stays at e**-87
             or e**87 and has no gradient. A Parameter as `temperature` means the same; it gives the start and
             is not itself kept.
-        kl_weight, commitment_weight, codebook_weight: of the loss, finite and at least 0.
+        kl_weight, commitment_weight, codebook_weight, entropy_weight: of the loss, finite and at least 0.
         init: "normal", N(0, 1); "uniform", on [-1/2, 1/2]; "linspace", evenly from -1/2 to 1/2; a tensor of
             values, (K,) or the codebook's shape; or "data", N(0, 1) until the first call in training sets
             code k to the quantile (k + 1/2) / K of that batch, as `init_from` does. A codebook whose
@@ -129,6 +136,7 @@ class ScalarQuantizer(Codebook, Tempered):
         kl_weight: float = 0.0,
         commitment_weight: float = 0.0,
         codebook_weight: float = 0.0,
+        entropy_weight: float = 0.0,
         init: str | Tensor = "normal",
         init_scale: float = 1.0,
         sorted: bool = False,
@@ -148,6 +156,7 @@ class ScalarQuantizer(Codebook, Tempered):
         self.kl_weight = check_float("kl_weight", kl_weight)
         self.commitment_weight = check_float("commitment_weight", commitment_weight)
         self.codebook_weight = check_float("codebook_weight", codebook_weight)
+        self.entropy_weight = check_float("entropy_weight", entropy_weight)
         if backend is not None and backend not in backends.NAMES:
             names = ", ".join(map(repr, backends.NAMES))
             raise ValueError(f"backend must be None or one of {names}, but was {backend!r}")
@@ -183,8 +192,8 @@ class ScalarQuantizer(Codebook, Tempered):
             seed, row_offset: of the noise, as for `gumbel_quantize`; where nothing is drawn they change
                 nothing. A row_offset of None is rank * 2**40 where torch.distributed is initialised, else 0.
             return_weights: return the weights as well, (*z.shape, K).
-            return_kl: return the KL. None: in training with an estimator that draws, and where kl_weight is
-                not 0. It changes no loss.
+            return_kl: return the KL. None: in training with an estimator that draws, and where kl_weight or
+                entropy_weight is not 0. It changes no loss.
 
         Raises:
             TypeError, ValueError, RuntimeError: as `gumbel_quantize`.
@@ -208,9 +217,11 @@ class ScalarQuantizer(Codebook, Tempered):
             taken.quantized,
             taken.kl,
             lambda: codes_at(codebook, taken.indices),
+            lambda counted: self._entropy(z, codebook, taken, counted),
             kl_weight=self.kl_weight,
             commitment_weight=self.commitment_weight,
             codebook_weight=self.codebook_weight,
+            entropy_weight=self.entropy_weight,
         )
         kl = None if return_kl is False else taken.kl
         return QuantizerOutput(
@@ -274,7 +285,7 @@ class ScalarQuantizer(Codebook, Tempered):
             parts.append(f"init_scale={self.init_scale:g}")
         if self.revival is not None:
             parts.append(f"revive_after={self.revival.after}")
-        for name in ("kl_weight", "commitment_weight", "codebook_weight"):
+        for name in ("kl_weight", "commitment_weight", "codebook_weight", "entropy_weight"):
             weight = getattr(self, name)
             if weight != 0:
                 parts.append(f"{name}={weight:g}")
@@ -296,7 +307,7 @@ class ScalarQuantizer(Codebook, Tempered):
         draws = self.training and self.estimator in SAMPLING_ESTIMATORS
         wants_kl = draws if return_kl is None else return_kl
         # An if, since torch.compile makes of the comparison itself a symbol that is no index.
-        if self.kl_weight != 0:
+        if self.kl_weight != 0 or self.entropy_weight != 0:
             wants_kl = True
         factor = self._distance_factor(compute_dtype(z)) if isinstance(z, Tensor) else None
         if not draws:
@@ -323,6 +334,12 @@ class ScalarQuantizer(Codebook, Tempered):
             return_kl=wants_kl,
             backend=self.backend,
         )
+
+    def _entropy(self, z: Tensor, codebook: Tensor, taken: Taken, counted: Tensor) -> Tensor:
+        """The entropy term of the loss, over the rows that are counted."""
+        assert taken.kl is not None
+        factor = self._distance_factor(compute_dtype(z))
+        return entropy_term(z, codebook, factor, taken.kl, counted, self._latents(taken.indices))
 
     def _latents(self, indices: Tensor) -> int:
         """How many latents indices have: the length of their last dimension, unless it counts rows."""
