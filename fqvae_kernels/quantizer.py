@@ -23,10 +23,11 @@ from fqvae_kernels._quantizer.losses import compute_dtype, total_loss, weighted_
 from fqvae_kernels._quantizer.output import QuantizerOutput
 from fqvae_kernels._quantizer.revival import Revival
 from fqvae_kernels._quantizer.rows import first_row
+from fqvae_kernels._quantizer.schedule import TemperatureSchedule
 from fqvae_kernels._quantizer.temperature import Tempered
 from fqvae_kernels._quantizer.usage import UsageCounter, code_perplexity
 
-__all__ = ["QuantizerOutput", "ScalarQuantizer", "UsageCounter", "code_perplexity"]
+__all__ = ["QuantizerOutput", "ScalarQuantizer", "TemperatureSchedule", "UsageCounter", "code_perplexity"]
 
 _FLAGS = ("hard", "sorted", "learn_precision", "learn_temperature")
 
@@ -89,8 +90,8 @@ class ScalarQuantizer(Codebook, Tempered):
         num_codebooks: 1, a `codebook` of shape (K,); or L > 1, of shape (L, K).
         estimator: "gumbel", "straight_through", "reinmax" or "nearest".
         hard: straight-through Gumbel-Softmax, for the estimator "gumbel"; no other one changes by it.
-        temperature: of the estimators that draw, when the call gives none. A float; or a 0-d tensor, which
-            becomes a buffer.
+        temperature: of the estimators that draw, when the call gives none. A float; a 0-d tensor, which
+            becomes a buffer; or a `TemperatureSchedule`.
         learn_temperature: learn it through its logarithm: the parameter `log_temperature`, which starts at
             the logarithm of `temperature`. `temperature` then reads as its exponential, which has a gradient
             and is never 0 or negative. Where the logarithm leaves [-87, 87] the temperature stays at e**-87
@@ -131,7 +132,7 @@ class ScalarQuantizer(Codebook, Tempered):
         num_codebooks: int = 1,
         estimator: str = "gumbel",
         hard: bool = False,
-        temperature: float | Tensor = 1.0,
+        temperature: float | Tensor | TemperatureSchedule = 1.0,
         learn_temperature: bool = False,
         kl_weight: float = 0.0,
         commitment_weight: float = 0.0,
