@@ -16,7 +16,7 @@ from fqvae_kernels.functional import (
     nearest_quantize,
 )
 from fqvae_kernels.patching import patch, patched, unpatch
-from fqvae_kernels.quantizer import QuantizerOutput, ScalarQuantizer
+from fqvae_kernels.quantizer import QuantizerOutput, ScalarQuantizer, TemperatureSchedule
 from fqvae_kernels.vector import GumbelVectorQuantizer
 
 __version__ = "0.1.0"
@@ -27,6 +27,7 @@ __all__ = [
     "NearestQuantized",
     "QuantizerOutput",
     "ScalarQuantizer",
+    "TemperatureSchedule",
     "__version__",
     "available_backends",
     "gumbel_noise",

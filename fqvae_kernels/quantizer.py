@@ -13,27 +13,35 @@ from fqvae_kernels import _arguments, backends
 from fqvae_kernels._call import ESTIMATORS, SAMPLING_ESTIMATORS
 from fqvae_kernels._quantizer import layout, masks
 from fqvae_kernels._quantizer.arrangement import Arranged
+from fqvae_kernels._quantizer.capture import happens_once
 from fqvae_kernels._quantizer.checks import check_float
 from fqvae_kernels._quantizer.codebook import codes_at
+from fqvae_kernels._quantizer.entropy import entropy_term
 from fqvae_kernels._quantizer.estimator import (
     Taken,
     check_unused,
     draw_codes,
     nearest_codes,
 )
-from fqvae_kernels._quantizer.level_passes import draw_levels, nearest_levels
+from fqvae_kernels._quantizer.level_passes import draw_levels, entropy_levels, nearest_levels
 from fqvae_kernels._quantizer.levels import check_sizes
 from fqvae_kernels._quantizer.losses import compute_dtype, total_loss, weighted_losses
 from fqvae_kernels._quantizer.output import QuantizerOutput
+from fqvae_kernels._quantizer.revival import Revival
+from fqvae_kernels._quantizer.rows import first_row
+from fqvae_kernels._quantizer.schedule import TemperatureSchedule
+from fqvae_kernels._quantizer.temperature import Tempered
 from fqvae_kernels._quantizer.usage import UsageCounter, code_perplexity
 
-__all__ = ["QuantizerOutput", "ScalarQuantizer", "UsageCounter", "code_perplexity"]
+__all__ = ["QuantizerOutput", "ScalarQuantizer", "TemperatureSchedule", "UsageCounter", "code_perplexity"]
+
+_FLAGS = ("hard", "sorted", "learn_precision", "learn_temperature")
 
 
-class ScalarQuantizer(Arranged):
+class ScalarQuantizer(Arranged, Tempered):
     """Quantize every scalar of z to one of `codebook_size` learned values.
 
-    Called as `q(z, *, temperature=None, mask=None, seed=None, row_offset=0, return_weights=False,
+    Called as `q(z, *, temperature=None, mask=None, seed=None, row_offset=None, return_weights=False,
     return_kl=None)` it returns a `QuantizerOutput`, which unpacks as `quantized, indices, loss`. With one
     codebook z may have any shape; with `num_codebooks` = L > 1, one for each latent, z has shape (..., L).
     `codes` gives the codes at indices; `to_tokens` makes one integer of the indices of a position, and
@@ -50,22 +58,33 @@ class ScalarQuantizer(Arranged):
                             learns from `codebook_weight` or `kl_weight` only (van den Oord et al., 2017)
 
     In `eval()` every estimator takes the nearest code: nothing is drawn, weights are one-hot, and no KL is
-    computed unless `kl_weight` is not 0 or the call says return_kl=True. What torch.export and
-    torch.onnx.export(dynamo=True) make of it then holds PyTorch's own operators alone, unless `backend` is
-    named: it runs in ONNX Runtime, and where this package is not installed (from PyTorch 2.7 on).
+    computed unless `kl_weight` or `entropy_weight` is not 0 or the call says return_kl=True. What
+    torch.export and torch.onnx.export(dynamo=True) make of it then holds PyTorch's own operators alone,
+    unless `backend` is named: it runs in ONNX Runtime, and where this package is not installed (from PyTorch 2.7 on).
 
     The loss is
 
         kl_weight * mean(kl) + commitment_weight * mean((sg[quantized] - z)**2)
         + codebook_weight * mean((codebook[indices] - sg[z])**2)
+        + entropy_weight * (mean(H(q)) - H(mean(q)))
 
     where sg stops the gradient and kl is KL(posterior || uniform) of `gumbel_quantize`, which depends on z
-    and codebook but on no sample. The means are over the rows that are finite and not masked: one whose z is
-    NaN or infinite enters no term, and without any other the loss is 0. `QuantizerOutput.losses` has each
-    term by name.
+    and codebook but on no sample. q is that posterior and H its entropy in nats: the last term makes each
+    posterior sharp and spreads a latent's rows over its codes (the entropy loss of lookup-free quantization,
+    Yu et al., arXiv 2310.05737). Its mean(q) is over each latent's rows in this process's batch. Plain
+    PyTorch computes it, a chunk of rows at a time, or all at once under torch.compile and torch.func.
+
+    The means are over the rows that are finite and not masked: one whose z is NaN or infinite enters no term,
+    and without any other the loss is 0. `QuantizerOutput.losses` has each term by name.
 
     Distances are precision * (z - code)**2. Precision decides how many bits a scalar can carry, which
     `capacity()` computes: 1.87 for K = 64 codes from N(0, 1) at precision 1, whatever the temperature is.
+
+    Where torch.distributed is initialised ranks draw other noise even if their seeds are the same: each its
+    own rows, from rank * 2**40. A row_offset that a call gives is taken as it is: with rank * (the number of
+    z's scalars) and one seed the ranks draw together what one process draws for the whole batch, and with 0
+    ranks that hold the same rows, as in tensor parallelism, draw the same. In a program of torch.compile or
+    torch.export the rank is a constant.
 
     `usage` counts how often each code was taken for each latent, which is a position of z's last dimension,
     or of dimension 1 with channel_first, in training and in eval(), since the last `reset_usage()`. The table
@@ -87,11 +106,21 @@ class ScalarQuantizer(Arranged):
             beyond a latent's level, where `codebook` means nothing. One level is a single codebook.
         estimator: "gumbel", "straight_through", "reinmax" or "nearest".
         hard: straight-through Gumbel-Softmax, for the estimator "gumbel"; no other one changes by it.
-        temperature: of the estimators that draw, when the call gives none. A float; a 0-d tensor becomes a
-            buffer and a Parameter is learned.
-        kl_weight, commitment_weight, codebook_weight: of the loss, finite and at least 0.
-        init: "normal", N(0, 1); "uniform", on [-1/2, 1/2]; "linspace", evenly from -1/2 to 1/2; or a tensor
-            of values, (K,) or the codebook's shape.
+        temperature: of the estimators that draw, when the call gives none. A float; a 0-d tensor, which
+            becomes a buffer; or a `TemperatureSchedule`.
+        learn_temperature: learn it through its logarithm: the parameter `log_temperature`, which starts at
+            the logarithm of `temperature`. `temperature` then reads as its exponential, which has a gradient
+            and is never 0 or negative. Where the logarithm leaves [-87, 87] the temperature stays at e**-87
+            or e**87 and has no gradient. A Parameter as `temperature` means the same; it gives the start and
+            is not itself kept.
+        kl_weight, commitment_weight, codebook_weight, entropy_weight: of the loss, finite and at least 0.
+        init: "normal", N(0, 1); "uniform", on [-1/2, 1/2]; "linspace", evenly from -1/2 to 1/2; a tensor of
+            values, (K,) or the codebook's shape; or "data", N(0, 1) until the first call in training sets
+            code k to the quantile (k + 1/2) / K of that batch, as `init_from` does. A codebook whose
+            quantiles are all the same waits for the next batch. `state_dict` says what has
+            started (`data_start.done`), so a model that is loaded does not start again. Ranks must make these
+            calls together. A program of torch.compile or another capture changes no codes: call the module
+            eagerly before, or `init_from(z)`.
         init_scale: multiplies the values of a named init; greater than 0, and 1 where init is a tensor.
         sorted: keep the codes in increasing order, as a cumulative sum of positive steps (softplus of the
             parameter `codebook_steps`, whose first entry is the lowest code). `codebook` is then computed
@@ -108,13 +137,18 @@ class ScalarQuantizer(Arranged):
             indices, kl and weights then have num_latents where quantized has dim. The losses, and the
             gradient that goes straight through, are of the projected z. num_latents may be left out where
             num_codebooks says it.
+        revive_after: None, or after how many calls in training without being taken, on any rank, a code
+            restarts at one of the call's finite inputs. Which one is decided by the number of calls: it takes
+            nothing from PyTorch's generators. All ranks take an input of rank 0, and must make these calls
+            together. What an optimizer keeps for a code that restarts stays as it is: its next steps go on
+            with the old averages. The counts are in `state_dict` (`revival.unused`, `revival.calls`).
+            Programs of torch.compile and other captures, and passes that checkpointing repeats, neither count
+            nor restart anything. Not for sorted codes.
         backend: as for `gumbel_quantize`.
 
     Raises:
         TypeError, ValueError: an argument of the wrong type, shape or value, which the message names.
     """
-
-    temperature: float | Tensor
 
     def __init__(
         self,
@@ -124,10 +158,12 @@ class ScalarQuantizer(Arranged):
         levels: Sequence[int] | None = None,
         estimator: str = "gumbel",
         hard: bool = False,
-        temperature: float | Tensor = 1.0,
+        temperature: float | Tensor | TemperatureSchedule = 1.0,
+        learn_temperature: bool = False,
         kl_weight: float = 0.0,
         commitment_weight: float = 0.0,
         codebook_weight: float = 0.0,
+        entropy_weight: float = 0.0,
         init: str | Tensor = "normal",
         init_scale: float = 1.0,
         sorted: bool = False,
@@ -136,6 +172,7 @@ class ScalarQuantizer(Arranged):
         channel_first: bool | None = None,
         dim: int | None = None,
         num_latents: int | None = None,
+        revive_after: int | None = None,
         backend: str | None = None,
     ) -> None:
         codebook_size, num_codebooks, checked_levels = check_sizes(codebook_size, num_codebooks, levels)
@@ -162,11 +199,21 @@ class ScalarQuantizer(Arranged):
         self.kl_weight = check_float("kl_weight", kl_weight)
         self.commitment_weight = check_float("commitment_weight", commitment_weight)
         self.codebook_weight = check_float("codebook_weight", codebook_weight)
+        self.entropy_weight = check_float("entropy_weight", entropy_weight)
         if backend is not None and backend not in backends.NAMES:
             names = ", ".join(map(repr, backends.NAMES))
             raise ValueError(f"backend must be None or one of {names}, but was {backend!r}")
         self.backend = backend
-        self._set_temperature(temperature)
+        self._set_temperature(temperature, learn_temperature)
+        if revive_after is not None and self.sorted:
+            raise ValueError(
+                f"revive_after must be None where the codes are sorted, but was {revive_after}: a code that "
+                "restarts moves all codes above it"
+            )
+        # None is kept as a plain attribute, which costs a call nothing to ask.
+        self.revival = (
+            None if revive_after is None else Revival(self.num_codebooks, self.codebook_size, revive_after)
+        )
         self._usage = UsageCounter(self.num_latents or 0, self.codebook_size)
 
     def forward(
@@ -176,7 +223,7 @@ class ScalarQuantizer(Arranged):
         temperature: float | Tensor | None = None,
         mask: Tensor | None = None,
         seed: int | Tensor | None = None,
-        row_offset: int = 0,
+        row_offset: int | None = None,
         return_weights: bool = False,
         return_kl: bool | None = None,
     ) -> QuantizerOutput:
@@ -193,10 +240,10 @@ class ScalarQuantizer(Arranged):
                 and no count. Rows are numbered as without the mask, so the others draw the same samples. With
                 dim quantized is 0 where the whole position is masked.
             seed, row_offset: of the noise, as for `gumbel_quantize`; where nothing is drawn they change
-                nothing.
+                nothing. A row_offset of None is rank * 2**40 where torch.distributed is initialised, else 0.
             return_weights: return the weights as well, (*indices.shape, K).
-            return_kl: return the KL. None: in training with an estimator that draws, and where kl_weight is
-                not 0. It changes no loss.
+            return_kl: return the KL. None: in training with an estimator that draws, and where kl_weight or
+                entropy_weight is not 0. It changes no loss.
 
         Raises:
             TypeError, ValueError, RuntimeError: as `gumbel_quantize`.
@@ -207,16 +254,26 @@ class ScalarQuantizer(Arranged):
         given = z
         if mask is not None or self._arranges(z):
             z, mask = self._arrange(z, mask)
+        if self.data_start is not None:
+            self._start_if_waiting(z, self.data_start)
         codebook = self.codebook if self.levels is None else self._own_codebook()
+        revival = self.revival if self.training else None
+        if revival is not None:
+            # Codes may change in place before this call's backward pass.
+            codebook = codebook.clone()
         taken = self._take(z, codebook, temperature, seed, row_offset, return_weights, return_kl)
+        if revival is not None and happens_once(taken.indices):
+            revival.step(z, taken.indices, self.codebook)
         losses = weighted_losses(
             z,
             taken.quantized,
             taken.kl,
             lambda: codes_at(codebook, taken.indices),
+            lambda counted: self._entropy(z, codebook, taken, counted),
             kl_weight=self.kl_weight,
             commitment_weight=self.commitment_weight,
             codebook_weight=self.codebook_weight,
+            entropy_weight=self.entropy_weight,
         )
         if mask is not None:
             taken = masks.clear(taken, mask)
@@ -228,6 +285,15 @@ class ScalarQuantizer(Arranged):
         if self.channel_first or self.dim is not None:
             return self._arrange_output(out, given, mask)
         return out
+
+    def reset_parameters(self) -> None:
+        """Start anew: the codes as `init`, `init_scale` and `sorted` say, what else is learned as it was
+        given."""
+        super().reset_parameters()
+        self._reset_temperature()
+        revival = getattr(self, "revival", None)
+        if revival is not None:
+            revival.reset()
 
     @property
     def usage(self) -> Tensor:
@@ -272,14 +338,16 @@ class ScalarQuantizer(Arranged):
         parts = [size, f"estimator={self.estimator!r}"]
         if self.num_codebooks > 1 and self.levels is None:
             parts.insert(1, f"num_codebooks={self.num_codebooks}")
-        parts += [f"{name}=True" for name in ("hard", "sorted", "learn_precision") if getattr(self, name)]
+        parts += [f"{name}=True" for name in _FLAGS if getattr(self, name)]
         if not isinstance(self.temperature, Tensor):
             parts.append(f"temperature={self.temperature:g}")
         if isinstance(self.precision, float) and self.precision != 1:
             parts.append(f"precision={self.precision:g}")
         if self.init_scale != 1:
             parts.append(f"init_scale={self.init_scale:g}")
-        for name in ("kl_weight", "commitment_weight", "codebook_weight"):
+        if self.revival is not None:
+            parts.append(f"revive_after={self.revival.after}")
+        for name in ("kl_weight", "commitment_weight", "codebook_weight", "entropy_weight"):
             weight = getattr(self, name)
             if weight != 0:
                 parts.append(f"{name}={weight:g}")
@@ -295,13 +363,16 @@ class ScalarQuantizer(Arranged):
         codebook: Tensor,
         temperature: float | Tensor | None,
         seed: int | Tensor | None,
-        row_offset: int,
+        row_offset: int | None,
         return_weights: bool,
         return_kl: bool | None,
     ) -> Taken:
         """Codes for z by the estimator, or in eval() the nearest ones."""
         draws = self.training and self.estimator in SAMPLING_ESTIMATORS
-        wants_kl = self.kl_weight != 0 or (draws if return_kl is None else return_kl)
+        wants_kl = draws if return_kl is None else return_kl
+        # An if, since torch.compile makes of the comparison itself a symbol that is no index.
+        if self.kl_weight != 0 or self.entropy_weight != 0:
+            wants_kl = True
         factor = self._distance_factor(compute_dtype(z)) if isinstance(z, Tensor) else None
         if not draws:
             nearest: Any = nearest_codes
@@ -328,22 +399,20 @@ class ScalarQuantizer(Arranged):
             temperature=self.temperature if temperature is None else temperature,
             hard=self.hard,
             seed=seed,
-            row_offset=row_offset,
+            row_offset=first_row() if row_offset is None else row_offset,
             return_weights=return_weights,
             return_kl=wants_kl,
             backend=self.backend,
         )
         return drawn
 
-    def _set_temperature(self, temperature: float | Tensor) -> None:
-        if not isinstance(temperature, Tensor):
-            self.temperature = _arguments.check_temperature(temperature, torch.device("cpu"))
-            return
-        _arguments.check_temperature(temperature, temperature.device)
-        if isinstance(temperature, torch.nn.Parameter):
-            self.temperature = temperature
-        else:
-            self.register_buffer("temperature", temperature)
+    def _entropy(self, z: Tensor, codebook: Tensor, taken: Taken, counted: Tensor) -> Tensor:
+        """The entropy term of the loss, over the rows that are counted."""
+        assert taken.kl is not None
+        factor = self._distance_factor(compute_dtype(z))
+        if self.levels is not None:
+            return entropy_levels(self.levels, z, codebook, factor, taken.kl, counted)
+        return entropy_term(z, codebook, factor, taken.kl, counted, self._latents(taken.indices))
 
     def _collective_device(self) -> torch.device:
         """Where ranks exchange counts: with the parameters, since some backends reach no other device."""

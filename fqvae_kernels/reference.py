@@ -71,7 +71,7 @@ def quantize(input: Tensor, codebook: Tensor, call: Call, draw: Draw = draw) -> 
     z = _zero_unless(usable, input)
     if call.estimator == "nearest":
         return _nearest(z, codebook, usable, call)
-    logits = _distance_logits(z.to(codebook.dtype), codebook)
+    logits = distance_logits(z.to(codebook.dtype), codebook)
     return _sample(logits, None, codebook, usable, call, input.dtype, drawn)
 
 
@@ -153,7 +153,7 @@ def _multiply_words(word: Tensor, multiplier: int) -> tuple[Tensor, Tensor]:
     return middle >> 16, ((middle & 0xFFFF) << 16) | (low & 0xFFFF)
 
 
-def _distance_logits(z: Tensor, codebook: Tensor) -> Tensor:
+def distance_logits(z: Tensor, codebook: Tensor) -> Tensor:
     """-(z - m[k])**2 less the same for the nearest code m*, shape (*z.shape, K); z finite, in the codebook's
     dtype.
 

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from fqvae_kernels import _arguments, _vectors, backends
-from fqvae_kernels._quantizer import schedule, vector_codes
+from fqvae_kernels._quantizer import decay, vector_codes
 from fqvae_kernels._quantizer.checks import check_float
 from fqvae_kernels._quantizer.counted import Counted
 from fqvae_kernels._quantizer.estimator import Taken, check_unused
@@ -274,7 +274,7 @@ class GumbelVectorQuantizer(Counted):
             _arguments.check_temperature(temperature, temperature.device)
             self.register_buffer("temperature", temperature)
         elif isinstance(temperature, Sequence):
-            self.schedule = schedule.check_schedule(temperature)
+            self.schedule = decay.check_schedule(temperature)
             self.register_buffer("temperature", torch.tensor(self.schedule.start))
             self.register_buffer("temperature_step", torch.zeros((), dtype=torch.int64))
         else:

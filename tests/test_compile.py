@@ -128,6 +128,23 @@ def test_scalar_quantizer_equals_eager(served, estimator, training):
         close(got, expected)
 
 
+@pytest.mark.parametrize("estimator", ["gumbel", "nearest"])
+@pytest.mark.parametrize(
+    "name", ["kl_weight", "commitment_weight", "codebook_weight", "temperature", "precision"]
+)
+def test_quantizers_with_other_numbers_share_a_process(estimator, name):
+    """torch.compile makes a variable of a number that it has met with two values."""
+    z = make(12, 6).input
+    for value in (1.0, 0.3, 0.1):
+        torch.manual_seed(1)
+        q = ScalarQuantizer(6, estimator=estimator, backend="reference", **{name: value})
+        for got, expected in zip(compiled(q)(z, seed=1), q(z, seed=1), strict=True):
+            close(got, expected)
+    if name.endswith("weight"):
+        q = ScalarQuantizer(6, estimator=estimator, backend="reference", **{name: 0.0})
+        close(compiled(q)(z, seed=1).loss, q(z, seed=1).loss)
+
+
 def test_a_changing_temperature_recompiles_nothing_and_is_never_stale(served):
     case = make(16, 6)
 

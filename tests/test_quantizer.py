@@ -98,13 +98,6 @@ def test_temperature_of_the_call_overrides(backend):
     assert torch.equal(cold.indices, warm.indices)
 
 
-def test_learned_temperature(backend):
-    q = ScalarQuantizer(9, temperature=torch.nn.Parameter(torch.tensor(0.5)), backend=backend)
-    q(z_of(10)).quantized.sum().backward()
-    assert {name for name, _ in q.named_parameters()} == {"codebook", "temperature"}
-    assert q.temperature.grad is not None and q.temperature.grad.abs() > 0
-
-
 def test_nearest_estimator(backend):
     q = ScalarQuantizer(9, estimator="nearest", backend=backend)
     z = leaf(z_of(10, 2))

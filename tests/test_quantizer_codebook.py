@@ -307,6 +307,7 @@ def test_functional_call_reaches_the_steps(backend):
 @pytest.mark.parametrize("estimator", ["gumbel", "straight_through", "nearest"])
 @pytest.mark.parametrize("backend", ["cpu", "reference"])
 def test_sorted_codes_and_precision_compile(native, backend, estimator):
+    torch._dynamo.reset()
     q = ScalarQuantizer(
         5,
         num_codebooks=2,

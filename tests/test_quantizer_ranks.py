@@ -1,4 +1,4 @@
-"""ScalarQuantizer in two processes over gloo: gradients under DistributedDataParallel, and usage."""
+"""ScalarQuantizer in two processes over gloo: gradients under DistributedDataParallel, noise, and usage."""
 
 import itertools
 import multiprocessing
@@ -7,6 +7,7 @@ import traceback
 
 import pytest
 import torch
+from quantizers import z_of
 from torch import distributed
 from torch.nn.parallel import DistributedDataParallel
 
@@ -118,3 +119,104 @@ def test_usage_sums_over_ranks_with_different_latents(tmp_path):
     assert one[2][1] == pytest.approx([3 / 2 ** (2 / 3), 2.0, 1.0, 1.0])
     assert zero[2][2] == pytest.approx([2.0, 1.0]) and one[2][2] == pytest.approx([1.0] * 4)
     assert one[1][2] == []
+
+
+SAMPLING = ("gumbel", "straight_through", "reinmax")
+
+
+def _draw(rank):
+    """Indices of equal z and seeds, for each estimator by how they come about."""
+    z, found = torch.zeros(6, 4), {}
+    for estimator in SAMPLING:
+        torch.manual_seed(0)
+        q = ScalarQuantizer(64, estimator=estimator)
+        indices = {
+            "eager": q(z, seed=7).indices,
+            "again": q(z, seed=7).indices,
+            "own rows": q(z, seed=7, row_offset=rank * 2**40).indices,
+            "drawn seed": q(z).indices,
+            "same rows": q(z, seed=7, row_offset=0).indices,
+        }
+        if estimator == "gumbel":
+            indices["compiled"] = torch.compile(q, fullgraph=True, backend="aot_eager")(z, seed=7).indices
+            exported = torch.export.export(q, (z,), {"seed": torch.tensor(7)}).module()
+            indices["exported"] = exported(z, seed=torch.tensor(7)).indices
+        found[estimator] = {name: value.tolist() for name, value in indices.items()}
+    return found
+
+
+def test_noise_differs_by_rank_unless_the_caller_says(tmp_path):
+    for zero, one in zip(*(found.values() for found in on_ranks(tmp_path, _draw)), strict=True):
+        assert zero["eager"] != one["eager"] and zero["drawn seed"] != one["drawn seed"]
+        assert zero["same rows"] == one["same rows"] == zero["eager"]
+        for rank in (zero, one):
+            alike = rank.keys() - {"drawn seed", "same rows"}
+            assert all(rank[name] == rank["eager"] for name in alike)
+
+
+def _learn(q, z, row_offset):
+    out = q(z, seed=5, row_offset=row_offset)
+    (out.quantized.square().mean() + out.loss).backward()
+    return out.quantized.tolist(), out.indices.tolist()
+
+
+def _quantizer(options):
+    torch.manual_seed(0)
+    return ScalarQuantizer(6, kl_weight=0.1, **options)
+
+
+def _shards(rank, z, settings):
+    found = []
+    for options in settings:
+        model = DistributedDataParallel(_quantizer(options))
+        rows = torch.tensor(z)[rank * len(z) // RANKS :][: len(z) // RANKS]
+        found.append((*_learn(model, rows, rank * rows.numel()), model.module.codebook.grad.tolist()))
+    return found
+
+
+def test_two_ranks_equal_one_process_on_the_whole_batch(tmp_path):
+    """Given row_offset = rank * rows: codes, values, and the gradient that the ranks average."""
+    z, settings = z_of(8, 3), ({}, {"num_codebooks": 3, "hard": True})
+    for options, zero, one in zip(settings, *on_ranks(tmp_path, _shards, z.tolist(), settings), strict=True):
+        q = _quantizer(options)
+        quantized, indices = _learn(q, z, 0)
+        assert zero[0] + one[0] == quantized and zero[1] + one[1] == indices
+        torch.testing.assert_close(torch.tensor(zero[2]), q.codebook.grad)
+
+
+def _start_codes(rank, z):
+    """Codes after the first batch of each rank, and after a second one that must change nothing."""
+    model = DistributedDataParallel(ScalarQuantizer(4, num_codebooks=2, init="data"))
+    codes = []
+    for batch in (z[rank], [[9.0, 9.5], [8.0, 8.5]]):
+        model(torch.tensor(batch)).quantized.sum().backward()
+        codes.append(model.module.codebook.tolist())
+    return codes
+
+
+def test_all_ranks_start_from_the_data_of_all(tmp_path):
+    """One rank has nothing finite for the second latent: the codes come from the other."""
+    nan = float("nan")
+    z = [[[1.0, nan], [2.0, nan], [3.0, nan], [4.0, nan]], [[7.0, 0.0], [8.0, 3.0], [5.0, 1.0], [6.0, 2.0]]]
+    zero, one = on_ranks(tmp_path, _start_codes, z)
+    # The mean of each two neighbours of 1 ... 8, and the values themselves.
+    assert zero == one == [[[1.5, 3.5, 5.5, 7.5], [0.0, 1.0, 2.0, 3.0]]] * 2
+
+
+def _revive(rank, z):
+    torch.manual_seed(0)
+    options = {"estimator": "nearest", "codebook_weight": 1.0, "revive_after": 2}
+    q = ScalarQuantizer(4, init=torch.tensor([0.0, 1.0, 100.0, 200.0]), **options)
+    model = DistributedDataParallel(q)
+    for _ in range(3):
+        model(torch.tensor(z[rank])).loss.backward()
+    return q.codebook.tolist(), q.revival.unused.tolist(), q.codebook.grad.tolist()
+
+
+def test_a_code_restarts_when_no_rank_takes_it(tmp_path):
+    """100 is taken by rank 1 alone; 200 by neither, and restarts at an input of rank 0 on both."""
+    z = [[0.0, 0.25, 0.75], [100.0, 1.0, 0.5]]
+    zero, one = on_ranks(tmp_path, _revive, z)
+    assert zero == one
+    assert zero[0][:3] == [0.0, 1.0, 100.0] and zero[0][3] in z[0]
+    assert zero[1] == [[0, 0, 0, 0]]

@@ -157,6 +157,7 @@ class Recorder:
 @pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::FutureWarning")
 def test_no_compiled_program_counts(estimator, num_codebooks):
     """Nor is it compiled anew once there are counts; what it returned can be counted."""
+    torch._dynamo.reset()
     q = quantizer(estimator=estimator, num_codebooks=num_codebooks)
     recorder = Recorder()
     compiled = torch.compile(q, fullgraph=True, backend=recorder)

@@ -39,6 +39,9 @@ class Arranged(Codebook):
             self.project_in = torch.nn.Linear(self.dim, latents)
             self.project_out = torch.nn.Linear(latents, self.dim)
 
+    def init_from(self, z: Tensor) -> None:
+        super().init_from(self._arrange(z, None)[0] if self._arranges(z) else z)
+
     def codes(self, indices: Tensor) -> Tensor:
         """The code at each index, differentiable in the codebook; 0 at -1, the index of a masked row.
 

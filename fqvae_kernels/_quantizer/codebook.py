@@ -11,12 +11,15 @@ from torch import Tensor
 
 from fqvae_kernels import _arguments
 from fqvae_kernels._quantizer.capacity import capacity
+from fqvae_kernels._quantizer.capture import happens_once
 from fqvae_kernels._quantizer.checks import check_float
 from fqvae_kernels._quantizer.levels import code_places, initial, linspace, own_codes
+from fqvae_kernels._quantizer.losses import compute_dtype
 from fqvae_kernels._quantizer.precision import Factor, check_precision
+from fqvae_kernels._quantizer.start import DataStart, starting_codes
 from fqvae_kernels._tensors import whole
 
-_INITS = ("normal", "uniform", "linspace")
+_INITS = ("normal", "uniform", "linspace", "data")
 # The least step between sorted codes at the start. A step of 0 could never grow.
 _LEAST_STEP = 1e-6
 
@@ -35,6 +38,7 @@ class Codebook(torch.nn.Module):
     log_precision: torch.nn.Parameter
     given_precision: Tensor
     code_places: Tensor
+    data_start: DataStart | None
 
     def __init__(
         self,
@@ -61,6 +65,8 @@ class Codebook(torch.nn.Module):
         if levels is not None:
             # Made from what whoever loads a state_dict has given too.
             self.register_buffer("code_places", code_places(levels), persistent=False)
+        # None is kept as a plain attribute, which costs a call nothing to ask.
+        self.data_start = DataStart(self.num_codebooks) if init == "data" else None
         self._set_precision(precision, learn_precision)
         self.reset_parameters()
 
@@ -80,16 +86,24 @@ class Codebook(torch.nn.Module):
     @torch.no_grad()
     def reset_parameters(self) -> None:
         """Set the codes as `init`, `init_scale` and `sorted` say, and a learned precision as it was given."""
-        codes = self._initial_codes()
         if self.levels is not None:
             self.code_places.copy_(code_places(self.levels))
-            codes = initial(codes, self.code_places, self.sorted)
-        if self.sorted:
-            self.codebook_steps.copy_(_steps(codes.sort(-1).values))
-        else:
-            self.codebook.copy_(codes)
+        self._put_codes(self._initial_codes())
+        if self.data_start is not None:
+            self.data_start.reset()
         if self.learn_precision:
             self.log_precision.copy_(self.given_precision.log())
+
+    def init_from(self, z: Tensor) -> None:
+        """Set the codes to quantiles of z, as init="data" does with the first batch in training.
+
+        Code k of K becomes the quantile (k + 1/2) / K of the codebook's finite values, times init_scale. A
+        codebook keeps its codes if it has no finite value, or if its K > 1 quantiles are all the same. Where
+        torch.distributed is initialised it is a collective call, and codes come from all ranks' z.
+
+        z: as for a call. Raises TypeError and ValueError, as a call.
+        """
+        self._start_codes(z, None)
 
     def _own_codebook(self) -> Tensor:
         """The codebook to quantize with where there are levels: without what lies beyond them."""
@@ -120,6 +134,47 @@ class Codebook(torch.nn.Module):
         found = torch.tensor(values, dtype=torch.float64)
         return found if self.num_codebooks > 1 else found[0]
 
+    def _start_if_waiting(self, z: Tensor, start: DataStart) -> None:
+        """Let the codebooks that have not started yet start from a batch of training."""
+        happens = self.training and isinstance(z, Tensor) and happens_once(z.detach())
+        if happens and start.is_waiting():
+            self._start_codes(z, start.done)
+
+    @torch.no_grad()
+    def _start_codes(self, z: Tensor, done: Tensor | None) -> None:
+        """Let codebooks start from z, but those that are done, (num_codebooks,)."""
+        _arguments.check_scalars(z, self.codebook)
+        values = z.detach().to(compute_dtype(z))
+        found = self.init_scale * self._quantiles(values)
+        known = found.isfinite().all(-1)
+        if done is not None:
+            known &= ~done
+        present = self.codebook.detach()
+        codes = torch.where(known.unsqueeze(-1), found.to(present.dtype), present.reshape(found.shape))
+        self._put_codes(codes.reshape(present.shape))
+        if self.data_start is not None:
+            self.data_start.done |= known
+
+    def _quantiles(self, values: Tensor) -> Tensor:
+        """(num_codebooks, K), as many of each codebook as it has codes; then 0."""
+        if self.levels is None:
+            return starting_codes(values, self.num_codebooks, self.codebook_size)
+        found = values.new_zeros(self.num_codebooks, self.codebook_size)
+        for size in sorted(set(self.levels)):
+            own = starting_codes(values, self.num_codebooks, size)
+            for latent, level in enumerate(self.levels):
+                if level == size:
+                    found[latent, :size] = own[latent]
+        return found
+
+    def _put_codes(self, codes: Tensor) -> None:
+        if self.levels is not None:
+            codes = initial(codes, self.code_places, self.sorted)
+        if self.sorted:
+            self.codebook_steps.copy_(_steps(codes.sort(-1).values))
+        else:
+            self.codebook.copy_(codes)
+
     def _distance_factor(self, dtype: torch.dtype) -> Factor | None:
         """The square root of the precision in dtype, (num_codebooks,) or 0-d; None where it is fixed at 1."""
         if self._precision is not None:
@@ -148,7 +203,7 @@ class Codebook(torch.nn.Module):
         codes = torch.empty_like(self.codebook_steps if self.sorted else self.codebook)
         if isinstance(self.init, Tensor):
             return codes.copy_(self.init)
-        if self.init == "normal":
+        if self.init in ("normal", "data"):
             codes.normal_()
         elif self.init == "uniform":
             codes.uniform_(-0.5, 0.5)

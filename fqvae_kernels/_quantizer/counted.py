@@ -6,7 +6,8 @@ import torch
 from torch import Tensor
 
 from fqvae_kernels import _arguments
-from fqvae_kernels._quantizer.usage import UsageCounter, code_perplexity, is_captured
+from fqvae_kernels._quantizer.capture import happens_once
+from fqvae_kernels._quantizer.usage import UsageCounter, code_perplexity
 
 
 class Counted(torch.nn.Module):
@@ -60,7 +61,7 @@ class Counted(torch.nn.Module):
             raise ValueError(
                 f"indices must have shape (..., {self.num_codebooks}), but had shape {tuple(indices.shape)}"
             )
-        if torch.compiler.is_compiling() or is_captured(indices) or indices.numel() == 0:
+        if not happens_once(indices) or indices.numel() == 0:
             return
         lowest, highest = (int(value) for value in indices.aminmax())
         if lowest < -1 or highest >= self.codebook_size:

@@ -78,14 +78,15 @@ def nearest_codes(
 
 
 def check_unused(
-    z: Tensor, temperature: float | Tensor | None, seed: int | Tensor | None, row_offset: int
+    z: Tensor, temperature: float | Tensor | None, seed: int | Tensor | None, row_offset: int | None
 ) -> None:
     """Name what is wrong with arguments that change nothing here, as where they do."""
     if temperature is not None:
         _arguments.check_temperature(temperature, z.device, read=False)
     if seed is not None:
         _arguments.check_seed(seed, z.device, read=False)
-    _arguments.check_count("row_offset", row_offset, 0)
+    if row_offset is not None:
+        _arguments.check_count("row_offset", row_offset, 0)
 
 
 def _kl(z: Tensor, codebook: Tensor, factor: Factor | None, backend: str | None) -> Tensor | None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from fqvae_kernels._quantizer.usage import is_captured
+from fqvae_kernels._quantizer.capture import happens_once
 
 
 def check_integers(name: str, values: Tensor) -> None:
@@ -17,9 +17,7 @@ def check_integers(name: str, values: Tensor) -> None:
 
 def check_range(name: str, values: Tensor, size: int) -> None:
     """-1 or below size, where that can be seen without waiting: in eager tensors on the CPU."""
-    if torch.compiler.is_compiling() or values.device.type != "cpu" or is_captured(values):
-        return
-    if values.numel() == 0:
+    if not happens_once(values) or values.device.type != "cpu" or values.numel() == 0:
         return
     low, high = (int(end) for end in values.aminmax())
     if low < -1 or high >= size:

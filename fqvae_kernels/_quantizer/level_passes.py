@@ -15,6 +15,7 @@ from torch import Tensor
 
 from fqvae_kernels import _arguments, _operators, autograd
 from fqvae_kernels._quantizer.checks import check_z
+from fqvae_kernels._quantizer.entropy import entropy_term
 from fqvae_kernels._quantizer.estimator import Taken, draw_codes, nearest_codes
 from fqvae_kernels._quantizer.levels import beyond
 from fqvae_kernels._quantizer.precision import Factor
@@ -54,6 +55,19 @@ def nearest_levels(
     indices = taken.indices.minimum(places[:, -1])
     weights = None if taken.weights is None else taken.weights.masked_fill(beyond(places), 0)
     return Taken(taken.quantized, indices, None, weights)
+
+
+def entropy_levels(
+    levels: tuple[int, ...], z: Tensor, codebook: Tensor, factor: Factor | None, kl: Tensor, counted: Tensor
+) -> Tensor:
+    """As `entropy_term`, each latent over its own codes: its term, in proportion to its rows."""
+    total = torch.zeros((), dtype=kl.dtype, device=z.device)
+    for latent, level in enumerate(levels):
+        own = factor[latent] if isinstance(factor, Tensor) and factor.dim() == 1 else factor
+        rows = counted[..., latent]
+        term = entropy_term(z[..., latent], codebook[latent, :level], own, kl[..., latent], rows, 1)
+        total = total + term * rows.sum()
+    return total / counted.sum().clamp(min=1)
 
 
 def _passes(

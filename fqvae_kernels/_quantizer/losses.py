@@ -13,17 +13,19 @@ def weighted_losses(
     quantized: Tensor,
     kl: Tensor | None,
     codes: Callable[[], Tensor],
+    entropy: Callable[[Tensor], Tensor],
     *,
     kl_weight: float,
     commitment_weight: float,
     codebook_weight: float,
+    entropy_weight: float,
 ) -> dict[str, Tensor]:
     """The terms whose weight is not 0, by name, each multiplied by its weight; the others cost nothing.
 
-    codes: gives the codes at the indices, differentiable in the codebook.
+    codes: gives the codes at the indices, differentiable in the codebook. entropy: gives the entropy term for
+    the rows that count, bool, the shape of z.
     """
-    weights = {"kl": kl_weight, "commitment": commitment_weight, "codebook": codebook_weight}
-    if not any(weights.values()):
+    if not any((kl_weight, commitment_weight, codebook_weight, entropy_weight)):
         return {}
     dtype = compute_dtype(z)
     finite = ~quantized.isnan()
@@ -44,6 +46,8 @@ def weighted_losses(
         losses["commitment"] = commitment_weight * mean_square(quantized.detach(), z)
     if codebook_weight != 0:
         losses["codebook"] = codebook_weight * mean_square(codes(), z.detach())
+    if entropy_weight != 0:
+        losses["entropy"] = entropy_weight * entropy(finite)
     return losses
 
 

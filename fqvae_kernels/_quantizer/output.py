@@ -26,8 +26,8 @@ class QuantizerOutput(tuple[Tensor, Tensor, Tensor]):
         loss: 0-d, compute dtype (float64 for float64 z, else float32).
         kl: shape of indices, compute dtype, nats; None where none was computed.
         weights: (*indices.shape, K) in the dtype of z, or None if they were not asked for.
-        losses: the terms of loss that have a weight, by name ("kl", "commitment", "codebook"), each 0-d and
-            multiplied by its weight: they add up to loss.
+        losses: the terms of loss that have a weight, by name ("kl", "commitment", "codebook", "entropy"),
+            each 0-d and multiplied by its weight: they add up to loss.
     """
 
     kl: Tensor | None

@@ -5,6 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from fqvae_kernels._quantizer.capture import happens_once
 from fqvae_kernels._tensors import dense
 from fqvae_kernels.backends import cpu
 
@@ -23,9 +24,8 @@ class UsageCounter:
 
         masked: there may be indices of -1, which do not count.
         """
-        # While a program is captured it may not hold the count. This comes first: torch.compile looks at no
-        # more of the counter.
-        if torch.compiler.is_compiling() or is_captured(indices) or _is_recomputed():
+        # While a program is captured it may not hold the count.
+        if not happens_once(indices):
             return
         # No mode may see what is counted: selective checkpointing compares the operators of both passes.
         with torch.no_grad(), torch._C._DisableTorchDispatch():
@@ -95,21 +95,3 @@ def _zeros(latents: int, codes: int, device: torch.device) -> Tensor:
     # What is made in inference mode could not be added to outside it.
     with torch.inference_mode(False):
         return torch.zeros((latents, codes), dtype=torch.int64, device=device)
-
-
-def is_captured(indices: Tensor) -> bool:
-    """Whether indices stand for others: under torch.func, FakeTensorMode, make_fx, jit.trace, CUDA graphs."""
-    return (
-        type(indices) is not Tensor
-        or indices.device.type == "meta"
-        or torch._C._are_functorch_transforms_active()
-        or torch._C._get_tracing_state() is not None
-        or torch._C._get_dispatch_mode(torch._C._TorchDispatchModeKey.PROXY) is not None
-        or torch._C._get_dispatch_mode(torch._C._TorchDispatchModeKey.FAKE) is not None
-        or (indices.is_cuda and torch.cuda.is_current_stream_capturing())
-    )
-
-
-def _is_recomputed() -> bool:
-    """Whether a backward pass runs: what checkpointing repeats within it has been counted before."""
-    return torch._C._current_graph_task_id() != -1

@@ -1,0 +1,30 @@
+"""Whether a call does once what it says, or stands for other calls: what a module may change in it."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+
+def happens_once(tensor: Tensor) -> bool:
+    """True unless a program is being captured from this call, or a backward pass repeats it."""
+    # This comes first: torch.compile looks at no more.
+    return not (torch.compiler.is_compiling() or _is_captured(tensor) or _is_recomputed())
+
+
+def _is_captured(tensor: Tensor) -> bool:
+    """Whether it stands for others: under torch.func, FakeTensorMode, make_fx, jit.trace, CUDA graphs."""
+    return (
+        type(tensor) is not Tensor
+        or tensor.device.type == "meta"
+        or torch._C._are_functorch_transforms_active()
+        or torch._C._get_tracing_state() is not None
+        or torch._C._get_dispatch_mode(torch._C._TorchDispatchModeKey.PROXY) is not None
+        or torch._C._get_dispatch_mode(torch._C._TorchDispatchModeKey.FAKE) is not None
+        or (tensor.is_cuda and torch.cuda.is_current_stream_capturing())
+    )
+
+
+def _is_recomputed() -> bool:
+    """Whether a backward pass runs: what checkpointing repeats within it has been counted before."""
+    return torch._C._current_graph_task_id() != -1
