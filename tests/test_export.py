@@ -154,6 +154,33 @@ def test_onnx_reads_codes(books):
     assert np.array_equal(codes, quantizer.codes(indices).detach())
 
 
+class Tokenize(torch.nn.Module):
+    def __init__(self, quantizer):
+        super().__init__()
+        self.quantizer = quantizer
+
+    def forward(self, z):
+        return self.quantizer.to_tokens(self.quantizer(z).indices)
+
+
+class Detokenize(Decode):
+    def forward(self, tokens):
+        return self.quantizer.codes(self.quantizer.from_tokens(tokens))
+
+
+@pytest.mark.skipif(not hasattr(ScalarQuantizer, "to_tokens"), reason="the quantizer packs no tokens")
+def test_onnx_packs_and_unpacks_tokens():
+    quantizer = ScalarQuantizer(10, num_codebooks=LATENTS, channel_first=True).eval()
+    z = torch.randn(200, LATENTS, 3)
+    (tokens,) = onnx_session(Tokenize(quantizer).eval(), z[:4])(z)
+    out = quantizer(z)
+    # The first latent is the leading digit.
+    assert np.array_equal(tokens, sum(out.indices[:, place] * 10 ** (5 - place) for place in range(LATENTS)))
+    tokens = torch.from_numpy(tokens)
+    (codes,) = onnx_session(Detokenize(quantizer).eval(), tokens[:4])(tokens)
+    assert np.array_equal(codes, out.quantized.detach())
+
+
 @pytest.mark.parametrize(("estimator", "strict"), [("gumbel", False), ("gumbel", True), ("nearest", False)])
 def test_an_exported_program_holds_plain_operators(estimator, strict):
     module = Encoder(torch.float32, LATENTS, estimator=estimator, kl_weight=1.0).eval()
