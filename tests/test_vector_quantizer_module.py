@@ -7,6 +7,8 @@ import pickle
 
 import pytest
 import torch
+from test_quantizer_ranks import on_ranks
+from test_quantizer_ranks import pytestmark as ranks
 from torch.utils.checkpoint import checkpoint
 from vectors import WEIGHTS, gradients, leaves, normal, quantizer
 
@@ -162,6 +164,22 @@ def test_ranks_draw_rows_of_their_own(monkeypatch):
     own = q(x, seed=9).indices
     assert torch.equal(own, q(x, seed=9, row_offset=3 * 2**40).indices)
     assert not torch.equal(own, q(x, seed=9, row_offset=0).indices)
+
+
+def _count(rank):
+    """The usage and perplexity of all ranks after each counted its own."""
+    q = quantizer()
+    q.count_usage(torch.tensor([[rank, 0], [0, 4 * rank]]))
+    return q.usage.tolist(), q.perplexity().tolist(), q.perplexity(sync=False).tolist()
+
+
+@ranks
+def test_usage_sums_over_ranks(tmp_path):
+    zero, one = on_ranks(tmp_path, _count)
+    assert zero[:2] == one[:2] and zero[0] == [[3, 1, 0, 0, 0], [3, 0, 0, 0, 1]]
+    perplexity = (4 / 3) ** 0.75 * 4**0.25
+    assert zero[1] == pytest.approx([perplexity] * 2)
+    assert zero[2] == pytest.approx([1.0, 1.0]) and one[2] == pytest.approx([2.0, 2.0])
 
 
 def test_its_representation():
