@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from typing import NamedTuple
 
@@ -12,7 +11,7 @@ from torch import Tensor
 from fqvae_kernels import _arguments
 
 
-class Schedule(NamedTuple):
+class Decay(NamedTuple):
     """max(start * decay**step, end): that of wav2vec 2.0."""
 
     start: float
@@ -21,12 +20,10 @@ class Schedule(NamedTuple):
 
     def at(self, step: Tensor) -> Tensor:
         """The temperature at a step, a 0-d int64 tensor: 0-d float64 on its device."""
-        # A power would be 0**0 at a decay that underflows; the logarithm of a decay is finite.
-        falling = (step.double() * math.log(self.decay)).exp() * self.start
-        return falling.clamp(min=self.end)
+        return (self.start * torch.pow(self.decay, step.double())).clamp(min=self.end)
 
 
-def check_schedule(values: Sequence[float]) -> Schedule:
+def check_decay(values: Sequence[float]) -> Decay:
     """start >= end > 0, and a decay in (0, 1]."""
     if isinstance(values, str) or len(values) != 3:
         raise ValueError(f"temperature as a schedule must be (start, end, decay), but was {values!r}")
@@ -34,12 +31,12 @@ def check_schedule(values: Sequence[float]) -> Schedule:
         _temperature(f"temperature's {name}", value)
         for name, value in zip(("start", "end"), values[:2], strict=True)
     )
-    decay = values[2]
-    if isinstance(decay, bool) or not isinstance(decay, int | float) or not 0 < decay <= 1:
-        raise ValueError(f"temperature's decay must be greater than 0 and at most 1, but was {decay!r}")
+    factor = values[2]
+    if isinstance(factor, bool) or not isinstance(factor, int | float) or not 0 < factor <= 1:
+        raise ValueError(f"temperature's decay must be greater than 0 and at most 1, but was {factor!r}")
     if start < end:
         raise ValueError(f"temperature's start must be at least its end ({end}), but was {start}")
-    return Schedule(start, end, float(decay))
+    return Decay(start, end, float(factor))
 
 
 def _temperature(name: str, value: float) -> float:
