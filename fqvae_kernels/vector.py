@@ -9,9 +9,10 @@ import torch
 from torch import Tensor
 
 from fqvae_kernels import _arguments, _vectors, backends
-from fqvae_kernels._quantizer import decay, vector_codes
+from fqvae_kernels._quantizer import vector_codes
 from fqvae_kernels._quantizer.checks import check_float
 from fqvae_kernels._quantizer.counted import Counted
+from fqvae_kernels._quantizer.decay import Decay, check_decay
 from fqvae_kernels._quantizer.estimator import Taken, check_unused
 from fqvae_kernels._quantizer.losses import total_loss
 from fqvae_kernels._quantizer.output import QuantizerOutput
@@ -265,7 +266,7 @@ class GumbelVectorQuantizer(Counted):
         return Taken(*drawn)
 
     def _set_temperature(self, temperature: float | Tensor | Sequence[float]) -> None:
-        self.schedule = None
+        self.schedule: Decay | None = None
         if isinstance(temperature, Tensor):
             if temperature.requires_grad:
                 raise ValueError(
@@ -274,7 +275,7 @@ class GumbelVectorQuantizer(Counted):
             _arguments.check_temperature(temperature, temperature.device)
             self.register_buffer("temperature", temperature)
         elif isinstance(temperature, Sequence):
-            self.schedule = decay.check_schedule(temperature)
+            self.schedule = check_decay(temperature)
             self.register_buffer("temperature", torch.tensor(self.schedule.start))
             self.register_buffer("temperature_step", torch.zeros((), dtype=torch.int64))
         else:

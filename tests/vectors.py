@@ -1,10 +1,13 @@
-"""Codes that are vectors, by the definitions, in float64 with the truth's noise."""
+"""Codes that are vectors, by the definitions, in float64 with the truth's noise; quantizers to compare."""
 
 import math
 
 import torch
 import truth
 
+from fqvae_kernels import GumbelVectorQuantizer
+
+WEIGHTS = {"diversity_weight": 0.7, "kl_weight": 0.2}
 # Arguments of gumbel_quantize_logits.
 KINDS = {
     "soft": {},
@@ -49,3 +52,14 @@ def expected(logits, embedding, tau=1.0, hard=False, estimator="gumbel", seed=0,
 
 def leaves(*tensors):
     return [each.detach().clone().requires_grad_() for each in tensors]
+
+
+def quantizer(dim=6, codes=5, values=4, **options):
+    torch.manual_seed(1)
+    return GumbelVectorQuantizer(dim, codes, values, **{"num_codebooks": 2, **options})
+
+
+def gradients(q, x, out, incoming):
+    return torch.autograd.grad(
+        (out.quantized * incoming).sum() + out.loss, (x, *q.parameters()), allow_unused=True
+    )
