@@ -33,6 +33,13 @@ def test_a_code_unused_for_so_many_calls_restarts_at_an_input(after):
     assert all((value == z).any() for value in restarted) and restarted[0] != restarted[1]
 
 
+def test_codes_restart_at_different_inputs():
+    q = ScalarQuantizer(50, estimator="nearest", init=1e6 + torch.arange(50.0), revive_after=1)
+    q(z_of(50))
+    restarted = q.codebook.detach()[1:]
+    assert restarted.unique().numel() == 49 and torch.isin(restarted, z_of(50)).all()
+
+
 def test_taken_codes_are_counted_from_their_last_call():
     q = reviving(3)
     near, far = torch.tensor([0.1, 0.9]), torch.tensor([0.1, 0.9, 101.0])

@@ -92,6 +92,7 @@ def test_a_loaded_model_does_not_start_again(method):
         other = copy.deepcopy(q) if method == "deepcopy" else pickle.loads(pickle.dumps(q))
     other(5 + z_of(30, seed=1))
     assert torch.equal(other.codebook, q.codebook)
+    q(5 + z_of(30, seed=1))
     q.load_state_dict(waiting().state_dict())
     q(5 + z_of(30, seed=1))
     assert q.codebook.min() > 2, "a state from before the start makes it start"
