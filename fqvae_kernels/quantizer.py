@@ -6,16 +6,15 @@ from collections.abc import Sequence
 from functools import partial
 from typing import Any
 
-import torch
 from torch import Tensor
 
 from fqvae_kernels import _arguments, backends
 from fqvae_kernels._call import ESTIMATORS, SAMPLING_ESTIMATORS
-from fqvae_kernels._quantizer import layout, masks
-from fqvae_kernels._quantizer.arrangement import Arranged
+from fqvae_kernels._quantizer import masks
 from fqvae_kernels._quantizer.capture import happens_once
 from fqvae_kernels._quantizer.checks import check_float
 from fqvae_kernels._quantizer.codebook import codes_at
+from fqvae_kernels._quantizer.counting import Counted
 from fqvae_kernels._quantizer.entropy import entropy_term
 from fqvae_kernels._quantizer.estimator import (
     Taken,
@@ -38,7 +37,7 @@ __all__ = ["QuantizerOutput", "ScalarQuantizer", "TemperatureSchedule", "UsageCo
 _FLAGS = ("hard", "sorted", "learn_precision", "learn_temperature")
 
 
-class ScalarQuantizer(Arranged, Tempered):
+class ScalarQuantizer(Counted, Tempered):
     """Quantize every scalar of z to one of `codebook_size` learned values.
 
     Called as `q(z, *, temperature=None, mask=None, seed=None, row_offset=None, return_weights=False,
@@ -212,7 +211,6 @@ class ScalarQuantizer(Arranged, Tempered):
         self.revival = (
             None if revive_after is None else Revival(self.num_codebooks, self.codebook_size, revive_after)
         )
-        self._usage = UsageCounter(self.num_latents or 0, self.codebook_size)
 
     def forward(
         self,
@@ -292,43 +290,6 @@ class ScalarQuantizer(Arranged, Tempered):
         revival = getattr(self, "revival", None)
         if revival is not None:
             revival.reset()
-
-    @property
-    def usage(self) -> Tensor:
-        """Counts (latents, K), int64, since the last reset; (0, K) before the first call with a single
-        codebook.
-
-        Where torch.distributed is initialised it is the sum over all ranks: a collective call, which every
-        rank must make. Ranks may have seen different numbers of latents.
-        """
-        return self._usage.total(self._collective_device())
-
-    def count_usage(self, indices: Tensor) -> None:
-        """Add codes to `usage` that a program took which does not count by itself, such as a compiled one.
-
-        indices: int32 or int64, the shape of z; -1, that of a masked row, does not count. Raises TypeError
-        and ValueError as `codes` does.
-        """
-        self._check_indices(indices)
-        if self.channel_first:
-            indices = layout.channels_last(indices)
-        self._usage.count(indices.long(), self._latents(indices), masked=True)
-
-    def reset_usage(self) -> None:
-        """Start counting anew."""
-        self._usage.reset()
-
-    def perplexity(self, sync: bool = True) -> Tensor:
-        """exp of the entropy of each latent's usage, (latents,), float32: K if all codes are used alike, 1
-        if one is.
-
-        A latent without counts has 0.
-
-        sync: sum the counts over all ranks, as `usage` does: a collective call where torch.distributed is
-            initialised. False: this process's own counts.
-        """
-        _arguments.check_flag("sync", sync)
-        return code_perplexity(self.usage if sync else self._usage.local()).float()
 
     def extra_repr(self) -> str:
         """The settings that matter, those at their default left out."""
@@ -411,7 +372,3 @@ class ScalarQuantizer(Arranged, Tempered):
         if self.levels is not None:
             return entropy_levels(self.levels, z, codebook, factor, taken.kl, counted)
         return entropy_term(z, codebook, factor, taken.kl, counted, self._latents(taken.indices))
-
-    def _collective_device(self) -> torch.device:
-        """Where ranks exchange counts: with the parameters, since some backends reach no other device."""
-        return next(self.parameters()).device
