@@ -10,7 +10,8 @@ none    the pure-Python package
 
 CXX names the C++ compiler and CUDACXX nvcc, which is looked for on the PATH and in CUDA_HOME/bin otherwise.
 FQVAE_CUDA_ARCHS lists the GPU architectures ("80 90"); the default is those of CUDA_ARCHITECTURES that this
-nvcc knows. PTX of the last one serves the GPUs that come after. FQVAE_WERROR=1 makes warnings errors,
+nvcc knows. PTX of the last one serves the GPUs that come after. "native" is those of the GPUs in this
+machine, or stops with one sentence, under FQVAE_BUILD=auto too. FQVAE_WERROR=1 makes warnings errors,
 CMAKE_BUILD_PARALLEL_LEVEL or MAX_JOBS sets the number of jobs. What was built, and why not more, is written
 to fqvae_kernels/_build.json. Neither this file nor the C++ knows torch, so the build works in isolation and
 its result serves every torch release.
@@ -111,6 +112,8 @@ def make_plan(environ) -> Plan:
     except BuildError as error:
         if requested == "cuda":
             raise SystemExit(f"FQVAE_BUILD=cuda cannot be met: {error}.") from None
+        if asked_architectures(environ) == ["native"]:
+            raise SystemExit(f"FQVAE_CUDA_ARCHS=native cannot be met: {error}.") from None
         return Plan(requested, compiler, None, cuda_reason=str(error))
 
 
@@ -133,18 +136,36 @@ def cuda_architectures(nvcc: str, environ) -> tuple[int, ...]:
     known = {int(number) for number in re.findall(r"compute_(\d+)\b", done.stdout)}
     if not known:
         raise BuildError(f"{nvcc} does not say which GPUs it compiles for ({first_error(done.stderr)})")
-    asked = environ.get("FQVAE_CUDA_ARCHS", "").replace(",", " ").replace(";", " ").split()
+    asked = asked_architectures(environ)
     if not asked:
         return tuple(number for number in CUDA_ARCHITECTURES if number in known)
+    native = asked == ["native"]
     numbers = set()
-    for name in asked:
+    for name in native_architectures(environ) if native else asked:
         number = name.replace(".", "")
         if not number.isdigit() or int(number) not in known:
-            raise BuildError(
-                f"FQVAE_CUDA_ARCHS names {name}, and this nvcc knows {', '.join(map(str, sorted(known)))}"
-            )
+            names = f"a GPU here is of {name}" if native else f"FQVAE_CUDA_ARCHS names {name}"
+            raise BuildError(f"{names}, and this nvcc knows {', '.join(map(str, sorted(known)))}")
         numbers.add(int(number))
     return tuple(sorted(numbers))
+
+
+def asked_architectures(environ) -> list[str]:
+    """The words of FQVAE_CUDA_ARCHS."""
+    return environ.get("FQVAE_CUDA_ARCHS", "").replace(",", " ").replace(";", " ").split()
+
+
+def native_architectures(environ) -> list[str]:
+    """The compute capabilities ("8.6") of the GPUs in this machine, as its driver says. Raises BuildError."""
+    program = shutil.which("nvidia-smi", path=environ.get("PATH"))
+    if program is None:
+        raise BuildError("it cannot be seen which GPU is here (nvidia-smi is not on the PATH)")
+    query = [program, "--query-gpu=compute_cap", "--format=csv,noheader"]
+    done = subprocess.run(query, capture_output=True, text=True, errors="replace", env=environ)
+    found = re.findall(r"^\s*(\d+\.\d+)\s*$", done.stdout, re.MULTILINE)
+    if done.returncode != 0 or not found:
+        raise BuildError(f"nvidia-smi names no GPU here ({first_error(done.stderr or done.stdout)})")
+    return found
 
 
 def first_error(log: str) -> str:
@@ -176,8 +197,8 @@ def run(command: list[str], environ, log: list[str]) -> None:
     output = []
     for line in process.stdout:
         sys.stdout.write(line)
+        sys.stdout.flush()  # at once: the lines say how far a build has come, which takes minutes
         output.append(line)
-    sys.stdout.flush()
     log.extend(output)
     if process.wait() != 0:
         raise BuildError(f"{Path(command[0]).name} failed ({first_error(''.join(output))})")
@@ -218,10 +239,22 @@ def compile_modules(plan: Plan, build_base: Path, log: list[str]) -> dict[str, P
     folder.mkdir(parents=True, exist_ok=True)
     try:
         run(configure, environ, log)
+        announce_compilation(folder, modules)
+        # Ninja prints a line, with its number and of how many, as each object is done.
         run([tool("cmake"), "--build", str(folder), "--target", *modules], environ, log)
     finally:
         (folder / "build.log").write_text("".join(log))
     return {name: folder / f"{name}{SUFFIX}" for name in modules}
+
+
+def announce_compilation(folder: Path, modules: list[str]) -> None:
+    """Says how many objects are to be compiled, and how long that takes; nothing if all are there."""
+    asked = [tool("ninja"), "-C", str(folder), "-n", *modules]
+    listed = subprocess.run(asked, capture_output=True, text=True, errors="replace").stdout
+    objects = len(re.findall(r"^\[\d+/\d+\] Building ", listed, re.MULTILINE))
+    if objects:
+        minutes = "three minutes" if "_cuda" in modules else "one to two minutes"
+        announce(f"compiling {objects} objects; all of them take {minutes} of CPU time on a recent machine.")
 
 
 def announce(text: str) -> None:

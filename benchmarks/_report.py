@@ -1,4 +1,4 @@
-"""What the benchmark leaves behind: a table to read, a CSV, a plot, and the README's table."""
+"""What the benchmark leaves behind: a table to read, a CSV, a plot, and the table of docs/performance.md."""
 
 from __future__ import annotations
 
@@ -260,7 +260,10 @@ def draw_plot(path: Path, cells: list[Cell], contenders: list[Contender], machin
 
 
 def markdown_table(cells: list[Cell], best: str, machine: dict[str, str], plot: str) -> str:
-    """The README's table, one line a shape, for our backend `best`; `plot` is the picture's link or empty."""
+    """The table of docs/performance.md: one line a shape, for our backend `best`.
+
+    plot: the picture's link, or empty.
+    """
     ours = f"fqvae_kernels, {best}"
     columns = [
         "scalars",

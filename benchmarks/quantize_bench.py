@@ -7,7 +7,7 @@
 
 All contenders run in one process on the same inputs and are timed in turn, forward and backward apart, after
 a warm-up; compiling is not timed. On a GPU the time is the device's, by CUDA events, with inputs that its
-cache does not hold. README.md ("Performance") says what the columns mean.
+cache does not hold. docs/performance.md says what the columns mean.
 """
 
 from __future__ import annotations
@@ -57,10 +57,10 @@ def parse_arguments(argv: list[str] | None = None) -> argparse.Namespace:
         "--readme",
         nargs="?",
         type=Path,
-        const=ROOT / "README.md",
+        const=ROOT / "docs" / "performance.md",
         metavar="FILE",
         help="also put the table between FILE's bench markers (bars markers with --bars, bench-cuda markers "
-        "with --device cuda; default: README.md)",
+        "with --device cuda; default: docs/performance.md)",
     )
     options = parser.parse_args(argv)
     if options.threads is not None and not 1 <= options.threads <= 1024:
@@ -88,7 +88,7 @@ def parse_arguments(argv: list[str] | None = None) -> argparse.Namespace:
 
 
 def _marker(options: argparse.Namespace) -> str:
-    """The marker of the place in README.md for what these options measure."""
+    """The marker of the place in the page for what these options measure."""
     return "bars" if options.bars else "bench" if options.device == "cpu" else "bench-cuda"
 
 

@@ -11,6 +11,7 @@
 
 #include "cpu/dispatch.h"
 #include "cpu/parallel.h"
+#include "cpu/usage.h"
 #include "row/approximate.h"
 #include "row/stats.h"
 
@@ -108,6 +109,15 @@ PYBIND11_MODULE(_native, m) {
         py::gil_scoped_release release;
         backward(pass.call, pass.arguments, threads);
     });
+    m.def("count_codes",
+          [](Address indices, int64_t rows, int64_t latents, int64_t codes, Address table, int threads) {
+              if (rows < 0 || latents < 1 || rows % latents != 0)
+                  throw std::invalid_argument("rows must be a multiple of latents, got " +
+                                              std::to_string(rows) + " and " + std::to_string(latents));
+              checked_codes(codes);
+              py::gil_scoped_release release;
+              count_codes(at<int64_t>(indices), rows, latents, codes, at<int64_t>(table), threads);
+          });
     m.def("gumbel_noise", [](uint64_t seed, uint64_t row_offset, int64_t rows, int64_t codes, bool is_double,
                              Address out, int threads) {
         py::gil_scoped_release release;

@@ -1,6 +1,7 @@
-"""Scalar quantizers for PyTorch: Gumbel-Softmax and nearest code in one pass over the data.
+"""Quantizers for PyTorch: Gumbel-Softmax and nearest code in one pass over the data.
 
-`ScalarQuantizer` is the module; `gumbel_quantize` and its neighbours are the functions under it.
+`ScalarQuantizer` is the module for scalars, `GumbelVectorQuantizer` the one for vectors; `gumbel_quantize`
+and its neighbours are the functions under them.
 
 `python -m fqvae_kernels` says which backends serve on this machine.
 """
@@ -16,11 +17,13 @@ from fqvae_kernels.functional import (
 )
 from fqvae_kernels.patching import patch, patched, unpatch
 from fqvae_kernels.quantizer import QuantizerOutput, ScalarQuantizer, TemperatureSchedule
+from fqvae_kernels.vector import GumbelVectorQuantizer
 
 __version__ = "0.1.0"
 
 __all__ = [
     "GumbelQuantized",
+    "GumbelVectorQuantizer",
     "NearestQuantized",
     "QuantizerOutput",
     "ScalarQuantizer",

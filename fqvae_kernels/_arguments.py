@@ -20,7 +20,7 @@ DTYPES = (torch.float32, torch.float64, torch.float16, torch.bfloat16)
 
 def check_scalars(z: Tensor, codebook: Tensor) -> None:
     """z of any shape with a codebook (K,), or (..., L) with (L, K)."""
-    _check_floating("z", z)
+    check_floating("z", z)
     _check_codebook(codebook, z, "z")
     if codebook.dim() == 2 and (z.dim() == 0 or z.shape[-1] != codebook.shape[0]):
         raise ValueError(
@@ -31,19 +31,62 @@ def check_scalars(z: Tensor, codebook: Tensor) -> None:
 
 def check_logits(logits: Tensor, codebook: Tensor) -> None:
     """logits (..., K) with a codebook (K,), or (..., L, K) with (L, K)."""
-    _check_floating("logits", logits)
+    check_floating("logits", logits)
     _check_codebook(codebook, logits, "logits")
     if logits.dim() < codebook.dim() or logits.shape[-codebook.dim() :] != codebook.shape:
         wanted = ", ".join(map(str, codebook.shape))
+        hint = ""
+        if logits.dim() and codebook.dim() == 2 and logits.shape[-1] == codebook.shape[0]:
+            codes, values = codebook.shape
+            hint = f"; {codes} codes that are vectors of {values} values are passed as embedding="
         raise ValueError(
             f"codebook of shape {tuple(codebook.shape)} needs logits of shape (..., {wanted}), but logits "
-            f"had shape {tuple(logits.shape)}"
+            f"had shape {tuple(logits.shape)}{hint}"
+        )
+
+
+def check_one_kind_of_codes(codebook: Tensor | None, embedding: Tensor | None) -> None:
+    """Codes that are scalars, or codes that are vectors."""
+    if (codebook is None) == (embedding is None):
+        given = "neither" if codebook is None else "both"
+        raise TypeError(
+            "gumbel_quantize_logits needs codebook, (codes,) or (latents, codes), for codes that are scalars "
+            "or embedding, (codes, values) or (latents, codes, values), for codes that are vectors, but was "
+            f"given {given}"
+        )
+
+
+def check_vectors(logits: Tensor, embedding: Tensor) -> None:
+    """logits (..., K) with an embedding (K, D), or (..., L, K) with (L, K, D)."""
+    check_floating("logits", logits)
+    check_floating("embedding", embedding)
+    shape = tuple(embedding.shape)
+    if embedding.dim() not in (2, 3) or 0 in shape:
+        hint = "; codes that are scalars are passed as codebook" if embedding.dim() == 1 else ""
+        raise ValueError(
+            "embedding must have shape (codes, values) or (latents, codes, values), none of them 0, but had "
+            f"shape {shape}{hint}"
+        )
+    if embedding.shape[-2] > MOST_CODES:
+        raise ValueError(f"embedding must hold at most {MOST_CODES} codes, but had shape {shape}")
+    if embedding.device != logits.device:
+        raise ValueError(
+            f"embedding must be on the device of logits ({logits.device}), but was on {embedding.device}"
+        )
+    if logits.dim() < embedding.dim() - 1 or logits.shape[1 - embedding.dim() :] != embedding.shape[:-1]:
+        wanted = ", ".join(map(str, shape[:-1]))
+        hint = ""
+        if logits.dim() and embedding.dim() == 2 and logits.shape[-1] == embedding.shape[1]:
+            hint = f"; {shape[0]} codebooks of {shape[1]} scalars are passed as codebook"
+        raise ValueError(
+            f"embedding of shape {shape} needs logits of shape (..., {wanted}), but logits had shape "
+            f"{tuple(logits.shape)}{hint}"
         )
 
 
 def check_softmax_logits(logits: Tensor, dim: int) -> None:
     """logits of any shape, and a dimension of theirs."""
-    _check_floating("logits", logits)
+    check_floating("logits", logits)
     if isinstance(dim, bool) or not isinstance(dim, int):
         raise TypeError(
             f"dim must be an int, but was {_describe(dim)}; there is no eps, which PyTorch's gumbel_softmax "
@@ -177,7 +220,8 @@ def check_seed_may_be_drawn() -> None:
         )
 
 
-def _check_floating(name: str, value: Tensor) -> None:
+def check_floating(name: str, value: Tensor) -> None:
+    """A dense tensor of a dtype that the quantizers take."""
     if not isinstance(value, Tensor):
         raise TypeError(f"{name} must be a torch.Tensor, but was {_describe(value)}")
     if value.dtype not in DTYPES:
@@ -189,11 +233,13 @@ def _check_floating(name: str, value: Tensor) -> None:
 
 
 def _check_codebook(codebook: Tensor, values: Tensor, values_name: str) -> None:
-    _check_floating("codebook", codebook)
+    check_floating("codebook", codebook)
     if codebook.dim() not in (1, 2) or 0 in codebook.shape:
+        is_embedding = codebook.dim() == 3 and values_name == "logits"
+        hint = "; codes that are vectors are passed as embedding=" if is_embedding else ""
         raise ValueError(
             "codebook must have shape (codes,) or (latents, codes) with at least one code, but had shape "
-            f"{tuple(codebook.shape)}"
+            f"{tuple(codebook.shape)}{hint}"
         )
     if codebook.shape[-1] > MOST_CODES:
         raise ValueError(

@@ -23,6 +23,11 @@ class Wants(NamedTuple):
     kl: bool = True
     weights: bool = False
 
+    @property
+    def draws(self) -> bool:
+        """Whether one of them depends on what is drawn; the KL does not."""
+        return self.quantized or self.indices or self.weights
+
 
 class Needs(NamedTuple):
     """The gradients that a backward pass is asked for."""

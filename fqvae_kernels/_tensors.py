@@ -47,3 +47,20 @@ def codebooks(codebook: Tensor) -> int:
 def address(tensor: Tensor | None) -> int:
     """Where the tensor's memory begins, 0 for None."""
     return 0 if tensor is None else tensor.data_ptr()
+
+
+def whole(tensor: Tensor) -> Tensor:
+    """The tensor itself; of a DTensor, which FSDP2 makes of parameters outside forward, all of it.
+
+    That is a collective call, which every rank must make. The gradient is the mean of the ranks' gradients,
+    as FSDP2 takes it.
+    """
+    if type(tensor) in (Tensor, torch.nn.Parameter) or not hasattr(tensor, "full_tensor"):
+        return tensor
+    from torch.distributed.tensor import Partial  # it takes long, and whoever made a DTensor has done it
+
+    mesh = tensor.device_mesh  # type: ignore[attr-defined]
+    full: Tensor = tensor.full_tensor(grad_placements=[Partial()] * mesh.ndim)
+    if full.requires_grad:
+        full.register_hook(lambda gradient: gradient / mesh.size())
+    return full

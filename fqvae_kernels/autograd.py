@@ -47,7 +47,7 @@ def quantize(backend: Backend, input: Tensor, codebook: Tensor, call: Call, trac
 
     Arguments are checked. What the call does not want is None.
     """
-    if not is_kernel(backend) or _beyond_kernels(traced, input, codebook, call.temperature):
+    if not is_kernel(backend) or beyond_kernels(traced, input, codebook, call.temperature):
         if torch.compiler.is_compiling():  # a program that serves every value
             call = call._replace(temperature=_operators.temperature_to_tensor(call.temperature, input.device))
         outputs = reference.quantize(input, codebook, call, draw)
@@ -71,10 +71,14 @@ def quantize(backend: Backend, input: Tensor, codebook: Tensor, call: Call, trac
     return GumbelQuantized(*outputs)  # type: ignore[arg-type]
 
 
-def weights(backend: Backend, logits: Tensor, codebook: Tensor, call: Call, traced: bool) -> Tensor:
-    """Soft or one-hot weights of logits (..., K), differentiable in them and in a temperature tensor.
+def weights(
+    backend: Backend, logits: Tensor, codebook: Tensor, call: Call, traced: bool
+) -> tuple[Tensor, Tensor | None]:
+    """Soft or one-hot weights of logits (..., K), differentiable in them and in a temperature tensor; and
+    the indices, if call wants them.
 
-    call: wants weights alone. codebook: (K,), whose values do not matter.
+    call: of "gumbel", wants weights and perhaps indices. codebook: its values do not matter as long as they
+    are finite.
     """
     temperature = call.temperature
     needs_temperature = isinstance(temperature, Tensor) and temperature.requires_grad
@@ -82,23 +86,23 @@ def weights(backend: Backend, logits: Tensor, codebook: Tensor, call: Call, trac
         not is_kernel(backend)
         or traced
         or not (torch.is_grad_enabled() and (logits.requires_grad or needs_temperature))
-        or _beyond_kernels(traced, logits, temperature)
+        or beyond_kernels(traced, logits, temperature)
     ):
-        found = quantize(backend, logits, codebook, call, traced).weights
-        assert found is not None
-        return found
+        found = quantize(backend, logits, codebook, call, traced)
+        assert found.weights is not None
+        return found.weights, found.indices if call.wants.indices else None
     tensor = _living(temperature) if isinstance(temperature, Tensor) else None
     if tensor is not None and tensor.device.type == "cpu":
         call = call._replace(temperature=tensor.item())
-    given: Tensor = _Weights.apply(  # type: ignore[no-untyped-call]
+    given, indices, _ = _Weights.apply(  # type: ignore[no-untyped-call]
         _living(logits), codebook, tensor, backend, call
-    )[0]
-    return given
+    )
+    return given, indices
 
 
 def nearest(backend: Backend, z: Tensor, codebook: Tensor, traced: bool) -> NearestQuantized:
     """Nearest codes, the gradient of quantized going straight to z and none to the codebook."""
-    if not is_kernel(backend) or _beyond_kernels(traced, z, codebook):
+    if not is_kernel(backend) or beyond_kernels(traced, z, codebook):
         outputs = reference.quantize(z, codebook, _NEAREST)
     elif traced:
         return NearestQuantized(*_traced.nearest(backend.name, z, codebook))
@@ -125,7 +129,7 @@ def noise(
     return backend.gumbel_noise(seed, rows, codes, row_offset, device, dtype)
 
 
-def _beyond_kernels(traced: bool, *arguments: object) -> bool:
+def beyond_kernels(traced: bool, *arguments: object) -> bool:
     """Whether a derivative may be asked for that no kernel computes."""
     if traced and _traced.beyond_kernels():
         return True
@@ -313,23 +317,27 @@ class _Weights(torch.autograd.Function):
         temperature: Tensor | None,
         backend: KernelBackend,
         call: Call,
-    ) -> tuple[Tensor, Tensor]:
+    ) -> tuple[Tensor, Tensor | None, Tensor]:
         ctx.set_materialize_grads(False)
-        soft_call = call._replace(hard=False, wants=call.wants._replace(indices=call.hard))
+        wants = call.wants._replace(indices=call.hard or call.wants.indices)
+        soft_call = call._replace(hard=False, wants=wants)
         _, indices, _, soft = backend.forward(*dense_pair(logits, codebook), soft_call, None)
         assert soft is not None
         given = soft
-        if indices is not None:
+        if call.hard:
+            assert indices is not None
             given = torch.zeros_like(soft).scatter_(-1, indices.unsqueeze(-1), 1)
             given.masked_fill_(_unusable(soft), math.nan)
         ctx.save_for_backward(soft, temperature)
         ctx.temperature = call.temperature
         ctx.hard = call.hard
         # One tensor cannot be two outputs.
-        return given, soft if call.hard else soft.new_empty(0)
+        return given, indices, soft if call.hard else soft.new_empty(0)
 
     @staticmethod
-    def backward(ctx: Any, grad_given: Tensor | None, grad_soft: Tensor | None) -> tuple[Tensor | None, ...]:
+    def backward(
+        ctx: Any, grad_given: Tensor | None, grad_indices: None, grad_soft: Tensor | None
+    ) -> tuple[Tensor | None, ...]:
         grads = [each for each in (grad_given, grad_soft if ctx.hard else None) if each is not None]
         if not grads:
             return (None,) * 5

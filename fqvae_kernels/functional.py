@@ -6,10 +6,12 @@ float16 and bfloat16 input, which is also the arithmetic inside whatever autocas
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import torch
 from torch import Tensor
 
-from fqvae_kernels import _arguments, _operators, autograd, backends
+from fqvae_kernels import _arguments, _operators, _vectors, autograd, backends
 from fqvae_kernels._call import Call, Wants
 from fqvae_kernels._seeds import draw_seed
 from fqvae_kernels._tensors import compute_dtype
@@ -17,6 +19,9 @@ from fqvae_kernels._types import GumbelQuantized, NearestQuantized
 
 __all__ = ["gumbel_noise", "gumbel_quantize", "gumbel_quantize_logits", "gumbel_softmax", "nearest_quantize"]
 
+
+# Whether torch.export is at work; before PyTorch 2.7 nothing tells.
+_is_exporting: Callable[[], bool] = getattr(torch.compiler, "is_exporting", lambda: False)
 
 # The first fields of a `Call`, as a user gave them: a seed of None is to be drawn.
 _Given = tuple[str, bool, bool, float | Tensor, int | Tensor | None, int, Wants]
@@ -92,8 +97,9 @@ def gumbel_quantize(
 
 def gumbel_quantize_logits(
     logits: Tensor,
-    codebook: Tensor,
+    codebook: Tensor | None = None,
     *,
+    embedding: Tensor | None = None,
     temperature: float | Tensor = 1.0,
     hard: bool = False,
     seed: int | Tensor | None = None,
@@ -105,24 +111,40 @@ def gumbel_quantize_logits(
 ) -> GumbelQuantized:
     """Sample a code for every row of logits that an encoder gives: the quantizer of a discrete VAE.
 
-    As `gumbel_quantize` with l = logits, which get the gradient that z gets there; the codebook then gets one
+    As `gumbel_quantize` with l = logits, which get the gradient that z gets there; the codes then get one
     through quantized only. A logit of -inf masks its code: it is never drawn and its weight is 0.
 
+    Codes are scalars of a codebook or vectors of an embedding, which is another argument because the shape
+    (A, B) is A codebooks of B scalars in the one and B-vectors for A codes in the other. With vectors, soft
+    weights are multiplied by the embedding and a drawn code is its row, to the last bit. The weights, of
+    logits' shape, are then kept for the backward pass.
+
     Args:
-        logits: (..., K), or (..., L, K) with a codebook per latent; float16, bfloat16, float32 or float64.
-        codebook: (K,) or (L, K).
+        logits: (..., K), or (..., L, K) with codes per latent; float16, bfloat16, float32 or float64.
+        codebook: (K,) or (L, K): a code is a scalar.
+        embedding: (K, D) or (L, K, D), in place of codebook: a code is a vector of D values. Any floating
+            dtype: it is cast to the compute dtype, its gradient comes back in its own.
         temperature, hard, seed, row_offset, return_weights, return_kl, estimator, backend: as for
             `gumbel_quantize`.
 
     Returns:
-        GumbelQuantized(quantized, indices, kl, weights): logits.shape[:-1] in logits' dtype; the same shape,
-        int64; the same shape, compute dtype, or None; logits.shape in logits' dtype, or None. A row that
-        holds NaN or +inf, or nothing but -inf, and every row of a codebook that holds a NaN or infinite code,
-        has NaN in quantized, kl and weights, an index in [0, K), and no gradient.
+        GumbelQuantized(quantized, indices, kl, weights): logits.shape[:-1], with an embedding (*that, D), in
+        logits' dtype; logits.shape[:-1], int64; the same shape, compute dtype, or None; logits.shape in
+        logits' dtype, or None. A row that holds NaN or +inf, or nothing but -inf, and every row of a codebook
+        that holds a NaN or infinite code, has NaN in quantized, kl and weights, an index in [0, K), and no
+        gradient.
 
     Raises:
-        TypeError, ValueError, RuntimeError: as `gumbel_quantize`.
+        TypeError: also where both codebook and embedding are given, or neither.
+        ValueError, RuntimeError: as `gumbel_quantize`.
     """
+    _arguments.check_one_kind_of_codes(codebook, embedding)
+    if embedding is not None:
+        _arguments.check_vectors(logits, embedding)
+        wants = _arguments.check_wants(return_weights, return_kl)
+        given: _Given = (estimator, True, hard, temperature, seed, row_offset, wants)
+        return _sample_vectors(logits, embedding, given, backend)
+    assert codebook is not None
     _arguments.check_logits(logits, codebook)
     wants = _arguments.check_wants(return_weights, return_kl)
     return _sample(logits, codebook, (estimator, True, hard, temperature, seed, row_offset, wants), backend)
@@ -177,7 +199,7 @@ def gumbel_softmax(
     wants = Wants(quantized=False, indices=False, kl=False, weights=True)
     given: _Given = ("gumbel", True, hard, tau, seed, row_offset, wants)
     chosen, call, traced = _prepare(rows, codebook, given, backend, "tau")
-    return autograd.weights(chosen, rows, codebook, call, traced).movedim(-1, dim)
+    return autograd.weights(chosen, rows, codebook, call, traced)[0].movedim(-1, dim)
 
 
 def nearest_quantize(z: Tensor, codebook: Tensor, *, backend: str | None = None) -> NearestQuantized:
@@ -190,7 +212,8 @@ def nearest_quantize(z: Tensor, codebook: Tensor, *, backend: str | None = None)
     Args:
         z: float16, bfloat16, float32 or float64, any shape.
         codebook: (K,), or (L, K) with z of shape (..., L).
-        backend: as for `gumbel_quantize`.
+        backend: as for `gumbel_quantize`. While torch.export makes a program, None is "reference", whose
+            operators are PyTorch's own.
 
     Returns:
         NearestQuantized(quantized, indices): z's shape and dtype, exactly a code's value (rounded to z's
@@ -201,7 +224,7 @@ def nearest_quantize(z: Tensor, codebook: Tensor, *, backend: str | None = None)
         TypeError, ValueError, RuntimeError: as `gumbel_quantize`.
     """
     _arguments.check_scalars(z, codebook)
-    chosen = backends.choose(backend, z.device)
+    chosen = _choose(backend, z.device, draws=False)
     return autograd.nearest(chosen, z, codebook, autograd.is_traced(z, codebook))
 
 
@@ -261,10 +284,34 @@ def gumbel_noise(
     return autograd.noise(chosen, checked_seed, rows, codes, row_offset, target, dtype, traced)
 
 
+def _choose(name: str | None, device: torch.device, draws: bool) -> backends.Backend:
+    """The backend of this name, or the best one for the device.
+
+    In a program that torch.export makes, it is the reference for a pass that draws nothing: such a program
+    holds PyTorch's own operators alone, which ONNX knows, and runs where this package is not installed.
+    """
+    if name is None and not draws and _is_exporting():
+        return backends.get("reference")
+    return backends.choose(name, device)
+
+
 def _sample(input: Tensor, codebook: Tensor, given: _Given, backend: str | None) -> GumbelQuantized:
     """Check what the sampling functions have in common, make the call of it, and run the backend."""
     chosen, call, traced = _prepare(input, codebook, given, backend)
     return autograd.quantize(chosen, input, codebook, call, traced)
+
+
+def _sample_vectors(logits: Tensor, embedding: Tensor, given: _Given, backend: str | None) -> GumbelQuantized:
+    """The same for codes that are vectors."""
+    wants = given[-1]
+    dtype = compute_dtype(logits)
+    wide, codebook = logits.to(dtype), _vectors.stand_in(embedding, dtype)
+    asked = Wants(quantized=False, indices=True, kl=wants.kl, weights=True)
+    chosen, call, traced = _prepare(wide, codebook, (*given[:-1], asked), backend)
+    quantized, indices, kl, weights = _vectors.quantize(chosen, wide, codebook, embedding, call, traced)
+    if not wants.weights or weights is None:
+        return GumbelQuantized(quantized.to(logits.dtype), indices, kl, None)
+    return GumbelQuantized(quantized.to(logits.dtype), indices, kl, weights.to(logits.dtype))
 
 
 def _prepare(
@@ -278,7 +325,7 @@ def _prepare(
     _arguments.check_estimator(estimator)
     _arguments.check_flag("hard", hard)
     row_offset = _arguments.check_count("row_offset", row_offset, 0)
-    chosen = backends.choose(backend, input.device)
+    chosen = _choose(backend, input.device, draws=wants.draws)
     traced = autograd.is_traced(input, codebook, temperature, seed)
     temperature = _arguments.check_temperature(
         temperature, input.device, compute_dtype(input), read=not traced, name=temperature_name

@@ -57,7 +57,9 @@ class ScalarQuantizer(Counted, Tempered):
                             learns from `codebook_weight` or `kl_weight` only (van den Oord et al., 2017)
 
     In `eval()` every estimator takes the nearest code: nothing is drawn, weights are one-hot, and no KL is
-    computed unless `kl_weight` or `entropy_weight` is not 0 or the call says return_kl=True.
+    computed unless `kl_weight` or `entropy_weight` is not 0 or the call says return_kl=True. What
+    torch.export and torch.onnx.export(dynamo=True) make of it then holds PyTorch's own operators alone,
+    unless `backend` is named: it runs in ONNX Runtime, and where this package is not installed (from PyTorch 2.7 on).
 
     The loss is
 

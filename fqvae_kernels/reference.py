@@ -58,6 +58,7 @@ def quantize(input: Tensor, codebook: Tensor, call: Call, draw: Draw = draw) -> 
     codebook = codebook.to(torch.float64 if input.dtype == torch.float64 else torch.float32)
     finite_book = codebook.detach().isfinite().all(-1)  # () or (L,)
     codebook = torch.where(finite_book.unsqueeze(-1), codebook, 0)
+    drawn = draw(call, input, codebook) if call.estimator != "nearest" and call.wants.draws else None
     if call.is_logits:
         # The largest logit is finite unless the row holds NaN or +inf, or nothing but -inf.
         usable = input.detach().amax(-1).isfinite() & finite_book
@@ -65,13 +66,13 @@ def quantize(input: Tensor, codebook: Tensor, call: Call, draw: Draw = draw) -> 
         # Subtracting a constant from a row changes nothing that follows, so the constant needs no gradient.
         logits = (logits - logits.detach().amax(-1, keepdim=True)).clamp(min=_LOWEST_LOGIT)
         masked = (input == -math.inf) & usable.unsqueeze(-1)
-        return _sample(logits, masked, codebook, usable, call, input.dtype, draw(call, input, codebook))
+        return _sample(logits, masked, codebook, usable, call, input.dtype, drawn)
     usable = input.detach().isfinite() & finite_book
     z = _zero_unless(usable, input)
     if call.estimator == "nearest":
         return _nearest(z, codebook, usable, call)
     logits = distance_logits(z.to(codebook.dtype), codebook)
-    return _sample(logits, None, codebook, usable, call, input.dtype, draw(call, input, codebook))
+    return _sample(logits, None, codebook, usable, call, input.dtype, drawn)
 
 
 def gumbel_noise(
@@ -184,19 +185,23 @@ def _sample(
     usable: Tensor,
     call: Call,
     dtype: torch.dtype,
-    drawn: Tensor,
+    drawn: Tensor | None,
 ) -> Outputs:
     """A sampling estimator over finite logits (..., K) whose largest is about 0; unusable rows become NaN.
 
-    masked: the codes that weigh nothing, or None.
+    masked: the codes that weigh nothing, or None. drawn: None if the call wants only what does not depend on
+    it.
     """
+    log_posterior = logits.log_softmax(-1)
+    kl = _kl(log_posterior, usable) if call.wants.kl else None
+    if drawn is None:
+        return None, None, kl, None
     # Beyond the largest number of the dtype a temperature changes nothing more.
     temperature = call.temperature
     if isinstance(temperature, Tensor):
         temperature = temperature.to(logits.device, logits.dtype).clamp(max=torch.finfo(logits.dtype).max)
     else:
         temperature = min(temperature, torch.finfo(logits.dtype).max)
-    log_posterior = logits.log_softmax(-1)
     if call.estimator == "gumbel":
         scores = logits + drawn
         indices = scores.argmax(-1)
@@ -216,17 +221,20 @@ def _sample(
         quantized = _take(codebook, indices) + 8 * ((soft - soft.detach()) * offset.detach()).sum(-1)
     else:
         quantized = near + 8 * (soft * offset).sum(-1)
-    kl = weights = None
-    if call.wants.kl:
-        kl = (log_posterior.exp() * (log_posterior + math.log(logits.shape[-1]))).sum(-1)
-        # Rounding can leave it just below 0. Subtracting a constant, unlike a clamp, keeps the gradient.
-        kl = torch.where(usable, kl - kl.detach().clamp(max=0), math.nan)
+    weights = None
     if call.wants.weights:
         weights = soft
         if call.gives_codes:
             weights = _one_hot(indices, logits.shape[-1], soft.dtype) + (soft - soft.detach())
         weights = torch.where(usable.unsqueeze(-1), weights, math.nan).to(dtype)
     return torch.where(usable, quantized, math.nan).to(dtype), indices, kl, weights
+
+
+def _kl(log_posterior: Tensor, usable: Tensor) -> Tensor:
+    """KL(posterior || uniform) of each row, NaN where it is not usable."""
+    kl = (log_posterior.exp() * (log_posterior + math.log(log_posterior.shape[-1]))).sum(-1)
+    # Rounding can leave it just below 0. Subtracting a constant, unlike a clamp, keeps the gradient.
+    return torch.where(usable, kl - kl.detach().clamp(max=0), math.nan)
 
 
 def _draw_index(posterior: Tensor, uniform: Tensor) -> Tensor:

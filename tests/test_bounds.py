@@ -190,6 +190,33 @@ def test_nearest_noise_and_words(every_native):
         assert torch.equal(mapped.tensor, noise.tensor.reshape(-1))
 
 
+@pytest.mark.parametrize(
+    ("rows", "latents", "codes"),
+    [(0, 1, 5), (1, 1, 1), (7, 1, 3), (1030, 1, 64), (1030, 5, 64), (300_000, 12, 9), (2000, 4, 20_000)],
+)
+@pytest.mark.parametrize("threads", [1, 3])
+def test_counting_codes(native, rows, latents, codes, threads):
+    """Against PyTorch's bincount; indices outside of the codes, far ones among them, count nothing."""
+    generator = torch.Generator().manual_seed(0)
+    values = torch.randint(-1, codes + 1, (rows,), generator=generator)
+    values[3::50], values[4::50] = 2**62, -(2**62)
+    indices, table = Guarded((rows,), torch.int64, values), Guarded((latents, codes), torch.int64)
+    table.tensor.fill_(3)
+    native.count_codes(indices.pointer, rows, latents, codes, table.pointer, threads)
+    for latent in range(latents):
+        own = values[latent::latents]
+        own = own[(own >= 0) & (own < codes)]
+        assert torch.equal(table.tensor[latent], 3 + torch.bincount(own, minlength=codes))
+    assert indices.intact() and table.intact()
+    assert rows < 5 or table.tensor.sum() > 3 * latents * codes
+
+
+def test_what_cannot_be_counted_is_refused(native):
+    for rows, latents, codes in ((-1, 1, 2), (3, 2, 2), (2, 0, 2), (2, 1, 0), (2, 1, 2**24 + 1)):
+        with pytest.raises(ValueError, match="must be"):
+            native.count_codes(0, rows, latents, codes, 0, 1)
+
+
 def test_what_is_not_wanted_is_not_written(every_native):
     """Each output alone is the same as among all; nothing else is touched."""
     for is_logits, kind in itertools.product((False, True), PASSES):

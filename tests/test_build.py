@@ -185,6 +185,56 @@ def test_a_compilation_that_fails(requested, source):
         assert "Traceback" not in done.stderr
 
 
+@needs_tools
+def test_the_build_says_how_far_it_is(source, tmp_path):
+    """How many objects at the start, then a line as each is done: not all of them together at the end."""
+    for unit in source.glob("csrc/**/*.cpp"):
+        unit.write_text("")
+    # One object is not done before this test has read the line of another, or after 20 seconds.
+    read, late = tmp_path / "read", tmp_path / "late"
+    compiler = tmp_path / "compiler"
+    compiler.write_text(
+        f"""#!/bin/sh
+case "$*" in *bindings.cpp.o*)
+    tries=0
+    while [ ! -e {read} ]; do
+        sleep 0.1; tries=$((tries + 1))
+        if [ $tries = 200 ]; then touch {late}; break; fi
+    done
+esac
+exec c++ "$@"
+"""
+    )
+    compiler.chmod(0o755)
+    code = "import setuptools.build_meta as backend; backend.build_wheel('dist')"
+    kept = {name: value for name, value in os.environ.items() if not name.startswith("FQVAE_")}
+    path = os.pathsep.join([str(Path(sys.executable).parent), kept.get("PATH", "")])
+    kept.pop("PYTHONUNBUFFERED", None)
+    environ = {**kept, "PATH": path, "CXX": str(compiler), "FQVAE_BUILD": "cpu", "MAX_JOBS": "2"}
+    with subprocess.Popen(
+        [sys.executable, "-c", code],
+        cwd=source,
+        env=environ,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        start_new_session=True,
+    ) as build:
+        seen = []
+        for line in build.stdout:
+            seen.append(line)
+            if re.match(r"\[\d+/\d+\] Building", line):
+                read.touch()
+    text = "".join(seen)
+    assert build.returncode == 0, text
+    assert read.exists() and not late.exists(), text
+    announced = re.search(r"fqvae_kernels: compiling (\d+) objects; .* minutes of CPU time", text)
+    assert announced, text
+    steps = re.findall(r"^\[(\d+)/(\d+)\] Building CXX object .*\.o$", text, re.MULTILINE)
+    assert len(steps) == int(announced[1]) > 2
+    assert text.index("compiling") < text.index("[1/")
+
+
 @pytest.fixture
 def fake_nvcc(tmp_path):
     """A program that knows three architectures and compiles nothing."""
@@ -205,6 +255,40 @@ def test_which_architectures_are_built(fake_nvcc):
     with pytest.raises(SystemExit, match=r"FQVAE_CUDA_ARCHS names 75, and this nvcc knows 80, 120\.$"):
         plan({**environ, "FQVAE_BUILD": "cuda", "FQVAE_CUDA_ARCHS": "75 80"})
     assert "names 75" in plan({**environ, "FQVAE_CUDA_ARCHS": "75"}).cuda_reason
+
+
+@pytest.mark.skipif(not has_compiler(), reason="there is no C++ compiler")
+@pytest.mark.parametrize(
+    ("script", "expected"),
+    [
+        ("echo 12.0; echo 8.0; echo 12.0", (80, 120)),
+        ("echo 8.7", "a GPU here is of 8.7, and this nvcc knows 80, 120"),
+        ("echo No devices were found; exit 6", "nvidia-smi names no GPU here (No devices were found)"),
+        ("echo driver is gone >&2; exit 9", "nvidia-smi names no GPU here (driver is gone)"),
+        (None, "it cannot be seen which GPU is here (nvidia-smi is not on the PATH)"),
+    ],
+)
+def test_the_architectures_of_this_machine(fake_nvcc, tmp_path, script, expected):
+    shell = {name: shutil.which(name) for name in ("sh", "c++", "g++", "clang++", "as", "ld")}
+    for name, program in shell.items():
+        if program is not None:
+            (fake_nvcc.parent / name).symlink_to(program)
+    if script is not None:
+        smi = fake_nvcc.parent / "nvidia-smi"
+        query = '[ "$*" = "--query-gpu=compute_cap --format=csv,noheader" ] || exit 1'
+        smi.write_text(f"#!/bin/sh\n{query}\n{script}\n")
+        smi.chmod(0o755)
+    environ = {"PATH": str(fake_nvcc.parent), "CUDACXX": str(fake_nvcc), "FQVAE_CUDA_ARCHS": "native"}
+    plan = setup_module().make_plan
+    for choice in ("auto", "cuda"):
+        asked = {**environ, "FQVAE_BUILD": choice}
+        if isinstance(expected, tuple):
+            assert plan(asked).architectures == expected
+        else:
+            name = "FQVAE_BUILD=cuda" if choice == "cuda" else "FQVAE_CUDA_ARCHS=native"
+            with pytest.raises(SystemExit) as stopped:
+                plan(asked)
+            assert stopped.value.code == f"{name} cannot be met: {expected}."
 
 
 @pytest.mark.skipif(not has_compiler(), reason="there is no C++ compiler")
@@ -280,8 +364,10 @@ def test_the_sdist_holds_what_a_build_and_the_tests_need(source):
         names = {name.partition("/")[2] for name in archive.getnames()}
     sources = {str(p.relative_to(source)) for p in source.glob("csrc/**/*") if p.is_file()}
     python = {str(p.relative_to(source)) for p in source.glob("fqvae*/**/*.py")}
-    imported = [*source.glob("benchmarks/**/*.py"), *source.glob("tools/**/*.py")]
-    tests = {str(p.relative_to(source)) for p in [*source.glob("tests/*.py"), *imported]}
+    folders = ("benchmarks", "examples", "tools")
+    imported = [path for folder in folders for path in source.glob(f"{folder}/**/*.py")]
+    pages = [*source.glob("docs/**/*.md"), source / "mkdocs.yml"]
+    tests = {str(p.relative_to(source)) for p in [*source.glob("tests/*.py"), *imported, *pages]}
     build = {"setup.py", "pyproject.toml", "CMakeLists.txt", "LICENSE", "README.md", "fqvae_kernels/py.typed"}
     assert sources
     assert sources | python | tests | build <= names

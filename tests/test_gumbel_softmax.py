@@ -252,3 +252,19 @@ def test_every_combination_of_needs(backend):
             found[of_logits, of_tau] = logits.grad, tau.grad
     torch.testing.assert_close(found[True, False][0], found[True, True][0])
     torch.testing.assert_close(found[False, True][1], found[True, True][1])
+
+
+def test_the_benchmark_runs(monkeypatch, capsys):
+    import softmax_bench
+
+    threads = torch.get_num_threads()
+    monkeypatch.setattr(softmax_bench, "SECONDS", 0.0)
+    monkeypatch.setattr(torch, "compile", lambda function, **_: function)
+    try:
+        lines = softmax_bench.main(["--threads", "1"], shapes=((8, 5), (3, 7)))
+    finally:
+        torch.set_num_threads(threads)
+    assert [(line.rows, line.codes) for line in lines] == [(8, 5), (3, 7)]
+    assert all(0 < line.forward[name] < line.both[name] for line in lines for name in line.both)
+    printed = capsys.readouterr().out
+    assert "| 8 x 5 |" in printed and "eager / ours" in printed and "Milliseconds." in printed

@@ -8,7 +8,7 @@ import pytest
 ROOT = pathlib.Path(__file__).parents[1]
 # From the lowest layer to the highest. Packages on one line do not know each other.
 LAYERS = (
-    ("files", "signals"),
+    ("files", "packages", "signals"),
     ("data", "metrics", "models"),
     ("runs",),
     ("training", "evaluation"),

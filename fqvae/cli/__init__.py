@@ -9,6 +9,7 @@ from signal import SIGINT
 
 import fqvae
 from fqvae.cli.printing import make_printable
+from fqvae.packages import explain
 from fqvae.signals import Terminated, raising_terminated, status_of
 
 
@@ -30,7 +31,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print(f"fqvae: {error}", file=sys.stderr)
         return status_of(error.number)
     except ModuleNotFoundError as error:
-        print(f"fqvae: error: {error}; the extra 'train' has what the command needs", file=sys.stderr)
+        print(f"fqvae: error: {explain(error)}", file=sys.stderr)
         return 1
     except (ValueError, TypeError, OSError, ArithmeticError) as error:
         print(f"fqvae: error: {error}", file=sys.stderr)

@@ -81,7 +81,7 @@ def open_dataset(
     Raises:
         ValueError: an unknown name, a size or number of channels that the set does not have, no root.
         TypeError: an option that the class does not have.
-        Errors of the class or function.
+        Exception: what the class or function raises.
     """
     if resize and name not in _OWN:
         raise ValueError(f"resize is for {' and '.join(_OWN)} only, but name was {name!r}; leave it out")

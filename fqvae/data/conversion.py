@@ -23,23 +23,21 @@ from numpy.typing import NDArray
 
 from fqvae.data.archive import reason
 from fqvae.files import lock
+from fqvae.packages import missing
 
 _MARK = b"fqvae:01"  # the end of a file with a note; the note's length, 8 bytes, stands before it
 OTHER_FOLDER = "name another folder for them: data.cache=FOLDER, or cache= in Python"
 
 
 def optional(module: str, purpose: str) -> Any:
-    """Import a module that only the readers need, or say how to install it."""
+    """Import a module of `PACKAGES` that only the readers need, or say how to install it."""
     try:
         return importlib.import_module(module)
     except ModuleNotFoundError as error:
         package = module.partition(".")[0]
         if error.name != package:
             raise
-        raise ModuleNotFoundError(
-            f"{purpose} needs {package}, which is not installed: pip install 'fqvae_kernels[train]'",
-            name=package,
-        ) from error
+        raise ModuleNotFoundError(f"{purpose}: {missing(package)}", name=package) from error
 
 
 def convert(

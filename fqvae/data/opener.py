@@ -37,8 +37,9 @@ def open_by_function(name: str, root: str | Path | None, arguments: Mapping[str,
         arguments: the others, by name.
 
     Raises:
-        ValueError: no such function, or one without the mark. TypeError: no images from it.
-        Errors of the function.
+        ValueError: no such function, or one without the mark.
+        TypeError: no images from it.
+        Exception: what the function raises.
     """
     module, _, attribute = name.partition(":")
     try:

@@ -91,9 +91,8 @@ def sap(
     has the accuracy of guessing: a perfect representation of uniform factors with C values has 1 - 1/C.
 
     Args:
-        codes_train, codes_test: (samples, latents), integers or floating-point, finite. Their order counts:
-        of
-            discrete codes give the ranks (`code_ranks`).
+        codes_train, codes_test: (samples, latents), integers or floating-point, finite. Their order
+            counts: of discrete codes give the ranks (`code_ranks`).
         factors_train, factors_test: (samples, factors), integers of at least 0.
         classifier: "svm", which the field reports (Locatello et al., ICML 2019): a linear support vector
             machine, C = 0.01, classes weighted to equal shares, one against the rest; here on standardised

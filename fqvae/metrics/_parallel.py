@@ -10,6 +10,7 @@ import joblib  # type: ignore[import-untyped]
 from threadpoolctl import threadpool_limits  # type: ignore[import-untyped]
 
 from fqvae.metrics._arrays import check_count
+from fqvae.packages import missing
 
 Result = TypeVar("Result")
 
@@ -59,4 +60,4 @@ def _progress_bar() -> Any:
     try:
         return importlib.import_module("tqdm").tqdm
     except ModuleNotFoundError as error:
-        raise ModuleNotFoundError("progress=True needs tqdm: pip install tqdm", name="tqdm") from error
+        raise ModuleNotFoundError(f"progress=True: {missing('tqdm')}", name="tqdm") from error

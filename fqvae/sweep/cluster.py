@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 from fqvae.models.config import ConfigError
+from fqvae.packages import missing
 from fqvae.runs.names import PICTURE
 from fqvae.sweep.local import Local
 from fqvae.sweep.place import Result
@@ -111,7 +112,7 @@ def connected(address: str, cpus: float, gpus: float, note: Callable[[str], None
     try:
         import ray
     except ModuleNotFoundError as error:
-        raise ConfigError("--ray needs the package ray; the extra 'cluster' has it") from error
+        raise ConfigError(f"--ray: {missing('ray')}") from error
     options: dict[str, Any] = {}
     if address == LOCAL:
         options["include_dashboard"] = False

@@ -24,4 +24,4 @@ def check_float(name: str, value: float) -> float:
 
 def check_z(z: Tensor) -> None:
     """A dense tensor of a dtype that the kernels take, checked before anything is done with it."""
-    _arguments._check_floating("z", z)
+    _arguments.check_floating("z", z)

@@ -17,6 +17,7 @@ from fqvae_kernels._quantizer.levels import code_places, initial, linspace, own_
 from fqvae_kernels._quantizer.losses import compute_dtype
 from fqvae_kernels._quantizer.precision import Factor, check_precision
 from fqvae_kernels._quantizer.start import DataStart, starting_codes
+from fqvae_kernels._tensors import whole
 
 _INITS = ("normal", "uniform", "linspace", "data")
 # The least step between sorted codes at the start. A step of 0 could never grow.
@@ -123,8 +124,8 @@ class Codebook(torch.nn.Module):
         2e-4 bits, which takes some tenths of a second for each codebook.
         """
         with torch.no_grad():
-            books = self.codebook.detach().reshape(-1, self.codebook_size).double().cpu()
-            precision = torch.as_tensor(self.precision).detach().double().cpu()
+            books = whole(self.codebook).detach().reshape(-1, self.codebook_size).double().cpu()
+            precision = whole(torch.as_tensor(self.precision)).detach().double().cpu()
             levels = [self.codebook_size] * len(books) if self.levels is None else self.levels
             values = [
                 capacity(book[:size], float(s))
@@ -214,6 +215,7 @@ class Codebook(torch.nn.Module):
 
 def codes_at(codebook: Tensor, indices: Tensor) -> Tensor:
     """The codes at indices of any shape for a codebook (K,), and of shape (..., L) for (L, K)."""
+    codebook = whole(codebook)
     if codebook.dim() == 1:
         return codebook.index_select(0, indices.reshape(-1)).reshape(indices.shape)
     columns = indices.reshape(-1, codebook.shape[0])

@@ -6,6 +6,8 @@ import torch
 from torch import Tensor
 
 from fqvae_kernels._quantizer.capture import happens_once
+from fqvae_kernels._tensors import dense
+from fqvae_kernels.backends import cpu
 
 
 class UsageCounter:
@@ -64,6 +66,9 @@ class UsageCounter:
             table[:known] = self._table.to(indices.device)
             self._table = table
         if indices.numel() == 0:
+            return
+        if cpu.unavailable_reason(indices.device) is None:
+            cpu.count_codes(dense(indices), latents, self._table)
             return
         first = torch.arange(latents, device=indices.device) * codes
         places = (indices.reshape(-1, latents) + first).reshape(-1)

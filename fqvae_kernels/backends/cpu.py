@@ -143,6 +143,21 @@ def gumbel_noise(
     return noise
 
 
+def count_codes(indices: Tensor, latents: int, table: Tensor) -> None:
+    """Add to a table (latents or more, codes) how often each code is in indices (..., latents).
+
+    Both int64 and contiguous; what is not in [0, codes) counts nothing.
+    """
+    native().count_codes(
+        indices.data_ptr(),
+        indices.numel(),
+        latents,
+        table.shape[-1],
+        table.data_ptr(),
+        torch.get_num_threads(),
+    )
+
+
 def _call_fields(input: Tensor, codebook: Tensor, call: Call) -> tuple[int | float, ...]:
     """The fields of `Call` in csrc/call.h, in their order."""
     temperature = call.temperature

@@ -140,7 +140,10 @@ def test_without_ray(tmp_path, monkeypatch, capsys):
     monkeypatch.setitem(sys.modules, "ray", None)
     assert main(["sweep", "first", "--ray", "local"]) == 1
     error = capsys.readouterr().err.splitlines()[-1]
-    assert error == "fqvae: error: --ray needs the package ray; the extra 'cluster' has it"
+    assert error == (
+        "fqvae: error: --ray: the package ray is missing; the extra 'cluster' has it: "
+        'pip install "fqvae_kernels[cluster]"'
+    )
 
 
 def test_on_a_node(tmp_path):

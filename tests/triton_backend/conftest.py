@@ -17,7 +17,7 @@ PREPARED = interpreter.prepare()
 def serves_cpu():
     """Backend "triton" serves CPU tensors, by a launcher that the test sets."""
     if not PREPARED:
-        pytest.skip("no interpreter: triton is not installed, or there is a GPU")
+        pytest.skip("no interpreter: triton is not installed or too old, or there is a GPU")
     with interpreter.interpreting():
         yield
 
@@ -33,7 +33,7 @@ def interpreted(serves_cpu):
 def compile_only():
     """Skips where kernels cannot be compiled."""
     if not PREPARED:
-        pytest.skip("triton is not installed, or there is a GPU")
+        pytest.skip("triton is not installed or too old, or there is a GPU")
 
 
 @pytest.fixture(params=[(0, 0.0), (1, 1.0), (2, 1.0)], ids=lambda p: f"order{p[0]}-jitter{p[1]:.0f}")

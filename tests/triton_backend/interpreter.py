@@ -6,13 +6,11 @@ is not set, Triton's own functions included, cannot be interpreted.
 
 import contextlib
 import functools
-import importlib.util
 import os
 
 import numpy as np
 import torch
 
-INSTALLED = importlib.util.find_spec("triton") is not None
 VARIABLE = "TRITON_INTERPRET"
 
 
@@ -20,9 +18,12 @@ VARIABLE = "TRITON_INTERPRET"
 def prepare() -> bool:
     """Import triton and the kernels as code to be interpreted; the environment stays as it was.
 
-    Not where a GPU is: there the tests marked gpu run the kernels themselves. Returns whether it did.
+    Not where a GPU is: there the tests marked gpu run the kernels themselves. Nor where Triton is missing or
+    too old, as the one that PyTorch 2.4 to 2.7 brings. Returns whether it did.
     """
-    if not INSTALLED or torch.cuda.is_available():
+    from fqvae_kernels.backends import triton as backend
+
+    if backend._UNFIT is not None or torch.cuda.is_available():
         return False
     with interpreting():
         import triton.runtime.interpreter as interpreter
