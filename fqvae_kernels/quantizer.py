@@ -11,10 +11,10 @@ from torch import Tensor
 from fqvae_kernels import _arguments, backends
 from fqvae_kernels._call import ESTIMATORS, SAMPLING_ESTIMATORS
 from fqvae_kernels._quantizer import masks
+from fqvae_kernels._quantizer.arrangement import Arranged
 from fqvae_kernels._quantizer.capture import happens_once
 from fqvae_kernels._quantizer.checks import check_float
 from fqvae_kernels._quantizer.codebook import codes_at
-from fqvae_kernels._quantizer.counting import Counted
 from fqvae_kernels._quantizer.entropy import entropy_term
 from fqvae_kernels._quantizer.estimator import (
     Taken,
@@ -37,7 +37,7 @@ __all__ = ["QuantizerOutput", "ScalarQuantizer", "TemperatureSchedule", "UsageCo
 _FLAGS = ("hard", "sorted", "learn_precision", "learn_temperature")
 
 
-class ScalarQuantizer(Counted, Tempered):
+class ScalarQuantizer(Arranged, Tempered):
     """Quantize every scalar of z to one of `codebook_size` learned values.
 
     Called as `q(z, *, temperature=None, mask=None, seed=None, row_offset=None, return_weights=False,
@@ -59,7 +59,8 @@ class ScalarQuantizer(Counted, Tempered):
     In `eval()` every estimator takes the nearest code: nothing is drawn, weights are one-hot, and no KL is
     computed unless `kl_weight` or `entropy_weight` is not 0 or the call says return_kl=True. What
     torch.export and torch.onnx.export(dynamo=True) make of it then holds PyTorch's own operators alone,
-    unless `backend` is named: it runs in ONNX Runtime, and where this package is not installed (from PyTorch 2.7 on).
+    unless `backend` is named: it runs in ONNX Runtime, and where this package is not installed (from
+    PyTorch 2.7 on).
 
     The loss is
 
