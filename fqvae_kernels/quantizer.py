@@ -6,12 +6,11 @@ from collections.abc import Sequence
 from functools import partial
 from typing import Any
 
-import torch
 from torch import Tensor
 
 from fqvae_kernels import _arguments, backends
 from fqvae_kernels._call import ESTIMATORS, SAMPLING_ESTIMATORS
-from fqvae_kernels._quantizer import layout, masks
+from fqvae_kernels._quantizer import masks
 from fqvae_kernels._quantizer.arrangement import Arranged
 from fqvae_kernels._quantizer.capture import happens_once
 from fqvae_kernels._quantizer.checks import check_float
@@ -60,8 +59,8 @@ class ScalarQuantizer(Arranged, Tempered):
     In `eval()` every estimator takes the nearest code: nothing is drawn, weights are one-hot, and no KL is
     computed unless `kl_weight` or `entropy_weight` is not 0 or the call says return_kl=True. What
     torch.export and torch.onnx.export(dynamo=True) make of it then holds PyTorch's own operators alone,
-    unless `backend` is named: it runs in ONNX Runtime, and where this package is not installed (from PyTorch
-    2.7 on).
+    unless `backend` is named: it runs in ONNX Runtime, and where this package is not installed (from
+    PyTorch 2.7 on).
 
     The loss is
 
@@ -215,7 +214,6 @@ class ScalarQuantizer(Arranged, Tempered):
         self.revival = (
             None if revive_after is None else Revival(self.num_codebooks, self.codebook_size, revive_after)
         )
-        self._usage = UsageCounter(self.num_latents or 0, self.codebook_size)
 
     def forward(
         self,
@@ -295,43 +293,6 @@ class ScalarQuantizer(Arranged, Tempered):
         revival = getattr(self, "revival", None)
         if revival is not None:
             revival.reset()
-
-    @property
-    def usage(self) -> Tensor:
-        """Counts (latents, K), int64, since the last reset; (0, K) before the first call with a single
-        codebook.
-
-        Where torch.distributed is initialised it is the sum over all ranks: a collective call, which every
-        rank must make. Ranks may have seen different numbers of latents.
-        """
-        return self._usage.total(self._collective_device())
-
-    def count_usage(self, indices: Tensor) -> None:
-        """Add codes to `usage` that a program took which does not count by itself, such as a compiled one.
-
-        indices: int32 or int64, the shape of z; -1, that of a masked row, does not count. Raises TypeError
-        and ValueError as `codes` does.
-        """
-        self._check_indices(indices)
-        if self.channel_first:
-            indices = layout.channels_last(indices)
-        self._usage.count(indices.long(), self._latents(indices), masked=True)
-
-    def reset_usage(self) -> None:
-        """Start counting anew."""
-        self._usage.reset()
-
-    def perplexity(self, sync: bool = True) -> Tensor:
-        """exp of the entropy of each latent's usage, (latents,), float32: K if all codes are used alike, 1
-        if one is.
-
-        A latent without counts has 0.
-
-        sync: sum the counts over all ranks, as `usage` does: a collective call where torch.distributed is
-            initialised. False: this process's own counts.
-        """
-        _arguments.check_flag("sync", sync)
-        return code_perplexity(self.usage if sync else self._usage.local()).float()
 
     def extra_repr(self) -> str:
         """The settings that matter, those at their default left out."""
@@ -414,7 +375,3 @@ class ScalarQuantizer(Arranged, Tempered):
         if self.levels is not None:
             return entropy_levels(self.levels, z, codebook, factor, taken.kl, counted)
         return entropy_term(z, codebook, factor, taken.kl, counted, self._latents(taken.indices))
-
-    def _collective_device(self) -> torch.device:
-        """Where ranks exchange counts: with the parameters, since some backends reach no other device."""
-        return next(self.parameters()).device

@@ -11,13 +11,15 @@ from fqvae_kernels._arguments import check_count
 from fqvae_kernels._quantizer import layout, masks
 from fqvae_kernels._quantizer.checks import check_z
 from fqvae_kernels._quantizer.codebook import Codebook, codes_at
+from fqvae_kernels._quantizer.counting import Counting
 from fqvae_kernels._quantizer.indices import check_integers, check_range
 from fqvae_kernels._quantizer.output import QuantizerOutput
 from fqvae_kernels._quantizer.projection import check_dims, project_in, project_out
 from fqvae_kernels._quantizer.tokens import check_tokens_fit, pack, unpack
+from fqvae_kernels._quantizer.usage import UsageCounter
 
 
-class Arranged(Codebook):
+class Arranged(Codebook, Counting):
     """The part of a `ScalarQuantizer` that knows where the latents are; its arguments are described there.
 
     Submodules: `project_in` and `project_out`, torch.nn.Linear, where dim is given, else None.
@@ -34,6 +36,7 @@ class Arranged(Codebook):
         self.dim, latents = check_dims(dim, num_latents, self.num_codebooks)
         # How many latents indices have; None: any number, all under the single codebook.
         self.num_latents = self.num_codebooks if self.num_codebooks > 1 else latents
+        self._usage = UsageCounter(self.num_latents or 0, self.codebook_size)
         self.project_in = self.project_out = None
         if self.dim is not None and latents is not None:
             self.project_in = torch.nn.Linear(self.dim, latents)
@@ -62,6 +65,17 @@ class Arranged(Codebook):
         if self.project_out is not None:
             codes = project_out(self.project_out, codes, places >= 0)
         return layout.channels_first(codes, indices) if self.channel_first else codes
+
+    def count_usage(self, indices: Tensor) -> None:
+        """Add codes to `usage` that a program took which does not count by itself, such as a compiled one.
+
+        indices: int32 or int64, the shape of z; -1, that of a masked row, does not count. Raises TypeError
+        and ValueError as `codes` does.
+        """
+        self._check_indices(indices)
+        if self.channel_first:
+            indices = layout.channels_last(indices)
+        self._usage.count(indices.long(), self._latents(indices), masked=True)
 
     def to_tokens(self, indices: Tensor) -> Tensor:
         """One int64 for all indices of a position: the number that they are the digits of, from 0 on.

@@ -7,10 +7,11 @@ from torch import Tensor
 
 from fqvae_kernels import _arguments
 from fqvae_kernels._quantizer.capture import happens_once
-from fqvae_kernels._quantizer.usage import UsageCounter, code_perplexity
+from fqvae_kernels._quantizer.counting import Counting
+from fqvae_kernels._quantizer.usage import UsageCounter
 
 
-class Counted(torch.nn.Module):
+class Counted(Counting):
     """The part of a `GumbelVectorQuantizer` that counts codes, for each of its codebooks."""
 
     def __init__(self, num_codebooks: int, codebook_size: int) -> None:
@@ -18,15 +19,6 @@ class Counted(torch.nn.Module):
         self.num_codebooks = _arguments.check_count("num_codebooks", num_codebooks, 1)
         self.codebook_size = _arguments.check_count("codebook_size", codebook_size, 1, _arguments.MOST_CODES)
         self._usage = UsageCounter(self.num_codebooks, self.codebook_size)
-
-    @property
-    def usage(self) -> Tensor:
-        """Counts (num_codebooks, K), int64, since the last reset, in training and in eval().
-
-        Where torch.distributed is initialised it is the sum over all ranks: a collective call, which every
-        rank must make.
-        """
-        return self._usage.total(next(self.parameters()).device)
 
     def count_usage(self, indices: Tensor) -> None:
         """Add codes to `usage` that a program took which does not count by itself, such as a compiled one.
@@ -36,19 +28,6 @@ class Counted(torch.nn.Module):
         """
         self._check_indices(indices)
         self._usage.count(indices.long(), self.num_codebooks, True)
-
-    def reset_usage(self) -> None:
-        """Start counting anew."""
-        self._usage.reset()
-
-    def perplexity(self, sync: bool = True) -> Tensor:
-        """exp of the entropy of each codebook's usage, (num_codebooks,), float32: K if all codes are used
-        alike, 1 if one is, 0 without counts.
-
-        sync: sum the counts over all ranks, as `usage` does. False: this process's own counts.
-        """
-        _arguments.check_flag("sync", sync)
-        return code_perplexity(self.usage if sync else self._usage.local()).float()
 
     def _check_indices(self, indices: Tensor) -> None:
         """Reading the values, which waits for a GPU, unless they stand for others: an index out of range
