@@ -122,15 +122,8 @@ class DacQuantizer(_Adapter):
 
     def codebook(self, codes: Tensor) -> Tensor:
         """The scalars (B, T, M) that packed codes (B, T) stand for."""
-        size, digits = self.quantizer.codebook_size, []
-        for _ in range(self.codebook_dim):
-            digits.append(codes % size)
-            codes = codes.div(size, rounding_mode="floor")
-        return self.quantizer.codes(torch.stack(digits[::-1], -1))
+        return self.quantizer.codes(self.quantizer.from_tokens(codes, num_latents=self.codebook_dim))
 
     def _packed(self, indices: Tensor) -> Tensor:
         """Indices (B, M, T) as one number (B, T), the first latent's the most significant."""
-        packed = torch.zeros_like(indices[:, 0])
-        for latent in indices.unbind(1):
-            packed = packed * self.quantizer.codebook_size + latent
-        return packed
+        return self.quantizer.to_tokens(indices.movedim(1, -1))
