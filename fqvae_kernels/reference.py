@@ -14,7 +14,7 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
-from fqvae_kernels._call import Call, Outputs
+from fqvae_kernels._call import Call, Outputs, gives_codes
 from fqvae_kernels._seeds import seed_to_tensor
 
 _CPU = torch.device("cpu")
@@ -210,7 +210,7 @@ def _sample(
     # sends no rounding error to a far z. An eighth of every difference is finite.
     near = _take(codebook.detach(), logits.detach().argmax(-1))
     offset = codebook / 8 - near.unsqueeze(-1) / 8
-    if call.gives_codes:
+    if gives_codes(call):
         # The value is the one-hot's, and what carries the soft gradient is exactly 0. The codebook's own
         # gradient is the one-hot's too, so the soft sum sees it as a constant.
         quantized = _take(codebook, indices) + 8 * ((soft - soft.detach()) * offset.detach()).sum(-1)
@@ -223,7 +223,7 @@ def _sample(
         kl = torch.where(usable, kl - kl.detach().clamp(max=0), math.nan)
     if call.wants.weights:
         weights = soft
-        if call.gives_codes:
+        if gives_codes(call):
             weights = _one_hot(indices, logits.shape[-1], soft.dtype) + (soft - soft.detach())
         weights = torch.where(usable.unsqueeze(-1), weights, math.nan).to(dtype)
     return torch.where(usable, quantized, math.nan).to(dtype), indices, kl, weights
