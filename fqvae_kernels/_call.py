@@ -6,7 +6,7 @@ same one, so that it draws the same noise.
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from torch import Tensor
 
@@ -23,10 +23,9 @@ class Wants(NamedTuple):
     kl: bool = True
     weights: bool = False
 
-    @property
-    def draws(self) -> bool:
-        """Whether one of them depends on what is drawn; the KL does not."""
-        return self.quantized or self.indices or self.weights
+    def with_indices(self) -> Wants:
+        """These, and the indices."""
+        return Wants(self.quantized, True, self.kl, self.weights)
 
 
 class Needs(NamedTuple):
@@ -52,7 +51,30 @@ class Call(NamedTuple):
     @property
     def gives_codes(self) -> bool:
         """Whether quantized is exactly a code, and weights are one-hot."""
-        return self.hard or self.estimator != "gumbel"
+        return gives_codes(self)
+
+    def changed(self, **changes: Any) -> Call:
+        """`_replace`, which torch.compile of PyTorch 2.8 cannot follow."""
+        return Call(
+            changes.get("estimator", self.estimator),
+            changes.get("is_logits", self.is_logits),
+            changes.get("hard", self.hard),
+            changes.get("temperature", self.temperature),
+            changes.get("seed", self.seed),
+            changes.get("row_offset", self.row_offset),
+            changes.get("wants", self.wants),
+            changes.get("needs", self.needs),
+        )
+
+
+def draws(wants: Wants) -> bool:
+    """Whether an output that is wanted depends on what is drawn; the KL does not."""
+    return wants.quantized or wants.indices or wants.weights
+
+
+def gives_codes(call: Call) -> bool:
+    """`Call.gives_codes`, for torch.compile of PyTorch 2.8, which follows no property of a named tuple."""
+    return call.hard or call.estimator != "gumbel"
 
 
 class Kept(NamedTuple):

@@ -30,9 +30,9 @@ def gradients(
     def outputs(*primals: Tensor | None) -> _Tensors:
         given_input, given_codebook, given_temperature = primals
         assert given_input is not None and given_codebook is not None
-        own = call._replace(wants=wants)
+        own = call.changed(wants=wants)
         if given_temperature is not None:
-            own = own._replace(temperature=given_temperature)
+            own = own.changed(temperature=given_temperature)
         found = reference.quantize(given_input, given_codebook, own, draw)
         return found[0], found[2], found[3]
 

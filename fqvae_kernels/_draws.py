@@ -34,7 +34,7 @@ def draw(call: Call, input: Tensor, codebook: Tensor) -> Tensor:
         codebook.detach(),
         seed if isinstance(seed, Tensor) else None,
         layout,
-        call._replace(temperature=1.0, seed=0 if isinstance(seed, Tensor) else seed),
+        call.changed(temperature=1.0, seed=0 if isinstance(seed, Tensor) else seed),
     )
     return drawn.squeeze(-1) if call.is_logits and call.estimator != "gumbel" else drawn
 
@@ -60,7 +60,7 @@ class _Draws(torch.autograd.Function):
         if layout.latent is not None:
             rows.append(layout.latent)
         flat = torch.empty([input.shape[dim] for dim in rows], dtype=codebook.dtype, device=input.device)
-        call = call._replace(is_logits=False, seed=call.seed if seed is None else seed)
+        call = call.changed(is_logits=False, seed=call.seed if seed is None else seed)
         drawn = reference.draw(call, flat, codebook)
         if call.estimator != "gumbel":
             drawn = drawn.unsqueeze(-1)

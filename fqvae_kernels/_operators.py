@@ -48,7 +48,7 @@ def temperature_to_tensor(temperature: float | Tensor, device: torch.device) -> 
 def pack_call(call: Call, device: torch.device) -> tuple[Any, ...]:
     """The call as an operator takes it: seed and temperature are tensors where a traced program has them."""
     seed = seed_to_tensor(call.seed, place_of_numbers(device))
-    call = call._replace(seed=seed, temperature=temperature_to_tensor(call.temperature, device))
+    call = call.changed(seed=seed, temperature=temperature_to_tensor(call.temperature, device))
     return *(getattr(call, name) for name, _ in _CALL_FIELDS[:_SINGLE]), *call.wants, *call.needs
 
 

@@ -36,9 +36,9 @@ def quantize(backend: str, input: Tensor, codebook: Tensor, call: Call) -> Outpu
     if torch.is_grad_enabled():
         needs_temperature = isinstance(temperature, Tensor) and temperature.requires_grad
         needs = Needs(input.requires_grad, codebook.requires_grad, needs_temperature)
-        call = call._replace(needs=needs)
+        call = call.changed(needs=needs)
         if any(needs):
-            call = call._replace(wants=call.wants._replace(indices=True))
+            call = call.changed(wants=call.wants.with_indices())
     packed = _operators.pack_call(call, input.device)
     quantized, indices, kl, weights, _ = _invoke("quantize", input, codebook, *packed, backend)
     return (

@@ -25,7 +25,8 @@ from fqvae_kernels.backends import Backend, KernelBackend, is_kernel
 # Of a tensor that has outlived a transform of torch.func, the one within; any other as it is.
 _living: Callable[[Tensor], Tensor] = _C._functorch.unwrap_if_dead
 _has_storage: Callable[[Tensor], bool] = _C._has_storage
-_PLAIN_TYPES = frozenset((Tensor, torch.nn.Parameter, int, float, type(None)))
+# A tuple: torch.compile of PyTorch 2.8 cannot look into a frozenset.
+_PLAIN_TYPES = (Tensor, torch.nn.Parameter, int, float, type(None))
 _NEAREST = Call(estimator="nearest", wants=Wants(kl=False))
 
 
@@ -49,7 +50,7 @@ def quantize(backend: Backend, input: Tensor, codebook: Tensor, call: Call, trac
     """
     if not is_kernel(backend) or beyond_kernels(traced, input, codebook, call.temperature):
         if torch.compiler.is_compiling():  # a program that serves every value
-            call = call._replace(temperature=_operators.temperature_to_tensor(call.temperature, input.device))
+            call = call.changed(temperature=_operators.temperature_to_tensor(call.temperature, input.device))
         outputs = reference.quantize(input, codebook, call, draw)
         return GumbelQuantized(*outputs)  # type: ignore[arg-type]
     if traced:
@@ -57,7 +58,7 @@ def quantize(backend: Backend, input: Tensor, codebook: Tensor, call: Call, trac
         return GumbelQuantized(*outputs)  # type: ignore[arg-type]
     temperature = _living(call.temperature) if isinstance(call.temperature, Tensor) else None
     if temperature is not None and temperature.device.type == "cpu":
-        call = call._replace(temperature=temperature.item())
+        call = call.changed(temperature=temperature.item())
     needs = (
         input.requires_grad,
         codebook.requires_grad,
@@ -93,7 +94,7 @@ def weights(
         return found.weights, found.indices if call.wants.indices else None
     tensor = _living(temperature) if isinstance(temperature, Tensor) else None
     if tensor is not None and tensor.device.type == "cpu":
-        call = call._replace(temperature=tensor.item())
+        call = call.changed(temperature=tensor.item())
     given, indices, _ = _Weights.apply(  # type: ignore[no-untyped-call]
         _living(logits), codebook, tensor, backend, call
     )
@@ -154,7 +155,7 @@ class _Quantize(torch.autograd.Function):
     ) -> tuple[Tensor | None, ...]:
         ctx.set_materialize_grads(False)
         if not call.wants.indices:
-            call = call._replace(wants=call.wants._replace(indices=True))
+            call = call.changed(wants=call.wants.with_indices())
         dense_input, dense_codebook = dense_pair(input, codebook)
         rows = input.numel() // codebook.shape[-1] if call.is_logits else input.numel()
         stats = dense_codebook.new_empty((backend.stats_rows(call), rows))
@@ -168,9 +169,9 @@ class _Quantize(torch.autograd.Function):
         device_seed = call.seed if isinstance(call.seed, Tensor) else None
         ctx.save_for_backward(input, codebook, temperature, indices, stats, kept_weights, device_seed)
         if device_seed is not None:
-            call = call._replace(seed=0)
+            call = call.changed(seed=0)
         if isinstance(call.temperature, Tensor):
-            call = call._replace(temperature=1.0)
+            call = call.changed(temperature=1.0)
         ctx.pass_of = backend, call
         return quantized, indices, kl, weights
 
@@ -187,7 +188,7 @@ class _Quantize(torch.autograd.Function):
         input, codebook, temperature, indices, stats, weights, device_seed = ctx.saved_tensors
         backend, call = ctx.pass_of
         if device_seed is not None:
-            call = call._replace(seed=device_seed)
+            call = call.changed(seed=device_seed)
         kept = Kept(indices, stats, weights)
         asked = ctx.needs_input_grad[:3]
         needs = call.needs if asked == call.needs else Needs(*asked)
@@ -230,7 +231,7 @@ def _gradients(
     is_dense: input and codebook are as a backend takes them.
     """
     if temperature is not None and temperature.device.type != "cpu":
-        call = call._replace(temperature=temperature)
+        call = call.changed(temperature=temperature)
     dense_input, dense_codebook = (input, codebook) if is_dense else dense_pair(input, codebook)
     grad_input, grad_codebook, grad_temperature = backend.backward(
         dense_input, dense_codebook, call, kept, dense_incoming(incoming), needs
@@ -320,7 +321,7 @@ class _Weights(torch.autograd.Function):
     ) -> tuple[Tensor, Tensor | None, Tensor]:
         ctx.set_materialize_grads(False)
         wants = call.wants._replace(indices=call.hard or call.wants.indices)
-        soft_call = call._replace(hard=False, wants=wants)
+        soft_call = call.changed(hard=False, wants=wants)
         _, indices, _, soft = backend.forward(*dense_pair(logits, codebook), soft_call, None)
         assert soft is not None
         given = soft

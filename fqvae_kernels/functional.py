@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from fqvae_kernels import _arguments, _operators, _vectors, autograd, backends
-from fqvae_kernels._call import Call, Wants
+from fqvae_kernels._call import Call, Wants, draws
 from fqvae_kernels._seeds import draw_seed
 from fqvae_kernels._tensors import compute_dtype
 from fqvae_kernels._types import GumbelQuantized, NearestQuantized
@@ -224,7 +224,7 @@ def nearest_quantize(z: Tensor, codebook: Tensor, *, backend: str | None = None)
         TypeError, ValueError, RuntimeError: as `gumbel_quantize`.
     """
     _arguments.check_scalars(z, codebook)
-    chosen = _choose(backend, z.device, draws=False)
+    chosen = _choose(backend, z.device, drawn=False)
     return autograd.nearest(chosen, z, codebook, autograd.is_traced(z, codebook))
 
 
@@ -284,13 +284,13 @@ def gumbel_noise(
     return autograd.noise(chosen, checked_seed, rows, codes, row_offset, target, dtype, traced)
 
 
-def _choose(name: str | None, device: torch.device, draws: bool) -> backends.Backend:
+def _choose(name: str | None, device: torch.device, drawn: bool) -> backends.Backend:
     """The backend of this name, or the best one for the device.
 
     In a program that torch.export makes, it is the reference for a pass that draws nothing: such a program
     holds PyTorch's own operators alone, which ONNX knows, and runs where this package is not installed.
     """
-    if name is None and not draws and _is_exporting():
+    if name is None and not drawn and _is_exporting():
         return backends.get("reference")
     return backends.choose(name, device)
 
@@ -325,7 +325,7 @@ def _prepare(
     _arguments.check_estimator(estimator)
     _arguments.check_flag("hard", hard)
     row_offset = _arguments.check_count("row_offset", row_offset, 0)
-    chosen = _choose(backend, input.device, draws=wants.draws)
+    chosen = _choose(backend, input.device, drawn=draws(wants))
     traced = autograd.is_traced(input, codebook, temperature, seed)
     temperature = _arguments.check_temperature(
         temperature, input.device, compute_dtype(input), read=not traced, name=temperature_name

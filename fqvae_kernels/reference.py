@@ -14,7 +14,7 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
-from fqvae_kernels._call import Call, Outputs
+from fqvae_kernels._call import Call, Outputs, draws, gives_codes
 from fqvae_kernels._seeds import seed_to_tensor
 
 _CPU = torch.device("cpu")
@@ -58,7 +58,7 @@ def quantize(input: Tensor, codebook: Tensor, call: Call, draw: Draw = draw) -> 
     codebook = codebook.to(torch.float64 if input.dtype == torch.float64 else torch.float32)
     finite_book = codebook.detach().isfinite().all(-1)  # () or (L,)
     codebook = torch.where(finite_book.unsqueeze(-1), codebook, 0)
-    drawn = draw(call, input, codebook) if call.estimator != "nearest" and call.wants.draws else None
+    drawn = draw(call, input, codebook) if call.estimator != "nearest" and draws(call.wants) else None
     if call.is_logits:
         # The largest logit is finite unless the row holds NaN or +inf, or nothing but -inf.
         usable = input.detach().amax(-1).isfinite() & finite_book
@@ -215,7 +215,7 @@ def _sample(
     # sends no rounding error to a far z. An eighth of every difference is finite.
     near = _take(codebook.detach(), logits.detach().argmax(-1))
     offset = codebook / 8 - near.unsqueeze(-1) / 8
-    if call.gives_codes:
+    if gives_codes(call):
         # The value is the one-hot's, and what carries the soft gradient is exactly 0. The codebook's own
         # gradient is the one-hot's too, so the soft sum sees it as a constant.
         quantized = _take(codebook, indices) + 8 * ((soft - soft.detach()) * offset.detach()).sum(-1)
@@ -224,7 +224,7 @@ def _sample(
     weights = None
     if call.wants.weights:
         weights = soft
-        if call.gives_codes:
+        if gives_codes(call):
             weights = _one_hot(indices, logits.shape[-1], soft.dtype) + (soft - soft.detach())
         weights = torch.where(usable.unsqueeze(-1), weights, math.nan).to(dtype)
     return torch.where(usable, quantized, math.nan).to(dtype), indices, kl, weights

@@ -1,13 +1,13 @@
 """The usage counter: once for each code taken, in no program that is captured, and the cause of no error."""
 
 import copy
-import io
 import math
 import pickle
 import warnings
 
 import pytest
 import torch
+from cases import reloaded
 from gradcases import leaf
 from quantizers import fresh_compiler  # noqa: F401
 from torch._subclasses import FakeTensorMode
@@ -157,7 +157,7 @@ class Recorder:
 @pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::FutureWarning")
 def test_no_compiled_program_counts(estimator, num_codebooks):
     """Nor is it compiled anew once there are counts; what it returned can be counted."""
-    torch._dynamo.reset()
+    torch._dynamo.reset()  # PyTorch 2.8 counts the other cases' compilations as this one's
     q = quantizer(estimator=estimator, num_codebooks=num_codebooks)
     recorder = Recorder()
     compiled = torch.compile(q, fullgraph=True, backend=recorder)
@@ -165,9 +165,8 @@ def test_no_compiled_program_counts(estimator, num_codebooks):
     (program,) = recorder.programs
     targets = " ".join(str(node.target) for node in program.graph.nodes)
     assert "scatter" not in targets and "usage" not in targets
-    assert not any(
-        str(node.target).endswith("_") and node.op == "call_method" for node in program.graph.nodes
-    )
+    methods = [str(node.target) for node in program.graph.nodes if node.op == "call_method"]
+    assert not any(name.endswith("_") and not name.endswith("__") for name in methods)  # one is __eq__
     assert q.usage.sum() == 0
     for one in indices:
         q.count_usage(one)
@@ -206,11 +205,8 @@ def test_no_exported_program_counts(strict, counted):
     signature = program.graph_signature
     assert not signature.buffers_to_mutate and not program.constants
     assert [str(spec.target) for spec in signature.input_specs if spec.target] == ["codebook"]
-    file = io.BytesIO()
-    torch.export.save(program, file)
-    file.seek(0)
     z = z_of(20, 3, seed=1)
-    assert torch.equal(torch.export.load(file).module()(z).indices, q(z).indices)
+    assert torch.equal(reloaded(program).module()(z).indices, q(z).indices)
     assert q.usage.sum() == before.sum() + 60
 
 

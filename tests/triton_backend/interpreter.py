@@ -19,7 +19,7 @@ def prepare() -> bool:
     """Import triton and the kernels as code to be interpreted; the environment stays as it was.
 
     Not where a GPU is: there the tests marked gpu run the kernels themselves. Nor where Triton is missing or
-    too old, as the one that PyTorch 2.4 to 2.7 brings. Returns whether it did.
+    too old. Returns whether it did.
     """
     from fqvae_kernels.backends import triton as backend
 
