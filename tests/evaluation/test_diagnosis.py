@@ -274,6 +274,7 @@ def test_a_perfect_model_has_no_sign(tmp_path, monkeypatch):
     assert diagnose(content, {}) == []
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", REAL)
 def test_real_runs_that_show_a_sign(name, tmp_path):
     pytest.importorskip("lightning")
@@ -281,6 +282,7 @@ def test_real_runs_that_show_a_sign(name, tmp_path):
     assert name in found, found
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", REAL_BY_CHANCE)
 def test_real_runs_that_show_a_sign_by_chance(name, tmp_path):
     pytest.importorskip("lightning")
@@ -292,6 +294,7 @@ def test_real_runs_that_show_a_sign_by_chance(name, tmp_path):
     assert name in found[-1], found
 
 
+@pytest.mark.slow
 def test_good_runs_show_no_sign(tmp_path):
     pytest.importorskip("lightning")
     good = 0

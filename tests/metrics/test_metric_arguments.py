@@ -166,7 +166,9 @@ def test_arguments_are_left_as_they_were():
 
 def test_progress_without_tqdm(monkeypatch):
     monkeypatch.setitem(sys.modules, "tqdm", None)
-    with pytest.raises(ModuleNotFoundError, match="progress=True needs tqdm"):
+    with pytest.raises(
+        ModuleNotFoundError, match="progress=True: the package tqdm is missing; the extra 'train' has it"
+    ):
         metrics.infomec(CODES, FACTORS, discrete=True, jobs=1, progress=True)
 
 
