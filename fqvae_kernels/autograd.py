@@ -86,6 +86,8 @@ def weights(
     if (
         not is_kernel(backend)
         or traced
+        # Weights that were rounded to 16 bits would leave a part of that in the gradient.
+        or logits.dtype in (torch.float16, torch.bfloat16)
         or not (torch.is_grad_enabled() and (logits.requires_grad or needs_temperature))
         or beyond_kernels(traced, logits, temperature)
     ):

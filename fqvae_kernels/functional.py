@@ -164,7 +164,7 @@ def gumbel_softmax(
 
     softmax((logits + g) / tau) along dim, with the noise of `gumbel_noise`; neither that nor anything else of
     logits' size is written besides the result. The gradient takes the weights as they are and draws nothing
-    again. It is PyTorch's, to every order and in both modes; what is beyond the kernels (forward-mode AD,
+    again (float16 and bfloat16 draw again, since rounded weights would not do). It is PyTorch's, to every order and in both modes; what is beyond the kernels (forward-mode AD,
     torch.func.vmap) takes plain PyTorch with the same samples. Method: Jang et al. and Maddison et al., ICLR
     2017.
 

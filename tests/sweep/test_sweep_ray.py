@@ -16,7 +16,7 @@ from fqvae.runs.checkpoint import read_checkpoint
 from fqvae.sweep import Job, cluster
 
 needs_ray = pytest.mark.skipif(
-    importlib.util.find_spec("ray") is None and not os.environ.get("FQVAE_REQUIRE_RAY"),
+    importlib.util.find_spec("ray") is None,
     reason="the package ray is not installed",
 )
 
