@@ -164,9 +164,9 @@ def gumbel_softmax(
 
     softmax((logits + g) / tau) along dim, with the noise of `gumbel_noise`; neither that nor anything else of
     logits' size is written besides the result. The gradient takes the weights as they are and draws nothing
-    again (float16 and bfloat16 draw again, since rounded weights would not do). It is PyTorch's, to every order and in both modes; what is beyond the kernels (forward-mode AD,
-    torch.func.vmap) takes plain PyTorch with the same samples. Method: Jang et al. and Maddison et al., ICLR
-    2017.
+    again, but for float16 and bfloat16, whose rounded weights would not do. It is PyTorch's, to every order
+    and in both modes; what is beyond the kernels (forward-mode AD, torch.func.vmap) takes plain PyTorch with
+    the same samples. Method: Jang et al. and Maddison et al., ICLR 2017.
 
     Besides the noise it differs from PyTorch's function in this: a one-hot is exactly one, a tau that is a
     tensor gets a gradient if it requires one, and there is no `eps`, which PyTorch ignores.
