@@ -168,7 +168,6 @@ class Detokenize(Decode):
         return self.quantizer.codes(self.quantizer.from_tokens(tokens))
 
 
-@pytest.mark.skipif(not hasattr(ScalarQuantizer, "to_tokens"), reason="the quantizer packs no tokens")
 def test_onnx_packs_and_unpacks_tokens():
     quantizer = ScalarQuantizer(10, num_codebooks=LATENTS, channel_first=True).eval()
     z = torch.randn(200, LATENTS, 3)
