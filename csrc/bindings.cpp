@@ -11,7 +11,6 @@
 
 #include "cpu/dispatch.h"
 #include "cpu/parallel.h"
-#include "cpu/usage.h"
 #include "row/approximate.h"
 #include "row/stats.h"
 
@@ -28,6 +27,14 @@ int checked_codes(int64_t codes) {
     if (codes < 1 || codes > (int64_t(1) << 24))
         throw std::invalid_argument("codes must be in [1, 2**24], got " + std::to_string(codes));
     return static_cast<int>(codes);
+}
+
+// A table (latents, codes) for the codes of these rows.
+Usage checked_usage(int64_t rows, int64_t latents, int64_t codes, Address table) {
+    if (rows < 0 || latents < 1 || rows % latents != 0)
+        throw std::invalid_argument("rows must be a multiple of latents, got " + std::to_string(rows) +
+                                    " and " + std::to_string(latents));
+    return {at<int64_t>(table), latents, checked_codes(codes)};
 }
 
 // What Python packs for a pass, in this order.
@@ -109,14 +116,19 @@ PYBIND11_MODULE(_native, m) {
         py::gil_scoped_release release;
         backward(pass.call, pass.arguments, threads);
     });
+    m.def("forward_counted", [](const py::bytes &packed, int64_t latents, Address table, int threads) {
+        const auto pass = unpack<ForwardArguments>(packed, "forward_counted");
+        if (pass.call.estimator != Estimator::kNearest || (pass.call.rows > 0 && !pass.out.indices))
+            throw std::invalid_argument("only a pass of the estimator 3 (nearest) that gives indices counts");
+        Usage usage = checked_usage(pass.call.rows, latents, pass.call.codes, table);
+        py::gil_scoped_release release;
+        forward_counted(pass.call, pass.out, usage, threads);
+    });
     m.def("count_codes",
           [](Address indices, int64_t rows, int64_t latents, int64_t codes, Address table, int threads) {
-              if (rows < 0 || latents < 1 || rows % latents != 0)
-                  throw std::invalid_argument("rows must be a multiple of latents, got " +
-                                              std::to_string(rows) + " and " + std::to_string(latents));
-              checked_codes(codes);
+              Usage usage = checked_usage(rows, latents, codes, table);
               py::gil_scoped_release release;
-              count_codes(at<int64_t>(indices), rows, latents, codes, at<int64_t>(table), threads);
+              usage.count(at<int64_t>(indices), rows, threads);
           });
     m.def("gumbel_noise", [](uint64_t seed, uint64_t row_offset, int64_t rows, int64_t codes, bool is_double,
                              Address out, int threads) {

@@ -93,6 +93,13 @@ class Incoming(NamedTuple):
     weights: Tensor | None = None
 
 
+class Tally(NamedTuple):
+    """Where the native kernels count codes."""
+
+    table: Tensor  # (latents or more, codes), int64, contiguous, on the CPU
+    latents: int  # a row of indices is of latent (its number mod latents)
+
+
 # quantized, indices, kl, weights: None for what the call does not want.
 Outputs = tuple[Tensor | None, Tensor | None, Tensor | None, Tensor | None]
 # Of input (its dtype), codebook (compute dtype) and temperature (float64): None for what is not needed.

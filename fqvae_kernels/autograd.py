@@ -16,11 +16,11 @@ from torch import _C, Tensor
 from torch.autograd import forward_ad
 
 from fqvae_kernels import _derivatives, _operators, _traced, reference
-from fqvae_kernels._call import Call, Incoming, Kept, Needs, Outputs, Wants
+from fqvae_kernels._call import Call, Incoming, Kept, Needs, Outputs, Tally, Wants
 from fqvae_kernels._draws import draw
 from fqvae_kernels._tensors import dense_incoming, dense_pair
 from fqvae_kernels._types import GumbelQuantized, NearestQuantized
-from fqvae_kernels.backends import Backend, KernelBackend, is_kernel
+from fqvae_kernels.backends import Backend, KernelBackend, cpu, is_kernel
 
 # Of a tensor that has outlived a transform of torch.func, the one within; any other as it is.
 _living: Callable[[Tensor], Tensor] = _C._functorch.unwrap_if_dead
@@ -110,10 +110,35 @@ def nearest(backend: Backend, z: Tensor, codebook: Tensor, traced: bool) -> Near
     elif traced:
         return NearestQuantized(*_traced.nearest(backend.name, z, codebook))
     elif torch.is_grad_enabled() and z.requires_grad:
-        outputs = _Nearest.apply(z, codebook, backend)  # type: ignore[no-untyped-call]
+        outputs = _Nearest.apply(z, codebook, backend, None)  # type: ignore[no-untyped-call]
     else:
-        outputs = backend.forward(*dense_pair(z, codebook), _NEAREST, None)
+        outputs = _run_nearest(z, codebook, backend, None)
     return NearestQuantized(*outputs[:2])  # type: ignore[arg-type]
+
+
+def nearest_counted(
+    z: Tensor, codebook: Tensor, tally: Callable[[], Tally | None]
+) -> NearestQuantized | None:
+    """`nearest` of plain tensors by the native kernels, which count the codes as they go; None, and nothing
+    done, where they cannot serve or tally gives None."""
+    if beyond_kernels(False, z, codebook):
+        return None
+    found = tally()
+    if found is None:
+        return None
+    if torch.is_grad_enabled() and z.requires_grad:
+        outputs = _Nearest.apply(z, codebook, cpu, found)  # type: ignore[no-untyped-call]
+    else:
+        outputs = _run_nearest(z, codebook, cpu, found)
+    return NearestQuantized(*outputs)  # type: ignore[arg-type]
+
+
+def _run_nearest(
+    z: Tensor, codebook: Tensor, backend: KernelBackend, tally: Tally | None
+) -> tuple[Tensor | None, ...]:
+    if tally is None:
+        return backend.forward(*dense_pair(z, codebook), _NEAREST, None)[:2]
+    return cpu.nearest_counted(*dense_pair(z, codebook), _NEAREST, tally)
 
 
 def noise(
@@ -290,18 +315,20 @@ class _Nearest(torch.autograd.Function):
     """The nearest code on plain tensors."""
 
     @staticmethod
-    def forward(ctx: Any, z: Tensor, codebook: Tensor, backend: KernelBackend) -> tuple[Tensor | None, ...]:
+    def forward(
+        ctx: Any, z: Tensor, codebook: Tensor, backend: KernelBackend, tally: Tally | None
+    ) -> tuple[Tensor | None, ...]:
         ctx.set_materialize_grads(False)
         ctx.save_for_backward(z, codebook)
-        return backend.forward(*dense_pair(z, codebook), _NEAREST, None)[:2]
+        return _run_nearest(z, codebook, backend, tally)
 
     @staticmethod
     def backward(
         ctx: Any, grad_quantized: Tensor | None, grad_indices: None
-    ) -> tuple[Tensor | None, None, None]:
+    ) -> tuple[Tensor | None, None, None, None]:
         if grad_quantized is None:
-            return None, None, None
-        return _traced.straight_through(grad_quantized, *ctx.saved_tensors), None, None
+            return None, None, None, None
+        return _traced.straight_through(grad_quantized, *ctx.saved_tensors), None, None, None
 
 
 class _Weights(torch.autograd.Function):

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from fqvae_kernels import _arguments, _operators, _vectors, autograd, backends
-from fqvae_kernels._call import Call, Wants, draws
+from fqvae_kernels._call import Call, Tally, Wants, draws
 from fqvae_kernels._seeds import draw_seed
 from fqvae_kernels._tensors import compute_dtype
 from fqvae_kernels._types import GumbelQuantized, NearestQuantized
@@ -226,6 +226,19 @@ def nearest_quantize(z: Tensor, codebook: Tensor, *, backend: str | None = None)
     _arguments.check_scalars(z, codebook)
     chosen = _choose(backend, z.device, drawn=False)
     return autograd.nearest(chosen, z, codebook, autograd.is_traced(z, codebook))
+
+
+def nearest_counted(
+    z: Tensor, codebook: Tensor, tally: Callable[[], Tally | None], *, backend: str | None = None
+) -> NearestQuantized | None:
+    """`nearest_quantize` by the native kernels, which count the codes as they go.
+
+    None where they cannot serve, or where tally gives None: then nothing is counted.
+    """
+    _arguments.check_scalars(z, codebook)
+    if _choose(backend, z.device, drawn=False) is not backends.cpu or autograd.is_traced(z, codebook):
+        return None
+    return autograd.nearest_counted(z, codebook, tally)
 
 
 def posterior_kl(z: Tensor, codebook: Tensor, *, backend: str | None = None) -> Tensor:

@@ -260,7 +260,9 @@ class ScalarQuantizer(Arranged, Tempered):
         if revival is not None:
             # Codes may change in place before this call's backward pass.
             codebook = codebook.clone()
-        taken = self._take(z, codebook, temperature, seed, row_offset, return_weights, return_kl)
+        taken = self._take(
+            z, codebook, temperature, seed, row_offset, return_weights, return_kl, mask is not None
+        )
         if revival is not None and happens_once(taken.indices):
             revival.step(z, taken.indices, self.codebook)
         losses = weighted_losses(
@@ -276,7 +278,8 @@ class ScalarQuantizer(Arranged, Tempered):
         )
         if mask is not None:
             taken = masks.clear(taken, mask)
-        self._usage.count(taken.indices, self._latents(taken.indices), mask is not None)
+        if not taken.counted:
+            self._usage.count(taken.indices, self._latents(taken.indices), mask is not None)
         kl = None if return_kl is False else taken.kl
         out = QuantizerOutput(
             taken.quantized, taken.indices, total_loss(losses, z), kl, taken.weights, losses
@@ -328,6 +331,7 @@ class ScalarQuantizer(Arranged, Tempered):
         row_offset: int | None,
         return_weights: bool,
         return_kl: bool | None,
+        masked: bool,
     ) -> Taken:
         """Codes for z by the estimator, or in eval() the nearest ones."""
         draws = self.training and self.estimator in SAMPLING_ESTIMATORS
@@ -340,6 +344,8 @@ class ScalarQuantizer(Arranged, Tempered):
             nearest: Any = nearest_codes
             if self.levels is not None:
                 nearest = partial(nearest_levels, self.levels, self.code_places)
+            elif not masked:
+                nearest = partial(nearest, tally=lambda: self._usage.tally(z, self._latents(z)))
             taken: Taken = nearest(
                 z,
                 codebook,

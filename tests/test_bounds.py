@@ -211,10 +211,61 @@ def test_counting_codes(native, rows, latents, codes, threads):
     assert rows < 5 or table.tensor.sum() > 3 * latents * codes
 
 
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64, torch.bfloat16])
+@pytest.mark.parametrize(
+    ("rows", "codebooks", "latents", "codes"),
+    [
+        (0, 1, 1, 5),
+        (1, 1, 1, 1),
+        (1030, 1, 1, 64),
+        (5001, 1, 1, 6),
+        (1030, 1, 5, 64),
+        (1030, 1, 103, 3),
+        (1030, 5, 5, 7),
+        (34 * 1030, 34, 34, 3),
+        (2000, 4, 4, 20_000),
+        (60, 1, 60, 2000),
+    ],
+)
+@pytest.mark.parametrize("threads", [1, 3])
+def test_counting_within_the_nearest_pass(every_native, dtype, rows, codebooks, latents, codes, threads):
+    """Against PyTorch's bincount of the pass's own indices; rows of NaN count at the index that they get."""
+    generator = torch.Generator().manual_seed(0)
+    z = torch.randn(rows, generator=generator)
+    z[5::40] = float("nan")
+    given = Guarded((rows,), dtype, z)
+    book = Guarded(
+        (codebooks, codes), compute_dtype(dtype), torch.randn(codebooks, codes, generator=generator)
+    )
+    quantized, indices = Guarded((rows,), dtype), Guarded((rows,), torch.int64)
+    table = Guarded((latents, codes), torch.int64)
+    table.tensor.fill_(3)
+    call = Call(estimator="nearest")
+    outputs = quantized.tensor, indices.tensor, None, None, None
+    packed = cpu.pack_forward(given.tensor, book.tensor, call, *outputs)
+    every_native.forward_counted(packed, latents, table.pointer, threads)
+    for latent in range(latents):
+        taken = indices.tensor[latent::latents]
+        assert torch.equal(table.tensor[latent], 3 + torch.bincount(taken, minlength=codes))
+    assert table.tensor.sum() == 3 * latents * codes + rows
+    assert all(array.intact() for array in (given, book, quantized, indices, table))
+
+
 def test_what_cannot_be_counted_is_refused(native):
     for rows, latents, codes in ((-1, 1, 2), (3, 2, 2), (2, 0, 2), (2, 1, 0), (2, 1, 2**24 + 1)):
         with pytest.raises(ValueError, match="must be"):
             native.count_codes(0, rows, latents, codes, 0, 1)
+    z, book, table = torch.zeros(4), torch.zeros(2), torch.zeros((3, 2), dtype=torch.int64)
+    indices = torch.zeros(4, dtype=torch.int64)
+    for estimator, kept, latents, wrong in (
+        ("nearest", indices, 3, "rows must be a multiple of latents, got 4 and 3"),
+        ("nearest", None, 2, "only a pass of the estimator 3"),
+        ("gumbel", indices, 2, "only a pass of the estimator 3"),
+    ):
+        packed = cpu.pack_forward(z, book, Call(estimator=estimator), None, kept, None, None, None)
+        with pytest.raises(ValueError, match=wrong):
+            native.forward_counted(packed, latents, table.data_ptr(), 1)
+    assert table.sum() == 0
 
 
 def test_what_is_not_wanted_is_not_written(every_native):

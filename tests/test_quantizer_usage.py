@@ -65,6 +65,41 @@ def test_perplexity():
     assert torch.isfinite(q.perplexity()).all()
 
 
+@pytest.mark.parametrize("shape", [(), (7,), (0, 3), (5, 0), (50, 3), (4, 6, 3), (2, 3, 4, 3)])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64, torch.float16])
+@pytest.mark.parametrize("training", [True, False])
+def test_the_nearest_pass_counts_its_own_indices(shape, dtype, training):
+    """As `count_usage` counts them, of the module and of one that is told the indices; several calls add up."""
+    q = ScalarQuantizer(5, estimator="nearest").train(training)
+    other = ScalarQuantizer(5)
+    for seed in range(3):
+        z = torch.randn(shape, generator=torch.Generator().manual_seed(seed)).to(dtype)
+        if z.numel() > 4:
+            z.view(-1)[3] = math.nan
+        other.count_usage(q(z).indices)
+        other.count_usage(q(leaf(z)).indices)
+    assert torch.equal(q.usage, other.usage) and q.usage.sum() == 6 * math.prod(shape)
+
+
+def test_masked_rows_of_a_nearest_pass_do_not_count():
+    q = ScalarQuantizer(4, num_codebooks=2, init=torch.arange(4.0)).eval()
+    q(torch.tensor([[0.0, 3.0], [1.0, 2.0]]), mask=torch.tensor([[True, False], [True, True]]))
+    assert q.usage.tolist() == [[1, 1, 0, 0], [0, 0, 1, 0]]
+
+
+def test_a_call_that_fails_counts_nothing():
+    q = ScalarQuantizer(4, num_codebooks=2).eval()
+    alone = ScalarQuantizer(4).eval()
+    for module, wrong in (
+        (q, torch.zeros(5, 3)),
+        (alone, torch.zeros(2, 3, dtype=torch.int64)),
+        (alone, 1.0),
+    ):
+        with pytest.raises((TypeError, ValueError)):
+            module(wrong)
+    assert q.usage.tolist() == [[0] * 4] * 2 and alone.usage.shape == (0, 4)
+
+
 @pytest.mark.parametrize("estimator", ESTIMATORS)
 @pytest.mark.parametrize("use_reentrant", [True, False])
 def test_once_under_checkpointing(estimator, use_reentrant):

@@ -165,12 +165,27 @@ template <class Real> void forward_rows(const Call &call, const Outputs &out, in
     });
 }
 
-template <class Real> void nearest_rows(const Call &call, const Outputs &out, int threads) {
+// usage: null where nobody counts.
+template <class Real> void nearest_rows(const Call &call, const Outputs &out, Usage *usage, int threads) {
     const Kernels kernels = kernels_for(call);
     const PlanStorage<Real> storage(call, false);
     const Chunks chunks(call.rows / call.codebooks, call.codebooks * call.codes / 4, kNoLimit);
-    parallel_for(chunks.count, chunks.workers(threads),
-                 [&](int64_t i, int) { kernels.nearest(call, storage.plan, out, chunks[i]); });
+    const int workers = chunks.workers(threads);
+    const bool counts = usage && usage->is_small();
+    if (counts)
+        usage->begin(call.rows, workers);
+    parallel_for(chunks.count, workers, [&](int64_t i, int worker) {
+        kernels.nearest(call, storage.plan, out, chunks[i], counts ? usage->of(worker) : Counts{});
+    });
+    if (counts)
+        usage->end();
+    else if (usage)
+        usage->count(out.indices, call.rows, threads);
+}
+
+void nearest(const Call &call, const Outputs &out, Usage *usage, int threads) {
+    call.dtype == DType::kFloat64 ? nearest_rows<double>(call, out, usage, threads)
+                                  : nearest_rows<float>(call, out, usage, threads);
 }
 
 } // namespace
@@ -190,9 +205,13 @@ void use_instruction_set(const std::string &name) { current() = &find(name); }
 void forward(const Call &call, const Outputs &out, int threads) {
     const bool is_double = call.dtype == DType::kFloat64;
     if (call.estimator == Estimator::kNearest)
-        is_double ? nearest_rows<double>(call, out, threads) : nearest_rows<float>(call, out, threads);
+        nearest(call, out, nullptr, threads);
     else
         is_double ? forward_rows<double>(call, out, threads) : forward_rows<float>(call, out, threads);
+}
+
+void forward_counted(const Call &call, const Outputs &out, Usage &usage, int threads) {
+    nearest(call, out, &usage, threads);
 }
 
 void backward(const Call &call, const BackwardArguments &args, int threads) {

@@ -6,6 +6,7 @@
 #include <vector>
 
 #include "kernel_table.h"
+#include "usage.h"
 
 namespace fqvae {
 
@@ -14,6 +15,8 @@ std::string instruction_set();                     // the one in use
 void use_instruction_set(const std::string &name); // throws std::invalid_argument if it cannot run here
 
 void forward(const Call &call, const Outputs &out, int threads);
+// Of kNearest, which is to give indices: adds them to `usage`.
+void forward_counted(const Call &call, const Outputs &out, Usage &usage, int threads);
 void backward(const Call &call, const BackwardArguments &args, int threads);
 void gumbel_noise(uint64_t seed, uint64_t first_row, int64_t rows, int codes, bool is_double, void *out,
                   int threads);

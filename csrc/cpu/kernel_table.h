@@ -6,6 +6,7 @@
 
 #include "../call.h"
 #include "../row/bounds.h"
+#include "counts.h"
 
 namespace fqvae {
 
@@ -74,7 +75,7 @@ struct Kernels {
     // Adds what the KL's gradients have left at the nodes of the table to the codebook's gradient.
     void (*posterior_gradient)(const Codebook &, int codes, const double *node_weights, Scratch &,
                                double *codebook_gradient);
-    void (*nearest)(const Call &, const Plan &, const Outputs &, Range);
+    void (*nearest)(const Call &, const Plan &, const Outputs &, Range, Counts);
     void (*noise)(uint64_t seed, uint64_t first_row, int64_t rows, int codes, void *out, Scratch &);
     void (*noise_from_words)(const uint32_t *words, int64_t count, void *out);
     void (*words)(uint64_t seed, uint64_t first_row, int64_t rows, int codes, uint32_t *out, Scratch &);

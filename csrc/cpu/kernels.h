@@ -94,7 +94,7 @@ template <class L> class Loops {
             codebook_gradient[k] += kLengthScale * L::sum(L::load(code_sums + k * width));
     }
 
-    static void nearest(const Call &call, const Plan &plan, const Outputs &out, Range range) {
+    static void nearest(const Call &call, const Plan &plan, const Outputs &out, Range range, Counts counts) {
         const FlushDenormals flush;
         for (int64_t j = 0; j < call.codebooks; ++j) {
             const Codebook codebook = plan.codebooks[j];
@@ -110,6 +110,8 @@ template <class L> class Loops {
                     Memory<L>::store(out.quantized, call.dtype, rows,
                                      codebook.finite ? value_or_nan<L>(z.usable, found.code)
                                                      : L::set(no_value<Real>()));
+                if (counts.tables) // beside the next rows' arithmetic, which does not wait for it
+                    counts.add<false>(out.indices, rows.first, rows.stride, rows.count);
             });
         }
     }

@@ -1,77 +1,48 @@
 #include "usage.h"
 
 #include <algorithm>
-#include <vector>
 
 #include "parallel.h"
 
 namespace fqvae {
-namespace {
 
-// A table of that many counts is kept for each worker; a larger one is counted in by one thread.
-constexpr int64_t kMostCounts = 65536;
-// Rows that are worth handing to another thread, and few enough for 32-bit counts.
-constexpr int64_t kRows = 131072;
-
-// Rows of several latents: neighbours meet different counts.
-template <class Count>
-void count_positions(const int64_t *indices, int64_t rows, int64_t latents, int64_t codes, Count *table) {
-    for (int64_t i = 0; i < rows; i += latents)
-        for (int64_t j = 0; j < latents; ++j) {
-            const int64_t index = indices[i + j];
-            if (static_cast<uint64_t>(index) < static_cast<uint64_t>(codes))
-                ++table[j * codes + index];
-        }
+Usage::Usage(int64_t *table, int64_t latents, int64_t codes)
+    : table_(table), latents_(latents), codes_(codes),
+      places_(static_cast<size_t>(latents) + Counts::kAhead) {
+    for (size_t i = 0; i < places_.size(); ++i)
+        places_[i] = static_cast<int64_t>(i) % latents * codes;
 }
 
-// Rows of one latent, into four tables in turn: a count that is met again at once would wait for itself.
-void count_rows(const int64_t *indices, int64_t rows, int64_t codes, uint32_t *tables) {
-    const auto add = [&](int64_t i, int turn) {
-        const int64_t index = indices[i];
-        if (static_cast<uint64_t>(index) < static_cast<uint64_t>(codes))
-            ++tables[turn * codes + index];
-    };
-    int64_t i = 0;
-    for (; i + 4 <= rows; i += 4)
-        for (int turn = 0; turn < 4; ++turn)
-            add(i + turn, turn);
-    for (; i < rows; ++i)
-        add(i, 0);
+void Usage::begin(int64_t rows, int workers) {
+    four_ = latents_ == 1 && rows >= 16 * codes_; // else making and adding them up costs more than it saves
+    own_.assign(static_cast<size_t>(workers), {});
+    for (size_t i = four_ ? 0 : 1; i < own_.size(); ++i)
+        own_[i].resize(static_cast<size_t>(latents_ * codes_ * (four_ ? 4 : 1)));
 }
 
-} // namespace
+Counts Usage::of(int worker) {
+    auto &own = own_[static_cast<size_t>(worker)];
+    return {own.empty() ? table_ : own.data(), places_.data(), latents_, codes_, four_};
+}
 
-void count_codes(const int64_t *indices, int64_t rows, int64_t latents, int64_t codes, int64_t *table,
-                 int threads) {
-    const int64_t size = latents * codes;
-    if (size > kMostCounts) {
-        count_positions(indices, rows, latents, codes, table);
-        return;
-    }
-    const int64_t chunk = std::max<int64_t>(1, kRows / latents) * latents,
-                  chunks = (rows + chunk - 1) / chunk;
+void Usage::end() {
+    const auto size = static_cast<size_t>(latents_ * codes_);
+    for (const auto &own : own_)
+        for (size_t i = 0; i < own.size(); ++i)
+            table_[i % size] += own[i];
+}
+
+void Usage::count(const int64_t *indices, int64_t rows, int threads) {
+    constexpr int64_t kRows = 131072; // worth handing to another thread
+    const int64_t chunks = is_small() ? (rows + kRows - 1) / kRows : 1;
+    const int64_t size = is_small() ? kRows : rows;
     const int workers = static_cast<int>(std::clamp<int64_t>(chunks, 1, std::max(threads, 1)));
-    const int tables = latents == 1 ? 4 : 1;
-    std::vector<std::vector<uint32_t>> counts(static_cast<size_t>(workers));
-    std::vector<std::vector<int64_t>> sums(static_cast<size_t>(workers));
-    for (int worker = 0; worker < workers; ++worker)
-        sums[static_cast<size_t>(worker)].resize(static_cast<size_t>(size));
+    begin(is_small() ? rows : 0, workers);
     parallel_for(chunks, workers, [&](int64_t number, int worker) {
-        auto &mine = counts[static_cast<size_t>(worker)];
-        mine.assign(static_cast<size_t>(size * tables), 0);
-        const int64_t first = number * chunk, count = std::min(chunk, rows - first);
-        if (latents == 1)
-            count_rows(indices + first, count, codes, mine.data());
-        else
-            count_positions(indices + first, count, latents, codes, mine.data());
-        auto &sum = sums[static_cast<size_t>(worker)];
-        for (int64_t i = 0; i < size; ++i)
-            for (int turn = 0; turn < tables; ++turn)
-                sum[static_cast<size_t>(i)] += mine[static_cast<size_t>(turn * size + i)];
+        const int64_t first = number * size;
+        of(worker).add<true>(indices, first, 1, std::min(size, rows - first));
     });
-    for (const auto &sum : sums)
-        for (int64_t i = 0; i < size; ++i)
-            table[i] += sum[static_cast<size_t>(i)];
+    end();
 }
 
 } // namespace fqvae

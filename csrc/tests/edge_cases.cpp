@@ -112,6 +112,22 @@ struct Choice {
     bool by_temperature() const { return weights && !keeps_weights; }
 };
 
+// Nearest codes for z, counted in the same pass: of one latent, and of as many as there are codebooks.
+void check_usage(const Call &call, const Outputs &out, int threads) {
+    for (const int64_t latents : {int64_t(1), call.codebooks}) {
+        const size_t size = static_cast<size_t>(latents) * static_cast<size_t>(call.codes);
+        Block counted(size, 8);
+        auto *table = counted.as<int64_t>();
+        std::fill_n(table, size, 0);
+        Usage usage(table, latents, call.codes);
+        forward_counted(call, out, usage, threads);
+        for (int64_t i = 0; i < call.rows; ++i)
+            --table[i % latents * call.codes + out.indices[i]];
+        expect(std::all_of(table, table + size, [](int64_t count) { return count == 0; }), "nearest",
+               "counts");
+    }
+}
+
 // One call forwards and backwards, and nearest codes for z.
 Results run(const Shape &shape, const Choice &choice, int threads) {
     const auto [dtype, is_logits, hard, weights, temperature, spread, estimator, keeps_weights, bad_code] =
@@ -208,6 +224,7 @@ Results run(const Shape &shape, const Choice &choice, int threads) {
         for (size_t i = 0; i < rows; ++i)
             expect(indices.as<int64_t>()[i] >= 0 && indices.as<int64_t>()[i] < shape.codes, "nearest index",
                    "range");
+        check_usage(call, {nearest.as<void>(), indices.as<int64_t>(), nullptr, nullptr, nullptr}, threads);
     }
     return out;
 }

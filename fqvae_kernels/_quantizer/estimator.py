@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
 from fqvae_kernels import _arguments
+from fqvae_kernels._call import Tally
 from fqvae_kernels._quantizer import precision
 from fqvae_kernels._quantizer.codebook import codes_at
 from fqvae_kernels._quantizer.losses import compute_dtype
 from fqvae_kernels._quantizer.precision import Factor
-from fqvae_kernels.functional import gumbel_quantize, nearest_quantize, posterior_kl
+from fqvae_kernels.functional import gumbel_quantize, nearest_counted, nearest_quantize, posterior_kl
 
 
 class Taken(NamedTuple):
@@ -23,6 +25,7 @@ class Taken(NamedTuple):
     indices: Tensor
     kl: Tensor | None
     weights: Tensor | None
+    counted: bool = False  # the usage has them already
 
 
 def draw_codes(
@@ -69,12 +72,17 @@ def nearest_codes(
     return_weights: bool,
     return_kl: bool,
     backend: str | None,
+    tally: Callable[[], Tally | None] | None = None,
 ) -> Taken:
-    """The nearest code, which no factor changes; the gradient goes straight to z."""
-    quantized, indices = nearest_quantize(z, codebook, backend=backend)
+    """The nearest code, which no factor changes; the gradient goes straight to z.
+
+    tally: where the codes may be counted within the pass.
+    """
+    counted = None if tally is None else nearest_counted(z, codebook, tally, backend=backend)
+    quantized, indices = counted or nearest_quantize(z, codebook, backend=backend)
     kl = _kl(z, codebook, factor, backend) if return_kl else None
     weights = _one_hot(indices, quantized, codebook.shape[-1]) if return_weights else None
-    return Taken(quantized, indices, kl, weights)
+    return Taken(quantized, indices, kl, weights, counted is not None)
 
 
 def check_unused(

@@ -5,6 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from fqvae_kernels._call import Tally
 from fqvae_kernels._quantizer.capture import happens_once
 from fqvae_kernels._tensors import dense
 from fqvae_kernels.backends import cpu
@@ -30,6 +31,13 @@ class UsageCounter:
         # No mode may see what is counted: selective checkpointing compares the operators of both passes.
         with torch.no_grad(), torch._C._DisableTorchDispatch():
             self._add(indices, latents, masked)
+
+    def tally(self, z: Tensor, latents: int) -> Tally | None:
+        """Where a native pass over z, (..., latents), may count the codes that it takes; None: it may not."""
+        if latents == 0 or not happens_once(z):
+            return None
+        self._grow(latents, z.device)
+        return Tally(self._table, latents)
 
     def local(self) -> Tensor:
         """The counts of this process, (latents, codes)."""
@@ -60,16 +68,13 @@ class UsageCounter:
         self._table = counts.detach().clone()
 
     def _add(self, indices: Tensor, latents: int, masked: bool) -> None:
-        known, codes = self._table.shape
-        if known < latents or self._table.device != indices.device:
-            table = _zeros(max(latents, known), codes, indices.device)
-            table[:known] = self._table.to(indices.device)
-            self._table = table
+        self._grow(latents, indices.device)
         if indices.numel() == 0:
             return
         if cpu.unavailable_reason(indices.device) is None:
-            cpu.count_codes(dense(indices), latents, self._table)
+            cpu.count_codes(dense(indices), Tally(self._table, latents))
             return
+        codes = self._table.shape[1]
         first = torch.arange(latents, device=indices.device) * codes
         places = (indices.reshape(-1, latents) + first).reshape(-1)
         if masked:
@@ -78,6 +83,13 @@ class UsageCounter:
             return
         one = torch.ones((), dtype=torch.int64, device=indices.device)
         self._table.view(-1).scatter_add_(0, places, one.expand_as(places))
+
+    def _grow(self, latents: int, device: torch.device) -> None:
+        known, codes = self._table.shape
+        if known < latents or self._table.device != device:
+            table = _zeros(max(latents, known), codes, device)
+            table[:known] = self._table.to(device)
+            self._table = table
 
 
 def code_perplexity(counts: Tensor) -> Tensor:

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from fqvae_kernels._build_info import why_not_built
-from fqvae_kernels._call import ESTIMATORS, Call, Gradients, Incoming, Kept, Needs, Outputs
+from fqvae_kernels._call import ESTIMATORS, Call, Gradients, Incoming, Kept, Needs, Outputs, Tally
 from fqvae_kernels._seeds import seed_to_int
 from fqvae_kernels._tensors import DTYPE_CODES, address, codebooks
 
@@ -71,6 +71,14 @@ def forward(input: Tensor, codebook: Tensor, call: Call, stats: Tensor | None) -
     packed = pack_forward(input, codebook, call, quantized, indices, kl, weights, stats)
     native().forward(packed, torch.get_num_threads())
     return quantized, indices, kl, weights
+
+
+def nearest_counted(z: Tensor, codebook: Tensor, call: Call, tally: Tally) -> tuple[Tensor, Tensor]:
+    """`forward` of a call of the estimator "nearest", which counts its indices as `count_codes` does."""
+    quantized, indices = torch.empty_like(z), torch.empty_like(z, dtype=torch.int64)
+    packed = pack_forward(z, codebook, call, quantized, indices, None, None, None)
+    native().forward_counted(packed, tally.latents, tally.table.data_ptr(), torch.get_num_threads())
+    return quantized, indices
 
 
 def backward(
@@ -143,11 +151,12 @@ def gumbel_noise(
     return noise
 
 
-def count_codes(indices: Tensor, latents: int, table: Tensor) -> None:
-    """Add to a table (latents or more, codes) how often each code is in indices (..., latents).
+def count_codes(indices: Tensor, tally: Tally) -> None:
+    """Add to the tally how often each code is in indices (..., latents), int64 and contiguous.
 
-    Both int64 and contiguous; what is not in [0, codes) counts nothing.
+    What is not in [0, codes) counts nothing.
     """
+    table, latents = tally
     native().count_codes(
         indices.data_ptr(),
         indices.numel(),
