@@ -105,6 +105,7 @@ def weights(
 
 def nearest(backend: Backend, z: Tensor, codebook: Tensor, traced: bool) -> NearestQuantized:
     """Nearest codes, the gradient of quantized going straight to z and none to the codebook."""
+    outputs: tuple[Tensor | None, ...]
     if not is_kernel(backend) or beyond_kernels(traced, z, codebook):
         outputs = reference.quantize(z, codebook, _NEAREST)
     elif traced:
@@ -127,18 +128,20 @@ def nearest_counted(
     if found is None:
         return None
     if torch.is_grad_enabled() and z.requires_grad:
-        outputs = _Nearest.apply(z, codebook, cpu, found)  # type: ignore[no-untyped-call]
+        outputs = _Nearest.apply(z, codebook, None, found)  # type: ignore[no-untyped-call]
     else:
-        outputs = _run_nearest(z, codebook, cpu, found)
-    return NearestQuantized(*outputs)  # type: ignore[arg-type]
+        outputs = _run_nearest(z, codebook, None, found)
+    return NearestQuantized(*outputs)
 
 
 def _run_nearest(
-    z: Tensor, codebook: Tensor, backend: KernelBackend, tally: Tally | None
+    z: Tensor, codebook: Tensor, backend: KernelBackend | None, tally: Tally | None
 ) -> tuple[Tensor | None, ...]:
-    if tally is None:
-        return backend.forward(*dense_pair(z, codebook), _NEAREST, None)[:2]
-    return cpu.nearest_counted(*dense_pair(z, codebook), _NEAREST, tally)
+    """Quantized and indices: by the backend, or by the native kernels, which count."""
+    if tally is not None:
+        return cpu.nearest_counted(*dense_pair(z, codebook), _NEAREST, tally)
+    assert backend is not None
+    return backend.forward(*dense_pair(z, codebook), _NEAREST, None)[:2]
 
 
 def noise(
@@ -316,7 +319,7 @@ class _Nearest(torch.autograd.Function):
 
     @staticmethod
     def forward(
-        ctx: Any, z: Tensor, codebook: Tensor, backend: KernelBackend, tally: Tally | None
+        ctx: Any, z: Tensor, codebook: Tensor, backend: KernelBackend | None, tally: Tally | None
     ) -> tuple[Tensor | None, ...]:
         ctx.set_materialize_grads(False)
         ctx.save_for_backward(z, codebook)

@@ -236,7 +236,7 @@ def nearest_counted(
     None where they cannot serve, or where tally gives None: then nothing is counted.
     """
     _arguments.check_scalars(z, codebook)
-    if _choose(backend, z.device, drawn=False) is not backends.cpu or autograd.is_traced(z, codebook):
+    if _choose(backend, z.device, drawn=False).name != "cpu" or autograd.is_traced(z, codebook):
         return None
     return autograd.nearest_counted(z, codebook, tally)
 

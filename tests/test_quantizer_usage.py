@@ -69,7 +69,7 @@ def test_perplexity():
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64, torch.float16])
 @pytest.mark.parametrize("training", [True, False])
 def test_the_nearest_pass_counts_its_own_indices(shape, dtype, training):
-    """As `count_usage` counts them, of the module and of one that is told the indices; several calls add up."""
+    """As another module counts them that is told the indices; several calls add up."""
     q = ScalarQuantizer(5, estimator="nearest").train(training)
     other = ScalarQuantizer(5)
     for seed in range(3):
