@@ -48,11 +48,6 @@ class Call(NamedTuple):
     wants: Wants = Wants()
     needs: Needs = Needs()  # of the backward pass that will follow; nothing if none does
 
-    @property
-    def gives_codes(self) -> bool:
-        """Whether quantized is exactly a code, and weights are one-hot."""
-        return gives_codes(self)
-
     def changed(self, **changes: Any) -> Call:
         """`_replace`, which torch.compile of PyTorch 2.8 cannot follow."""
         return Call(
@@ -73,7 +68,10 @@ def draws(wants: Wants) -> bool:
 
 
 def gives_codes(call: Call) -> bool:
-    """`Call.gives_codes`, for torch.compile of PyTorch 2.8, which follows no property of a named tuple."""
+    """Whether quantized is exactly a code, and weights are one-hot.
+
+    A function, since torch.compile of PyTorch 2.8 follows no property of a named tuple.
+    """
     return call.hard or call.estimator != "gumbel"
 
 

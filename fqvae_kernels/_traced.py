@@ -14,7 +14,7 @@ import torch
 from torch import _C, Tensor
 
 from fqvae_kernels import _derivatives, _operators
-from fqvae_kernels._call import Call, Incoming, Needs, Outputs
+from fqvae_kernels._call import Call, Incoming, Needs, Outputs, gives_codes
 from fqvae_kernels._tensors import compute_dtype
 
 _transformable: dict[str, type[torch.autograd.Function]] = {}
@@ -97,7 +97,7 @@ def _quantize_setup(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...
     input, codebook, seed, temperature, *rest = inputs
     call = _operators.unpack_call(inputs[2:_AFTER_CALL])
     _, indices, _, weights, stats = output
-    keeps_weights = call.wants.weights and not call.gives_codes and weights.dtype == stats.dtype
+    keeps_weights = call.wants.weights and not gives_codes(call) and weights.dtype == stats.dtype
     ctx.save_for_backward(
         input, codebook, seed, temperature, indices, stats, weights if keeps_weights else None
     )

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from fqvae_kernels import autograd
-from fqvae_kernels._call import Call
+from fqvae_kernels._call import Call, gives_codes
 from fqvae_kernels._types import GumbelQuantized
 from fqvae_kernels.backends import Backend
 
@@ -39,7 +39,7 @@ def quantize(
         weights, indices, kl = drawn.weights, drawn.indices, drawn.kl
     assert indices is not None
     embedding = embedding.to(logits.dtype)
-    taken = indices if call.gives_codes else None
+    taken = indices if gives_codes(call) else None
     if traced or autograd.beyond_kernels(traced, weights, embedding):
         quantized = _composed(weights, embedding, taken)
     else:

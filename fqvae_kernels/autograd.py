@@ -16,7 +16,7 @@ from torch import _C, Tensor
 from torch.autograd import forward_ad
 
 from fqvae_kernels import _derivatives, _operators, _traced, reference
-from fqvae_kernels._call import Call, Incoming, Kept, Needs, Outputs, Tally, Wants
+from fqvae_kernels._call import Call, Incoming, Kept, Needs, Outputs, Tally, Wants, gives_codes
 from fqvae_kernels._draws import draw
 from fqvae_kernels._tensors import dense_incoming, dense_pair
 from fqvae_kernels._types import GumbelQuantized, NearestQuantized
@@ -191,7 +191,7 @@ class _Quantize(torch.autograd.Function):
         stats = dense_codebook.new_empty((backend.stats_rows(call), rows))
         quantized, indices, kl, weights = backend.forward(dense_input, dense_codebook, call, stats)
         kept_weights = None
-        if weights is not None and not call.gives_codes and weights.dtype == stats.dtype:
+        if weights is not None and not gives_codes(call) and weights.dtype == stats.dtype:
             kept_weights = weights
         # Tensors that the kernels read on the device are saved like the others: PyTorch then notices if one
         # is changed in place before the backward pass, which would draw other noise.

@@ -73,7 +73,7 @@ class Codebook(torch.nn.Module):
     def __getattr__(self, name: str) -> Any:
         # No property: DataParallel and others put a tensor in the place of the Parameter.
         if name == "codebook" and self.__dict__.get("sorted", False):
-            return _increasing(self.codebook_steps)
+            return _increasing(whole(self.codebook_steps))
         return super().__getattr__(name)
 
     @property

@@ -18,7 +18,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from fqvae_kernels._call import Call, Gradients, Incoming, Kept, Needs, Outputs
+from fqvae_kernels._call import Call, Gradients, Incoming, Kept, Needs, Outputs, gives_codes
 from fqvae_kernels._seeds import seed_to_int
 from fqvae_kernels._tensors import codebooks
 from fqvae_kernels.backends._triton.launch import (
@@ -106,7 +106,7 @@ def forward(input: Tensor, codebook: Tensor, call: Call, stats: Tensor | None) -
     shape = input.shape[:-1] if call.is_logits else input.shape
     rows = shape.numel()
     # One-hot weights are made of the indices, and are NaN where quantized is.
-    one_hot = wants.weights and call.gives_codes
+    one_hot = wants.weights and gives_codes(call)
     quantized = input.new_empty(shape) if wants.quantized or one_hot else None
     indices = input.new_empty(shape, dtype=torch.int64) if wants.indices or one_hot else None
     kl = codebook.new_empty(shape) if wants.kl else None
@@ -184,7 +184,7 @@ def backward(
             "partial_codebook": partial_codebook,
             "partial_temperature": partial_temperature,
             "programs": programs,
-            "GIVES_CODES": call.gives_codes,
+            "GIVES_CODES": gives_codes(call),
             "ONE_CHUNK": one_chunk,
             "WARPS": WARPS,
             "GROUPS": tile.groups,
