@@ -193,7 +193,7 @@ class PortLimit:
         except ValueError as error:
             self.missing = str(error)
         except subprocess.CalledProcessError as error:
-            self.missing = f"gcc fails: {error.stderr.strip().splitlines()[-1]}"
+            self.missing = f"gcc fails: {error.stderr.strip()[-160:]}"
         else:
             self._page = page_of_ones()
             self._least = [math.inf] * len(self._functions)

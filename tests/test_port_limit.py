@@ -132,6 +132,27 @@ def test_without_its_tools_it_says_so(monkeypatch):
     assert "AVX-512" in port_limit.PortLimit(Path("none"), ["avx2"]).missing
 
 
+def unlike(*_):
+    return None
+
+
+def strange(*_):
+    return ["vpmuludq %zmm1,%zmm2,%zmm3", "vgatherdps (%rax,%zmm1,4),%zmm2{%k1}"]
+
+
+@pytest.mark.parametrize(
+    ("pick", "missing"),
+    [(unlike, "this compiler's loops are unlike those known: words, log2"), (strange, "vgatherdps")],
+)
+def test_where_the_loops_are_others_it_says_so(monkeypatch, pick, missing):
+    monkeypatch.setattr(platform, "system", lambda: "Linux")
+    monkeypatch.setattr(platform, "machine", lambda: "x86_64")
+    monkeypatch.setattr(port_limit.shutil, "which", lambda tool: tool)
+    monkeypatch.setattr(port_limit, "disassemble", lambda _: "")
+    monkeypatch.setattr(port_limit, "pick", pick)
+    assert missing in port_limit.PortLimit(Path("none"), ["avx512"]).missing
+
+
 @pytest.fixture(scope="module")
 def limit():
     native = native_module()
