@@ -24,6 +24,7 @@ from _report import describe_machine, measured_on, replace_between
 from _timing import (
     BACKWARD,
     BOTH,
+    BUSY,
     FORWARD,
     PASSES,
     Measured,
@@ -101,6 +102,8 @@ def run(threads: int | None, output: Path, page: Path | None, load: float | None
     processor = name_processor(machine["processor"], _cpuinfo())
     date = time.strftime("%Y-%m-%d", time.gmtime())
     about = f"{processor}, {date}{_commit()}: {measured_on(machine)}"
+    if load is not None and load > BUSY:
+        about += f" The machine was busy (load average {load:.1f}): times may have come out long."
     record = sheet.Record(processor, about, figures)
     print(sheet.tables([record]))
     print(f"\nWritten: {record.write(output)}")

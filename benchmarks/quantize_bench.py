@@ -30,7 +30,16 @@ import _bars
 import _report
 from _contenders import Ours, build_contenders, serving_backends
 from _grid import Cell, Grid, Progress
-from _timing import BACKWARD, BOTH, FORWARD, call_overhead, can_measure_memory, load_average, usable_cores
+from _timing import (
+    BACKWARD,
+    BOTH,
+    BUSY,
+    FORWARD,
+    call_overhead,
+    can_measure_memory,
+    load_average,
+    usable_cores,
+)
 
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.append(str(ROOT / "tools"))
@@ -118,7 +127,7 @@ def main(argv: list[str] | None = None) -> int:
     # Compilers and other people's packages warn about their own affairs; errors still surface in the table.
     warnings.filterwarnings("ignore")
     load = load_average()
-    if load is not None and load > 0.5:
+    if load is not None and load > BUSY:
         print(
             f"The machine has been busy (load average {load:.1f}): times may come out long.", file=sys.stderr
         )

@@ -202,7 +202,7 @@ def test_the_ratios(fakes, monkeypatch, tmp_path, capsys):
     page = tmp_path / "page.md"
     page.write_text("before\n<!-- bars:begin -->\nold\n<!-- bars:end -->\nafter\n")
     Record("Another", "then", {LIMIT_FORWARD: 1.1}).write(tmp_path)
-    assert _bars.run(2, tmp_path, page, None) == 0
+    assert _bars.run(2, tmp_path, page, 0.4) == 0
     (path,) = set(tmp_path.glob("bars_*.json")) - {tmp_path / "bars_another.json"}
     record = Record(**json.loads(path.read_text()))
     assert {key: record.figures[key] for key in FIGURES} == pytest.approx(
@@ -227,6 +227,13 @@ def test_the_ratios(fakes, monkeypatch, tmp_path, capsys):
     )
     assert rows(page.read_text())["figure"][0] in ("Another", record.processor)
     assert record.about in capsys.readouterr().out
+    assert "busy" not in record.about
+
+
+def test_a_record_of_a_busy_machine_says_so(fakes, monkeypatch, tmp_path):
+    monkeypatch.setattr(_bars, "native_module", lambda: FakeNative("avx512"))
+    assert _bars.run(1, tmp_path, None, 3.2) == 0
+    assert "busy (load average 3.2)" in _bar_sheet.read_records(tmp_path)[0].about
 
 
 def test_without_avx512_there_is_no_port_limit_and_the_rest_is_measured(fakes, monkeypatch, tmp_path):
