@@ -1,16 +1,22 @@
 """The speed and memory figures that the project holds itself to: native CPU kernel, temperature 0.7.
 
-Each is measured twice: through the public API (`gumbel_quantize` with inputs that require gradients, and
+Most are measured twice: through the public API (`gumbel_quantize` with inputs that require gradients, and
 `torch.autograd.grad` for the backward pass), and as the bare kernel (native calls on preallocated outputs).
+_bar_sheet.py says what each figure is and which have a bar.
 """
 
 from __future__ import annotations
 
+import re
+import subprocess
 import sys
+import time
 from pathlib import Path
 from typing import Any
 
+import _bar_sheet as sheet
 import torch
+from _bar_sheet import Figures
 from _case import Case
 from _contenders import CompiledTextbook, Contender, Floor, Ours, Textbook, native_module
 from _grid import PAPER_SCALARS, TEMPERATURE, Progress, first_sentence
@@ -18,7 +24,9 @@ from _report import describe_machine, measured_on, replace_between
 from _timing import (
     BACKWARD,
     BOTH,
+    BUSY,
     FORWARD,
+    PASSES,
     Measured,
     call_overhead,
     interleave,
@@ -27,9 +35,11 @@ from _timing import (
     time_turn,
     usable_cores,
 )
+from port_limit import PortLimit
 
 _CPU = torch.device("cpu")
 _SCALARS, _CODES, _LARGE = 65_536, 64, 1_048_576
+_LEAST_ROUNDS = 200  # of the kernel and its port limit, whose least times count
 
 
 class BareKernel(Contender):
@@ -64,55 +74,67 @@ class BareKernel(Contender):
         self._native.backward(self._backward, self._threads)
 
 
-class _Sheet:
-    """Lines of: what, through the public API, bare kernel, the bar, and whether the figure meets it."""
+def run(threads: int | None, output: Path, page: Path | None, load: float | None) -> int:
+    """Measure, print, write the record of this processor; 1 where there is no native CPU kernel to measure.
 
-    def __init__(self) -> None:
-        self.lines = ["| figure | public API | bare kernel | bar | |", "| --- | ---: | ---: | ---: | --- |"]
-
-    def add(
-        self, what: str, public: float | None, bare: float | None, *, least: float = 0, most: float = 0
-    ) -> None:
-        """One figure; `least` or `most` is its bar, neither makes it one that is told only."""
-        judged = bare if public is None else public
-        bar = f"at least {least:g}" if least else f"at most {most:g}" if most else ""
-        met = judged is not None and (judged >= least if least else judged <= most)
-        verdict = "" if not bar else "not measured" if judged is None else "met" if met else "missed"
-        figures = ["" if value is None else f"{value:,.2f}" for value in (public, bare)]
-        self.lines.append("| " + " | ".join([what, *figures, bar, verdict]) + " |")
-
-    def tell(self, what: str, text: str) -> None:
-        self.lines.append(f"| {what}: {text} | | | | |")
-
-
-def run(threads: int | None, output: Path, readme: Path | None, load: float | None) -> int:
-    """Measure, print, write `quantize_bars.md`; 1 where there is no native CPU kernel to measure."""
+    page: gets the tables of all records in `output`.
+    """
     native = native_module()
     if native is None:
         print("The bars are for the native CPU kernel, and this installation has none.", file=sys.stderr)
         return 1
     many = threads or min(2, usable_cores())
     before = torch.get_num_threads(), native.instruction_set()
-    progress, sheet = Progress(), _Sheet()
+    progress, figures = Progress(), sheet.Figures()
     try:
-        _one_thread(native, sheet, progress)
+        _one_thread(native, figures, progress)
         torch.set_num_threads(many)
         native.use_instruction_set(before[1])
-        for scalars, bars in ((_SCALARS, (25, 15)), (PAPER_SCALARS, (15, 10))):
-            _against_compiled(native, sheet, progress, scalars, bars)
-        _memory(sheet, progress)
-        _overhead(sheet)
+        for scalars in (PAPER_SCALARS, _SCALARS):
+            _against_compiled(native, figures, progress, scalars)
+        _memory(figures, progress)
+        _overhead(figures)
         machine = describe_machine(_CPU, load)
     finally:
         native.use_instruction_set(before[1])
         torch.set_num_threads(before[0])
         progress.close()
-    text = "\n".join([measured_on(machine), "", *sheet.lines])
-    print(text)
-    (output / "quantize_bars.md").write_text(text + "\n")
-    if readme is not None:
-        replace_between(readme, "bars", text)
+    processor = name_processor(machine["processor"], _cpuinfo())
+    date = time.strftime("%Y-%m-%d", time.gmtime())
+    about = f"{processor}, {date}{_commit()}: {measured_on(machine)}"
+    if load is not None and load > BUSY:
+        about += f" The machine was busy (load average {load:.1f}): times may have come out long."
+    record = sheet.Record(processor, about, figures)
+    print(sheet.tables([record]))
+    print(f"\nWritten: {record.write(output)}")
+    if page is not None:
+        replace_between(page, "bars", sheet.tables(sheet.read_records(output)))
+        print(f"Written: the tables in {page}, of all processors on record in {output}")
     return 0
+
+
+def _commit() -> str:
+    command = ["git", "-C", str(Path(__file__).parent), "describe", "--always", "--dirty", "--exclude", "*"]
+    try:
+        done = subprocess.run(command, capture_output=True, text=True, check=True)
+    except (OSError, subprocess.CalledProcessError):
+        return ""
+    return f", commit {done.stdout.strip()}"
+
+
+def _cpuinfo() -> str:
+    try:
+        return Path("/proc/cpuinfo").read_text()
+    except OSError:
+        return ""
+
+
+def name_processor(name: str, cpuinfo: str) -> str:
+    """The processor's name with its family and model, where cpuinfo has them: a name may be of several."""
+    name = re.sub(r"\((R|TM)\)", "", name)
+    found = [re.search(rf"^{key}\s*: (\d+)$", cpuinfo, re.MULTILINE) for key in ("cpu family", "model")]
+    numbers = [match[1] for match in found if match]
+    return f"{name} (family {numbers[0]}, model {numbers[1]})" if len(numbers) == 2 else name
 
 
 def _measure(contenders: list[Contender], case: Case, rounds: int) -> list[Measured]:
@@ -135,67 +157,81 @@ def _median(measured: Measured, name: str) -> float:
     return value
 
 
-def _one_thread(native: Any, sheet: _Sheet, progress: Progress) -> None:
+def _one_thread(native: Any, figures: Figures, progress: Progress) -> None:
     torch.set_num_threads(1)
     case = Case.make(_SCALARS, _CODES, TEMPERATURE, _CPU)
     contenders: list[Contender] = [Ours("cpu"), BareKernel(native), Floor(native)]
-    for isa in ("avx512", "avx2"):
-        label = f"{isa}, 1 thread, {_SCALARS:,} scalars, {_CODES} codes"
+    best = native.instruction_set()
+    for isa in dict.fromkeys((best, *sheet.SETS)):
         if isa not in native.instruction_sets():
-            sheet.tell(label, "not on this processor or not built")
             continue
-        progress.show(label)
+        progress.show(f"{isa}, 1 thread, {_SCALARS:,} scalars, {_CODES} codes")
         native.use_instruction_set(isa)
         for contender in contenders:
             contender.prepare(case)
         public, bare, floor = _measure(contenders, case, 60)
         words = _median(floor, FORWARD)
-        # The bars over the floor are AVX-512's; AVX2 is held to a rate of its own.
-        best = isa == "avx512"
-        sheet.add(f"{label}: floor, G words/s", None, case.pairs / words * 1e-9, least=2.8 if best else 0)
-        for name, most in ((FORWARD, 2.7), (BACKWARD, 2.7), (BOTH, 5.4)):
-            figures = [_median(measured, name) / words for measured in (public, bare)]
-            sheet.add(f"{label}: {name} / floor", figures[0], figures[1], most=most if best else 0)
-        rates = [case.pairs / _median(measured, FORWARD) * 1e-9 for measured in (public, bare)]
-        sheet.add(f"{label}: forward, G pairs/s", rates[0], rates[1], least=0 if best else 0.45)
+        figures[sheet.words_key(isa)] = case.pairs / words * 1e-9
+        for measured, column in ((public, 0), (bare, 1)):
+            for name in PASSES:
+                figures[sheet.floor_keys(isa, name)[column]] = _median(measured, name) / words
+            figures[sheet.rate_keys(isa)[column]] = case.pairs / _median(measured, FORWARD) * 1e-9
+        if isa == best:
+            for name in (FORWARD, BOTH):
+                figures[sheet.public_key(name)] = _median(public, name) / _median(bare, name)
+    progress.show("the port limit")
+    _over_limit(native, case, figures)
 
 
-def _against_compiled(
-    native: Any, sheet: _Sheet, progress: Progress, scalars: int, bars: tuple[int, int]
-) -> None:
-    size = f"{torch.get_num_threads()} threads, {scalars:,} scalars, {_CODES} codes"
-    label = f"{size}: times as fast as compiled"
-    progress.show(label)
+def _over_limit(native: Any, case: Case, figures: Figures) -> None:
+    """The kernel and its instructions without dependencies in turn, on AVX-512; see port_limit.py."""
+    limit = PortLimit(Path(native.__file__), native.instruction_sets())
+    if limit.missing:
+        figures.update({sheet.limit_key(name): limit.missing for name in (FORWARD, BACKWARD)})
+        return
+    native.use_instruction_set("avx512")
+    kernel = BareKernel(native)
+    kernel.prepare(case)
+    seconds = interleave([lambda: time_settled_turn(kernel, case), limit.turn], _LEAST_ROUNDS)[0]
+    for name in (FORWARD, BACKWARD):
+        least = min(turn[name] for turn in seconds)
+        figures[sheet.limit_key(name)] = least / (limit.seconds(name) * case.pairs / 16)
+        figures[sheet.limit_time_key(name)] = limit.seconds(name) * 1e9
+
+
+def _against_compiled(native: Any, figures: Figures, progress: Progress, scalars: int) -> None:
+    progress.show(f"{torch.get_num_threads()} threads, {scalars:,} scalars, {_CODES} codes: compiled")
     case = Case.make(scalars, _CODES, TEMPERATURE, _CPU)
     contenders: list[Contender] = [Ours("cpu"), BareKernel(native), CompiledTextbook()]
     try:
         for contender in contenders:
             contender.prepare(case)
     except Exception as error:  # no C++ compiler, or one that fails
-        sheet.tell(label, f"torch.compile fails ({first_sentence(error)})")
+        for name in (FORWARD, BOTH):
+            for key in sheet.compiled_keys(scalars, name):
+                figures[key] = f"torch.compile fails: {first_sentence(error)}"
         return
-    public, bare, compiled = _measure(contenders, case, 40)
-    for name, least in zip((FORWARD, BOTH), bars, strict=True):
-        figures = [_median(compiled, name) / _median(measured, name) for measured in (public, bare)]
-        sheet.add(f"{label}, {name}", figures[0], figures[1], least=least)
+    *ours, compiled = _measure(contenders, case, 40)
+    for name in (FORWARD, BOTH):
+        for key, measured in zip(sheet.compiled_keys(scalars, name), ours, strict=True):
+            figures[key] = _median(compiled, name) / _median(measured, name)
 
 
-def _memory(sheet: _Sheet, progress: Progress) -> None:
-    label = f"{_LARGE:,} scalars, {_CODES} codes, forward and backward: extra memory, MiB"
-    progress.show(label)
+def _memory(figures: Figures, progress: Progress) -> None:
+    progress.show(f"{_LARGE:,} scalars, {_CODES} codes: extra memory")
     small = Case.make(16, _CODES, TEMPERATURE, _CPU)
     case = Case.make(_LARGE, _CODES, TEMPERATURE, _CPU)
-    contenders: list[Contender] = [Ours("cpu"), Textbook()]
-    peaks = []
-    for contender in contenders:
+    contenders: tuple[tuple[str, Contender], ...] = (
+        (sheet.MEMORY, Ours("cpu")),
+        (sheet.TEXTBOOK_MEMORY, Textbook()),
+    )
+    for key, contender in contenders:
         time_turn(contender, small)
         peak, _ = peak_extra_bytes(lambda c=contender: time_turn(c, case), _CPU)
-        peaks.append(None if peak is None else peak / 2**20)
-    sheet.add(label, peaks[0], None, most=64)
-    sheet.add(f"{label}, by the textbook", peaks[1], None)
+        figures[key] = "the system resets no process's memory peak" if peak is None else peak / 2**20
 
 
-def _overhead(sheet: _Sheet) -> None:
+def _overhead(figures: Figures) -> None:
     call, empty = call_overhead(Ours("cpu"), _CPU)
-    sheet.add("an empty torch.autograd.Function, us a call", empty * 1e6, None)
-    sheet.add("a forward call at 16 scalars, 64 codes: us on top", (call - empty) * 1e6, None, most=40)
+    figures[sheet.EMPTY_CALL] = empty * 1e6
+    figures[sheet.CALL] = (call - empty) * 1e6

@@ -21,6 +21,7 @@ from _contenders import Contender
 
 FORWARD, BACKWARD, BOTH = "forward", "backward", "both"
 PASSES = (FORWARD, BACKWARD, BOTH)
+BUSY = 0.5  # a load average above which times may come out long
 
 
 @dataclass

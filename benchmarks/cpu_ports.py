@@ -55,6 +55,12 @@ STAGES = (
 )
 
 
+def disassemble(path: Path) -> str:
+    """objdump's listing of a compiled kernel."""
+    command = ["objdump", "-d", "--no-show-raw-insn", str(path)]
+    return subprocess.run(command, capture_output=True, text=True, check=True).stdout
+
+
 def loops(disassembly: str) -> list[list[str]]:
     """The bodies, without the jump, of all loops that contain no other jump."""
     found: list[list[str]] = []
@@ -141,8 +147,7 @@ def main() -> int:
         from fqvae_kernels import _native
 
         path = Path(_native.__file__)
-    command = ["objdump", "-d", "--no-show-raw-insn", str(path)]
-    candidates = loops(subprocess.run(command, capture_output=True, text=True, check=True).stdout)
+    candidates = loops(disassemble(path))
     zen_heads = "Zen 4: FP0-1 | FP2-3 | FP1-2(-3) | any | stores | bound | by"
     print(f"| loop | {zen_heads} | Ice Lake: p0 | p1 | p5 | bound |")
     print("| --- |" + " ---: |" * 6 + " --- |" + " ---: |" * 4)

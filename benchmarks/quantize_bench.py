@@ -2,7 +2,7 @@
 
     python benchmarks/quantize_bench.py            the whole grid: table, CSV and plot in under three minutes
     python benchmarks/quantize_bench.py --quick    two small shapes, to see that everything runs
-    python benchmarks/quantize_bench.py --bars     the figures that the project holds itself to (CPU)
+    python benchmarks/quantize_bench.py --bars     the ratios that the project holds itself to (CPU)
     python benchmarks/quantize_bench.py --device cuda   the grid on a GPU, with what the cost model allows
 
 All contenders run in one process on the same inputs and are timed in turn, forward and backward apart, after
@@ -30,7 +30,16 @@ import _bars
 import _report
 from _contenders import Ours, build_contenders, serving_backends
 from _grid import Cell, Grid, Progress
-from _timing import BACKWARD, BOTH, FORWARD, call_overhead, can_measure_memory, load_average, usable_cores
+from _timing import (
+    BACKWARD,
+    BOTH,
+    BUSY,
+    FORWARD,
+    call_overhead,
+    can_measure_memory,
+    load_average,
+    usable_cores,
+)
 
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.append(str(ROOT / "tools"))
@@ -43,7 +52,7 @@ def parse_arguments(argv: list[str] | None = None) -> argparse.Namespace:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False
     )
     parser.add_argument("--quick", action="store_true", help="two small shapes, under a minute")
-    parser.add_argument("--bars", action="store_true", help="the project's own figures instead of the grid")
+    parser.add_argument("--bars", action="store_true", help="the project's own ratios instead of the grid")
     parser.add_argument("--device", default="cpu", choices=("cpu", "cuda"), help="default: cpu")
     parser.add_argument("--backend", help="only this one of ours (default: all that serve)")
     parser.add_argument(
@@ -60,7 +69,8 @@ def parse_arguments(argv: list[str] | None = None) -> argparse.Namespace:
         const=ROOT / "docs" / "performance.md",
         metavar="FILE",
         help="also put the table between FILE's bench markers (bars markers with --bars, bench-cuda markers "
-        "with --device cuda; default: docs/performance.md)",
+        "with --device cuda; default: docs/performance.md). The table of the bars is of all processors on "
+        "record in --output",
     )
     options = parser.parse_args(argv)
     if options.threads is not None and not 1 <= options.threads <= 1024:
@@ -117,7 +127,7 @@ def main(argv: list[str] | None = None) -> int:
     # Compilers and other people's packages warn about their own affairs; errors still surface in the table.
     warnings.filterwarnings("ignore")
     load = load_average()
-    if load is not None and load > 0.5:
+    if load is not None and load > BUSY:
         print(
             f"The machine has been busy (load average {load:.1f}): times may come out long.", file=sys.stderr
         )
