@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
 
 import torch
 from torch import Tensor
@@ -12,17 +11,18 @@ from fqvae_kernels import _arguments, _vectors, backends
 from fqvae_kernels._quantizer import vector_codes
 from fqvae_kernels._quantizer.checks import check_float
 from fqvae_kernels._quantizer.counted import Counted
-from fqvae_kernels._quantizer.decay import Decay, check_decay
 from fqvae_kernels._quantizer.estimator import Taken, check_unused
 from fqvae_kernels._quantizer.losses import total_loss
 from fqvae_kernels._quantizer.output import QuantizerOutput
 from fqvae_kernels._quantizer.rows import first_row
+from fqvae_kernels._quantizer.schedule import TemperatureSchedule
+from fqvae_kernels._quantizer.temperature import Tempered
 from fqvae_kernels.functional import gumbel_quantize_logits
 
 __all__ = ["GumbelVectorQuantizer"]
 
 
-class GumbelVectorQuantizer(Counted):
+class GumbelVectorQuantizer(Counted, Tempered):
     """Quantize every position of x to vectors that its own logits choose: the quantizer of wav2vec 2.0.
 
     A linear projection makes the logits of G codebooks with K vectors each from x (..., dim). From each
@@ -54,9 +54,8 @@ class GumbelVectorQuantizer(Counted):
         code_dim: the values of quantized at a position, a multiple of num_codebooks.
         num_codebooks: G, at least 1: the groups of wav2vec 2.0.
         temperature: of the draws when the call gives none. A float; a 0-d tensor, which becomes a buffer; or
-            (start, end, decay), the schedule max(start * decay**step, end), where `advance()` counts the
-            steps. Step and temperature are then buffers, `temperature_step` and `temperature`, which
-            `state_dict` keeps.
+            a `TemperatureSchedule`, which wav2vec 2.0 has as TemperatureSchedule(2.0, 0.5, decay=0.999995).
+        learn_temperature: learn it through its logarithm, as for `ScalarQuantizer`: `log_temperature`.
         estimator: "gumbel", "straight_through" or "reinmax", as for `gumbel_quantize_logits`.
         hard: of "gumbel": quantized is a vector of the embedding. False: their mean under the soft weights.
         diversity_weight, kl_weight: of the loss, finite and at least 0.
@@ -66,9 +65,6 @@ class GumbelVectorQuantizer(Counted):
         TypeError, ValueError: an argument of the wrong type, shape or value, which the message names.
     """
 
-    temperature: float | Tensor
-    temperature_step: Tensor
-
     def __init__(
         self,
         dim: int | None,
@@ -76,7 +72,8 @@ class GumbelVectorQuantizer(Counted):
         code_dim: int,
         *,
         num_codebooks: int = 1,
-        temperature: float | Tensor | Sequence[float] = 1.0,
+        temperature: float | Tensor | TemperatureSchedule = 1.0,
+        learn_temperature: bool = False,
         estimator: str = "gumbel",
         hard: bool = True,
         diversity_weight: float = 0.0,
@@ -101,7 +98,7 @@ class GumbelVectorQuantizer(Counted):
             names = ", ".join(map(repr, backends.NAMES))
             raise ValueError(f"backend must be None or one of {names}, but was {backend!r}")
         self.backend = backend
-        self._set_temperature(temperature)
+        self._set_temperature(temperature, learn_temperature)
         logits = self.num_codebooks * self.codebook_size
         self.projection = None if self.dim is None else torch.nn.Linear(self.dim, logits)
         values = self.code_dim // self.num_codebooks
@@ -110,26 +107,12 @@ class GumbelVectorQuantizer(Counted):
 
     @torch.no_grad()
     def reset_parameters(self) -> None:
-        """Draw embedding and projection anew."""
+        """Draw embedding and projection anew, and start a learned temperature as it was given."""
         self.embedding.uniform_()
         if self.projection is not None:
             self.projection.weight.normal_()
             self.projection.bias.zero_()
-
-    @torch.no_grad()
-    def advance(self, steps: int = 1) -> None:
-        """Count steps of the temperature's schedule, at least 0: after each step of the optimizer, one.
-
-        Raises RuntimeError where the temperature follows no schedule.
-        """
-        steps = _arguments.check_count("steps", steps, 0)
-        if self.schedule is None:
-            raise RuntimeError(
-                "temperature follows no schedule; give the constructor temperature=(start, end, decay)"
-            )
-        assert isinstance(self.temperature, Tensor)
-        self.temperature_step += steps
-        self.temperature.copy_(self.schedule.at(self.temperature_step))
+        self._reset_temperature()
 
     def forward(
         self,
@@ -220,10 +203,10 @@ class GumbelVectorQuantizer(Counted):
         if self.num_codebooks > 1:
             parts.append(f"num_codebooks={self.num_codebooks}")
         parts.append(f"estimator={self.estimator!r}")
-        if self.schedule is not None:
-            parts.append(f"temperature={tuple(self.schedule)}")
-        elif not isinstance(self.temperature, Tensor):
+        if not isinstance(self.temperature, Tensor):
             parts.append(f"temperature={self.temperature:g}")
+        if self.learn_temperature:
+            parts.append("learn_temperature=True")
         if not self.hard:
             parts.append("hard=False")
         weights = {"diversity_weight": self.diversity_weight, "kl_weight": self.kl_weight}
@@ -264,22 +247,6 @@ class GumbelVectorQuantizer(Counted):
             backend=self.backend,
         )
         return Taken(*drawn)
-
-    def _set_temperature(self, temperature: float | Tensor | Sequence[float]) -> None:
-        self.schedule: Decay | None = None
-        if isinstance(temperature, Tensor):
-            if temperature.requires_grad:
-                raise ValueError(
-                    "temperature must not require a gradient here; one that is learned is given to the call"
-                )
-            _arguments.check_temperature(temperature, temperature.device)
-            self.register_buffer("temperature", temperature)
-        elif isinstance(temperature, Sequence):
-            self.schedule = check_decay(temperature)
-            self.register_buffer("temperature", torch.tensor(self.schedule.start))
-            self.register_buffer("temperature_step", torch.zeros((), dtype=torch.int64))
-        else:
-            self.temperature = _arguments.check_temperature(temperature, torch.device("cpu"))
 
     def _check_input(self, x: Tensor, mask: Tensor | None) -> None:
         _arguments.check_floating("x", x)

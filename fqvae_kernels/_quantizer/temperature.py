@@ -15,7 +15,7 @@ _MOST_LOGARITHM = 87.0
 
 
 class Tempered(torch.nn.Module):
-    """The part of a `ScalarQuantizer` that holds its temperature; the arguments are described there.
+    """The part of a quantizer that holds its temperature; `ScalarQuantizer` describes the arguments.
 
     Where it is learned the parameter is `log_temperature`, 0-d, and `temperature` is computed from it. A
     schedule is the module `temperature_schedule`, and `temperature` is what it says.
