@@ -17,6 +17,7 @@ from fqvae_kernels._quantizer.output import QuantizerOutput
 from fqvae_kernels._quantizer.rows import first_row
 from fqvae_kernels._quantizer.schedule import TemperatureSchedule
 from fqvae_kernels._quantizer.temperature import Tempered
+from fqvae_kernels._tensors import empty_whole, put, whole
 from fqvae_kernels.functional import gumbel_quantize_logits
 
 __all__ = ["GumbelVectorQuantizer"]
@@ -107,10 +108,13 @@ class GumbelVectorQuantizer(Counted, Tempered):
 
     @torch.no_grad()
     def reset_parameters(self) -> None:
-        """Draw embedding and projection anew, and start a learned temperature as it was given."""
-        self.embedding.uniform_()
+        """Draw embedding and projection anew, and start a learned temperature as it was given.
+
+        Where FSDP2 has sharded the parameters it is a collective call, and all ranks get what rank 0 draws.
+        """
+        put(empty_whole(self.embedding).uniform_(), self.embedding)
         if self.projection is not None:
-            self.projection.weight.normal_()
+            put(empty_whole(self.projection.weight).normal_(), self.projection.weight)
             self.projection.bias.zero_()
         self._reset_temperature()
 
@@ -194,7 +198,7 @@ class GumbelVectorQuantizer(Counted, Tempered):
         code_dim) in the embedding's dtype. Raises TypeError and ValueError for another dtype, shape or value.
         """
         self._check_indices(indices)
-        rows = _vectors.rows_at(self.embedding, indices.long().clamp(min=0))
+        rows = _vectors.rows_at(whole(self.embedding), indices.long().clamp(min=0))
         return rows.masked_fill((indices < 0).unsqueeze(-1), 0).flatten(-2)
 
     def extra_repr(self) -> str:
