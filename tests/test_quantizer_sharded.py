@@ -2,12 +2,15 @@
 
 import pytest
 import torch
-from test_quantizer_ranks import RANKS, on_ranks
+from ranks import RANKS, each_on_ranks, needs_ranks
 
 from fqvae_kernels import GumbelVectorQuantizer, ScalarQuantizer
 
 fsdp = pytest.importorskip("torch.distributed.fsdp")
-pytestmark = pytest.mark.skipif(not hasattr(fsdp, "fully_shard"), reason="this PyTorch has no FSDP2")
+pytestmark = [
+    needs_ranks,
+    pytest.mark.skipif(not hasattr(fsdp, "fully_shard"), reason="this PyTorch has no FSDP2"),
+]
 
 # The codes of the second are cut unevenly: three codebooks on two ranks.
 SETTINGS = [
@@ -59,8 +62,13 @@ def _shard(rank):
     return found
 
 
-def test_codes_outside_forward_are_whole_and_their_gradient_the_mean_of_the_ranks(tmp_path):
-    per_rank = on_ranks(tmp_path, _shard)
+@pytest.fixture(scope="module")
+def found(tmp_path_factory):
+    return each_on_ranks(tmp_path_factory.mktemp("ranks"), [(_shard,), (_reset_vectors,), (_reset,)])
+
+
+def test_codes_outside_forward_are_whole_and_their_gradient_the_mean_of_the_ranks(found):
+    per_rank = found[_shard]
     for number, settings in enumerate(SETTINGS):
         gradients = []
         for rank in range(RANKS):
@@ -127,17 +135,17 @@ def _reset(rank):
     return found
 
 
-def test_vectors(tmp_path):
+def test_vectors(found):
     q = vectors().eval()
     torch.manual_seed(0)
     q.reset_parameters()
-    zero, one = on_ranks(tmp_path, _reset_vectors)
+    zero, one = found[_reset_vectors]
     codes = q.codes(torch.arange(5).unsqueeze(-1).expand(-1, 2))
     assert zero == one == (codes.tolist(), 1.0, q(torch.ones(1, 4))[0].tolist())
 
 
-def test_reset_parameters_and_init_from_write_to_the_shards(tmp_path):
-    zero, one = on_ranks(tmp_path, _reset)
+def test_reset_parameters_and_init_from_write_to_the_shards(found):
+    zero, one = found[_reset]
     assert zero == one
     for settings, (moved, again, constants, started) in zip(SETTINGS, zero, strict=True):
         assert all(moved)

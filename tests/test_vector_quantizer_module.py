@@ -7,8 +7,7 @@ import pickle
 
 import pytest
 import torch
-from test_quantizer_ranks import on_ranks
-from test_quantizer_ranks import pytestmark as ranks
+from ranks import needs_ranks, on_ranks
 from torch.utils.checkpoint import checkpoint
 from vectors import WEIGHTS, gradients, leaves, normal, quantizer
 
@@ -184,7 +183,7 @@ def _count(rank):
     return q.usage.tolist(), q.perplexity().tolist(), q.perplexity(sync=False).tolist()
 
 
-@ranks
+@needs_ranks
 def test_usage_sums_over_ranks(tmp_path):
     zero, one = on_ranks(tmp_path, _count)
     assert zero[:2] == one[:2] and zero[0] == [[3, 1, 0, 0, 0], [3, 0, 0, 0, 1]]
