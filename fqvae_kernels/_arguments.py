@@ -117,12 +117,12 @@ def check_wants(return_weights: bool, return_kl: bool) -> Wants:
     return _WANTS[return_kl][return_weights]
 
 
-def check_estimator(estimator: str) -> None:
-    """The name of a sampling estimator."""
+def check_estimator(estimator: str, estimators: tuple[str, ...] = SAMPLING_ESTIMATORS) -> None:
+    """The name of one of the estimators."""
     if not isinstance(estimator, str):
         raise TypeError(f"estimator must be a str, but was {_describe(estimator)}")
-    if estimator not in SAMPLING_ESTIMATORS:
-        names = ", ".join(map(repr, SAMPLING_ESTIMATORS))
+    if estimator not in estimators:
+        names = ", ".join(map(repr, estimators))
         hint = "; nearest_quantize takes the nearest code" if estimator in ESTIMATORS else ""
         raise ValueError(f"estimator must be one of {names}, but was {estimator!r}{hint}")
 

@@ -7,23 +7,34 @@ import math
 import torch
 from torch import Tensor
 
-from fqvae_kernels import _arguments, _vectors, backends
+from fqvae_kernels import _arguments, _vectors
 from fqvae_kernels._quantizer import vector_codes
 from fqvae_kernels._quantizer.checks import check_float
 from fqvae_kernels._quantizer.counted import Counted
+from fqvae_kernels._quantizer.estimating import Estimating
 from fqvae_kernels._quantizer.estimator import Taken, check_unused
 from fqvae_kernels._quantizer.losses import total_loss
 from fqvae_kernels._quantizer.output import QuantizerOutput
+from fqvae_kernels._quantizer.representation import settings
 from fqvae_kernels._quantizer.rows import first_row
 from fqvae_kernels._quantizer.schedule import TemperatureSchedule
-from fqvae_kernels._quantizer.temperature import Tempered
 from fqvae_kernels._tensors import empty_whole, put, whole
 from fqvae_kernels.functional import gumbel_quantize_logits
 
 __all__ = ["GumbelVectorQuantizer"]
 
+# What the representation shows, each with its default.
+_SETTINGS = {
+    "num_codebooks": 1,
+    **dict.fromkeys(("estimator", "temperature")),
+    "learn_temperature": False,
+    "hard": True,
+    **dict.fromkeys(("diversity_weight", "kl_weight"), 0.0),
+    "backend": None,
+}
 
-class GumbelVectorQuantizer(Counted, Tempered):
+
+class GumbelVectorQuantizer(Counted, Estimating):
     """Quantize every position of x to vectors that its own logits choose: the quantizer of wav2vec 2.0.
 
     A linear projection makes the logits of G codebooks with K vectors each from x (..., dim). From each
@@ -89,17 +100,9 @@ class GumbelVectorQuantizer(Counted, Tempered):
                 f"code_dim must be a multiple of num_codebooks ({self.num_codebooks}), whose vectors are "
                 f"joined, but was {self.code_dim}"
             )
-        _arguments.check_estimator(estimator)
-        self.estimator = estimator
-        _arguments.check_flag("hard", hard)
-        self.hard = hard
+        self._set_estimator(estimator, hard, temperature, learn_temperature, backend)
         self.diversity_weight = check_float("diversity_weight", diversity_weight)
         self.kl_weight = check_float("kl_weight", kl_weight)
-        if backend is not None and backend not in backends.NAMES:
-            names = ", ".join(map(repr, backends.NAMES))
-            raise ValueError(f"backend must be None or one of {names}, but was {backend!r}")
-        self.backend = backend
-        self._set_temperature(temperature, learn_temperature)
         logits = self.num_codebooks * self.codebook_size
         self.projection = None if self.dim is None else torch.nn.Linear(self.dim, logits)
         values = self.code_dim // self.num_codebooks
@@ -203,21 +206,8 @@ class GumbelVectorQuantizer(Counted, Tempered):
 
     def extra_repr(self) -> str:
         """The settings that matter, those at their default left out."""
-        parts = [f"{self.dim}, {self.codebook_size}, {self.code_dim}"]
-        if self.num_codebooks > 1:
-            parts.append(f"num_codebooks={self.num_codebooks}")
-        parts.append(f"estimator={self.estimator!r}")
-        if not isinstance(self.temperature, Tensor):
-            parts.append(f"temperature={self.temperature:g}")
-        if self.learn_temperature:
-            parts.append("learn_temperature=True")
-        if not self.hard:
-            parts.append("hard=False")
-        weights = {"diversity_weight": self.diversity_weight, "kl_weight": self.kl_weight}
-        parts += [f"{name}={weight:g}" for name, weight in weights.items() if weight != 0]
-        if self.backend is not None:
-            parts.append(f"backend={self.backend!r}")
-        return ", ".join(parts)
+        sizes = f"{self.dim}, {self.codebook_size}, {self.code_dim}"
+        return ", ".join([sizes, *settings(self, _SETTINGS)])
 
     def _take(
         self,
