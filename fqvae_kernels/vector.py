@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from fqvae_kernels import _arguments, _vectors
-from fqvae_kernels._quantizer import vector_codes
+from fqvae_kernels._quantizer import masks, vector_codes
 from fqvae_kernels._quantizer.checks import check_float
 from fqvae_kernels._quantizer.counted import Counted
 from fqvae_kernels._quantizer.estimating import Estimating
@@ -160,14 +160,14 @@ class GumbelVectorQuantizer(Counted, Estimating):
         if return_kl is not None:
             _arguments.check_flag("return_kl", return_kl)
         self._check_input(x, mask)
-        usable = mask
-        if self.projection is not None:
+        usable, projection = mask, self.projection
+        if projection is not None:
             finite = x.isfinite().all(-1)
             usable = finite if mask is None else finite & mask
         if usable is not None:
             # Else 0 * NaN would reach the weights of the projection.
             x = torch.where(usable.unsqueeze(-1), x, 0)
-        flat = x if self.projection is None else self.projection(x)
+        flat = x if projection is None else projection(x)
         logits = flat.unflatten(-1, (self.num_codebooks, self.codebook_size))
         wants_kl = self.kl_weight != 0 or bool(return_kl)
         row_offset = first_row() if row_offset is None else row_offset
@@ -249,18 +249,11 @@ class GumbelVectorQuantizer(Counted, Estimating):
         if x.dim() == 0 or x.shape[-1] != wanted:
             what = f"logits (..., {logits})" if self.dim is None else f"(..., {wanted}) by dim"
             raise ValueError(f"x must have shape {what}, but had shape {tuple(x.shape)}")
-        if mask is None:
-            return
-        if not isinstance(mask, Tensor) or mask.dtype != torch.bool:
-            was = mask.dtype if isinstance(mask, Tensor) else f"{mask!r} ({type(mask).__name__})"
-            raise TypeError(f"mask must be a torch.bool tensor, but was {was}")
-        if mask.shape != x.shape[:-1]:
+        if mask is not None and masks.check_bools(mask, x.device, "x").shape != x.shape[:-1]:
             raise ValueError(
                 f"mask must have the shape of x's positions {tuple(x.shape[:-1])}, but had shape "
                 f"{tuple(mask.shape)}"
             )
-        if mask.device != x.device:
-            raise ValueError(f"mask must be on the device of x ({x.device}), but was on {mask.device}")
 
 
 def _filled(taken: Taken, where: Tensor, value: float) -> Taken:

@@ -137,7 +137,7 @@ def test_usage_perplexity_and_codes():
             q.codes(bad)
     with pytest.raises(ValueError, match=r"indices must have shape \(\.\.\., 2\)"):
         q.count_usage(torch.zeros(3, dtype=torch.int64))
-    with pytest.raises(TypeError, match=r"indices must be a torch\.int32 or torch\.int64"):
+    with pytest.raises(TypeError, match=r"indices must be a torch\.int64 or torch\.int32"):
         q.codes(torch.zeros(2))
 
 

@@ -48,12 +48,15 @@ class ScalarCodes(Arranged, Estimating):
         # An if, since torch.compile makes of the comparison itself a symbol that is no index.
         if self.kl_weight != 0 or self.entropy_weight != 0:
             wants_kl = True
-        factor = self._distance_factor(compute_dtype(z)) if isinstance(z, Tensor) else None
+        factor = None
+        # The nearest code is the same at every precision.
+        if (draws or wants_kl) and isinstance(z, Tensor):
+            factor = self._distance_factor(compute_dtype(z))
         if not draws:
             taken = passes.nearest(
                 z,
                 codebook,
-                factor if wants_kl else None,
+                factor,
                 return_weights=return_weights,
                 return_kl=wants_kl,
                 backend=self.backend,
