@@ -40,6 +40,7 @@ def replace_quantizer(model: Wav2Vec2ForPreTraining) -> None:
         config.num_codevectors_per_group,
         config.codevector_dim,
         num_codebooks=config.num_codevector_groups,
+        # A long training lowers it: fqvae_kernels.TemperatureSchedule(2.0, 0.5, decay=0.999995).
         temperature=float(theirs.temperature),
         diversity_weight=1.0,
     )

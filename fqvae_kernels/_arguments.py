@@ -107,22 +107,23 @@ def check_flag(name: str, value: bool) -> None:
         raise TypeError(f"{name} must be True or False, but was {value!r}")
 
 
-_WANTS = [[Wants(kl=kl, weights=weights) for weights in (False, True)] for kl in (False, True)]
+_WANTS = {(kl, weights): Wants(kl=kl, weights=weights) for kl in (False, True) for weights in (False, True)}
 
 
 def check_wants(return_weights: bool, return_kl: bool) -> Wants:
     """The outputs of a sampling function."""
     check_flag("return_weights", return_weights)
     check_flag("return_kl", return_kl)
-    return _WANTS[return_kl][return_weights]
+    # No list: torch.compile of PyTorch 2.9 to 2.11 takes no bool for an index.
+    return _WANTS[return_kl, return_weights]
 
 
-def check_estimator(estimator: str) -> None:
-    """The name of a sampling estimator."""
+def check_estimator(estimator: str, estimators: tuple[str, ...] = SAMPLING_ESTIMATORS) -> None:
+    """The name of one of the estimators."""
     if not isinstance(estimator, str):
         raise TypeError(f"estimator must be a str, but was {_describe(estimator)}")
-    if estimator not in SAMPLING_ESTIMATORS:
-        names = ", ".join(map(repr, SAMPLING_ESTIMATORS))
+    if estimator not in estimators:
+        names = ", ".join(map(repr, estimators))
         hint = "; nearest_quantize takes the nearest code" if estimator in ESTIMATORS else ""
         raise ValueError(f"estimator must be one of {names}, but was {estimator!r}{hint}")
 

@@ -64,3 +64,25 @@ def whole(tensor: Tensor) -> Tensor:
     if full.requires_grad:
         full.register_hook(lambda gradient: gradient / mesh.size())
     return full
+
+
+def empty_whole(parameter: Tensor) -> Tensor:
+    """An empty tensor like the parameter; like all of it where it is a DTensor."""
+    return torch.empty(parameter.shape, dtype=parameter.dtype, device=parameter.device)
+
+
+@torch.no_grad()
+def put(values: Tensor, parameter: Tensor) -> None:
+    """Write values, which are whole, to a parameter; of a DTensor, to the part that each rank holds.
+
+    That is a collective call then, which every rank must make, and the values are those of rank 0.
+    """
+    if hasattr(parameter, "full_tensor"):
+        from torch.distributed.tensor import distribute_tensor
+
+        values = distribute_tensor(
+            values.to(parameter.device, parameter.dtype),
+            parameter.device_mesh,  # type: ignore[attr-defined]
+            parameter.placements,  # type: ignore[attr-defined]
+        )
+    parameter.copy_(values)

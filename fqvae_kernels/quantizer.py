@@ -3,41 +3,39 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from functools import partial
-from typing import Any
 
 from torch import Tensor
 
-from fqvae_kernels import _arguments, backends
-from fqvae_kernels._call import ESTIMATORS, SAMPLING_ESTIMATORS
+from fqvae_kernels import _arguments
+from fqvae_kernels._call import ESTIMATORS
 from fqvae_kernels._quantizer import masks
-from fqvae_kernels._quantizer.arrangement import Arranged
 from fqvae_kernels._quantizer.capture import happens_once
 from fqvae_kernels._quantizer.checks import check_float
 from fqvae_kernels._quantizer.codebook import codes_at
-from fqvae_kernels._quantizer.entropy import entropy_term
-from fqvae_kernels._quantizer.estimator import (
-    Taken,
-    check_unused,
-    draw_codes,
-    nearest_codes,
-)
-from fqvae_kernels._quantizer.level_passes import draw_levels, entropy_levels, nearest_levels
+from fqvae_kernels._quantizer.level_passes import LevelPasses
 from fqvae_kernels._quantizer.levels import check_sizes
-from fqvae_kernels._quantizer.losses import compute_dtype, total_loss, weighted_losses
+from fqvae_kernels._quantizer.losses import total_loss, weighted_losses
 from fqvae_kernels._quantizer.output import QuantizerOutput
-from fqvae_kernels._quantizer.revival import Revival
-from fqvae_kernels._quantizer.rows import first_row
+from fqvae_kernels._quantizer.representation import settings
+from fqvae_kernels._quantizer.revival import make_revival
+from fqvae_kernels._quantizer.scalar_codes import OnePass, Passes, ScalarCodes
 from fqvae_kernels._quantizer.schedule import TemperatureSchedule
-from fqvae_kernels._quantizer.temperature import Tempered
 from fqvae_kernels._quantizer.usage import UsageCounter, code_perplexity
 
 __all__ = ["QuantizerOutput", "ScalarQuantizer", "TemperatureSchedule", "UsageCounter", "code_perplexity"]
 
-_FLAGS = ("hard", "sorted", "learn_precision", "learn_temperature")
+# What the representation shows, each with its default.
+_SETTINGS = {
+    "estimator": None,
+    **dict.fromkeys(("hard", "sorted", "learn_precision", "learn_temperature"), False),
+    "temperature": None,
+    **dict.fromkeys(("precision", "init_scale"), 1.0),
+    **dict.fromkeys(("kl_weight", "commitment_weight", "codebook_weight", "entropy_weight"), 0.0),
+    **dict.fromkeys(("channel_first", "backend")),
+}
 
 
-class ScalarQuantizer(Arranged, Tempered):
+class ScalarQuantizer(ScalarCodes):
     """Quantize every scalar of z to one of `codebook_size` learned values.
 
     Called as `q(z, *, temperature=None, mask=None, seed=None, row_offset=None, return_weights=False,
@@ -189,31 +187,13 @@ class ScalarQuantizer(Arranged, Tempered):
             dim=dim,
             num_latents=num_latents,
         )
-        if estimator not in ESTIMATORS:
-            raise ValueError(
-                f"estimator must be one of {', '.join(map(repr, ESTIMATORS))}, but was {estimator!r}"
-            )
-        self.estimator = estimator
-        _arguments.check_flag("hard", hard)
-        self.hard = hard
+        self._set_estimator(estimator, hard, temperature, learn_temperature, backend, ESTIMATORS)
         self.kl_weight = check_float("kl_weight", kl_weight)
         self.commitment_weight = check_float("commitment_weight", commitment_weight)
         self.codebook_weight = check_float("codebook_weight", codebook_weight)
         self.entropy_weight = check_float("entropy_weight", entropy_weight)
-        if backend is not None and backend not in backends.NAMES:
-            names = ", ".join(map(repr, backends.NAMES))
-            raise ValueError(f"backend must be None or one of {names}, but was {backend!r}")
-        self.backend = backend
-        self._set_temperature(temperature, learn_temperature)
-        if revive_after is not None and self.sorted:
-            raise ValueError(
-                f"revive_after must be None where the codes are sorted, but was {revive_after}: a code that "
-                "restarts moves all codes above it"
-            )
         # None is kept as a plain attribute, which costs a call nothing to ask.
-        self.revival = (
-            None if revive_after is None else Revival(self.num_codebooks, self.codebook_size, revive_after)
-        )
+        self.revival = make_revival(revive_after, self.num_codebooks, self.codebook_size, self.sorted)
 
     def forward(
         self,
@@ -255,13 +235,18 @@ class ScalarQuantizer(Arranged, Tempered):
             z, mask = self._arrange(z, mask)
         if self.data_start is not None:
             self._start_if_waiting(z, self.data_start)
-        codebook = self.codebook if self.levels is None else self._own_codebook()
+        passes: Passes = OnePass
+        if self.levels is None:
+            codebook = self.codebook
+        else:
+            codebook = self._own_codebook()
+            passes = LevelPasses(self.levels, self.code_places)
         revival = self.revival if self.training else None
         if revival is not None:
             # Codes may change in place before this call's backward pass.
             codebook = codebook.clone()
         taken = self._take(
-            z, codebook, temperature, seed, row_offset, return_weights, return_kl, mask is not None
+            passes, z, codebook, temperature, seed, row_offset, return_weights, return_kl, mask is not None
         )
         if revival is not None and happens_once(taken.indices):
             revival.step(z, taken.indices, self.codebook)
@@ -270,7 +255,7 @@ class ScalarQuantizer(Arranged, Tempered):
             taken.quantized,
             taken.kl,
             lambda: codes_at(codebook, taken.indices),
-            lambda counted: self._entropy(z, codebook, taken, counted),
+            lambda counted: self._entropy(passes, z, codebook, taken, counted),
             kl_weight=self.kl_weight,
             commitment_weight=self.commitment_weight,
             codebook_weight=self.codebook_weight,
@@ -299,85 +284,11 @@ class ScalarQuantizer(Arranged, Tempered):
 
     def extra_repr(self) -> str:
         """The settings that matter, those at their default left out."""
-        size = str(self.codebook_size) if self.levels is None else f"levels={list(self.levels)}"
-        parts = [size, f"estimator={self.estimator!r}"]
-        if self.num_codebooks > 1 and self.levels is None:
-            parts.insert(1, f"num_codebooks={self.num_codebooks}")
-        parts += [f"{name}=True" for name in _FLAGS if getattr(self, name)]
-        if not isinstance(self.temperature, Tensor):
-            parts.append(f"temperature={self.temperature:g}")
-        if isinstance(self.precision, float) and self.precision != 1:
-            parts.append(f"precision={self.precision:g}")
-        if self.init_scale != 1:
-            parts.append(f"init_scale={self.init_scale:g}")
-        if self.revival is not None:
-            parts.append(f"revive_after={self.revival.after}")
-        for name in ("kl_weight", "commitment_weight", "codebook_weight", "entropy_weight"):
-            weight = getattr(self, name)
-            if weight != 0:
-                parts.append(f"{name}={weight:g}")
-        if self.channel_first is not None:
-            parts.append(f"channel_first={self.channel_first}")
-        if self.backend is not None:
-            parts.append(f"backend={self.backend!r}")
-        return ", ".join(parts)
-
-    def _take(
-        self,
-        z: Tensor,
-        codebook: Tensor,
-        temperature: float | Tensor | None,
-        seed: int | Tensor | None,
-        row_offset: int | None,
-        return_weights: bool,
-        return_kl: bool | None,
-        masked: bool,
-    ) -> Taken:
-        """Codes for z by the estimator, or in eval() the nearest ones."""
-        draws = self.training and self.estimator in SAMPLING_ESTIMATORS
-        wants_kl = draws if return_kl is None else return_kl
-        # An if, since torch.compile makes of the comparison itself a symbol that is no index.
-        if self.kl_weight != 0 or self.entropy_weight != 0:
-            wants_kl = True
-        factor = self._distance_factor(compute_dtype(z)) if isinstance(z, Tensor) else None
-        if not draws:
-            nearest: Any = nearest_codes
-            if self.levels is not None:
-                nearest = partial(nearest_levels, self.levels, self.code_places)
-            elif not masked:
-                nearest = partial(nearest, tally=lambda: self._usage.tally(z, self._latents(z)))
-            taken: Taken = nearest(
-                z,
-                codebook,
-                factor if wants_kl else None,
-                return_weights=return_weights,
-                return_kl=wants_kl,
-                backend=self.backend,
-            )
-            check_unused(z, temperature, seed, row_offset)
-            return taken
-        draw: Any = draw_codes
         if self.levels is not None:
-            draw = partial(draw_levels, self.levels, self.code_places)
-        drawn: Taken = draw(
-            z,
-            codebook,
-            factor,
-            estimator=self.estimator,
-            temperature=self.temperature if temperature is None else temperature,
-            hard=self.hard,
-            seed=seed,
-            row_offset=first_row() if row_offset is None else row_offset,
-            return_weights=return_weights,
-            return_kl=wants_kl,
-            backend=self.backend,
-        )
-        return drawn
-
-    def _entropy(self, z: Tensor, codebook: Tensor, taken: Taken, counted: Tensor) -> Tensor:
-        """The entropy term of the loss, over the rows that are counted."""
-        assert taken.kl is not None
-        factor = self._distance_factor(compute_dtype(z))
-        if self.levels is not None:
-            return entropy_levels(self.levels, z, codebook, factor, taken.kl, counted)
-        return entropy_term(z, codebook, factor, taken.kl, counted, self._latents(taken.indices))
+            sizes = [f"levels={list(self.levels)}"]
+        else:
+            sizes = [str(self.codebook_size)]
+            if self.num_codebooks > 1:
+                sizes.append(f"num_codebooks={self.num_codebooks}")
+        revival = [] if self.revival is None else [f"revive_after={self.revival.after}"]
+        return ", ".join([*sizes, *settings(self, _SETTINGS), *revival])

@@ -3,26 +3,38 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
 
 import torch
 from torch import Tensor
 
-from fqvae_kernels import _arguments, _vectors, backends
-from fqvae_kernels._quantizer import vector_codes
+from fqvae_kernels import _arguments, _vectors
+from fqvae_kernels._quantizer import masks, vector_codes
 from fqvae_kernels._quantizer.checks import check_float
 from fqvae_kernels._quantizer.counted import Counted
-from fqvae_kernels._quantizer.decay import Decay, check_decay
+from fqvae_kernels._quantizer.estimating import Estimating
 from fqvae_kernels._quantizer.estimator import Taken, check_unused
 from fqvae_kernels._quantizer.losses import total_loss
 from fqvae_kernels._quantizer.output import QuantizerOutput
+from fqvae_kernels._quantizer.representation import settings
 from fqvae_kernels._quantizer.rows import first_row
+from fqvae_kernels._quantizer.schedule import TemperatureSchedule
+from fqvae_kernels._tensors import empty_whole, put, whole
 from fqvae_kernels.functional import gumbel_quantize_logits
 
 __all__ = ["GumbelVectorQuantizer"]
 
+# What the representation shows, each with its default.
+_SETTINGS = {
+    "num_codebooks": 1,
+    **dict.fromkeys(("estimator", "temperature")),
+    "learn_temperature": False,
+    "hard": True,
+    **dict.fromkeys(("diversity_weight", "kl_weight"), 0.0),
+    "backend": None,
+}
 
-class GumbelVectorQuantizer(Counted):
+
+class GumbelVectorQuantizer(Counted, Estimating):
     """Quantize every position of x to vectors that its own logits choose: the quantizer of wav2vec 2.0.
 
     A linear projection makes the logits of G codebooks with K vectors each from x (..., dim). From each
@@ -54,9 +66,8 @@ class GumbelVectorQuantizer(Counted):
         code_dim: the values of quantized at a position, a multiple of num_codebooks.
         num_codebooks: G, at least 1: the groups of wav2vec 2.0.
         temperature: of the draws when the call gives none. A float; a 0-d tensor, which becomes a buffer; or
-            (start, end, decay), the schedule max(start * decay**step, end), where `advance()` counts the
-            steps. Step and temperature are then buffers, `temperature_step` and `temperature`, which
-            `state_dict` keeps.
+            a `TemperatureSchedule`, which wav2vec 2.0 has as TemperatureSchedule(2.0, 0.5, decay=0.999995).
+        learn_temperature: learn it through its logarithm, as for `ScalarQuantizer`: `log_temperature`.
         estimator: "gumbel", "straight_through" or "reinmax", as for `gumbel_quantize_logits`.
         hard: of "gumbel": quantized is a vector of the embedding. False: their mean under the soft weights.
         diversity_weight, kl_weight: of the loss, finite and at least 0.
@@ -66,9 +77,6 @@ class GumbelVectorQuantizer(Counted):
         TypeError, ValueError: an argument of the wrong type, shape or value, which the message names.
     """
 
-    temperature: float | Tensor
-    temperature_step: Tensor
-
     def __init__(
         self,
         dim: int | None,
@@ -76,7 +84,8 @@ class GumbelVectorQuantizer(Counted):
         code_dim: int,
         *,
         num_codebooks: int = 1,
-        temperature: float | Tensor | Sequence[float] = 1.0,
+        temperature: float | Tensor | TemperatureSchedule = 1.0,
+        learn_temperature: bool = False,
         estimator: str = "gumbel",
         hard: bool = True,
         diversity_weight: float = 0.0,
@@ -91,17 +100,9 @@ class GumbelVectorQuantizer(Counted):
                 f"code_dim must be a multiple of num_codebooks ({self.num_codebooks}), whose vectors are "
                 f"joined, but was {self.code_dim}"
             )
-        _arguments.check_estimator(estimator)
-        self.estimator = estimator
-        _arguments.check_flag("hard", hard)
-        self.hard = hard
+        self._set_estimator(estimator, hard, temperature, learn_temperature, backend)
         self.diversity_weight = check_float("diversity_weight", diversity_weight)
         self.kl_weight = check_float("kl_weight", kl_weight)
-        if backend is not None and backend not in backends.NAMES:
-            names = ", ".join(map(repr, backends.NAMES))
-            raise ValueError(f"backend must be None or one of {names}, but was {backend!r}")
-        self.backend = backend
-        self._set_temperature(temperature)
         logits = self.num_codebooks * self.codebook_size
         self.projection = None if self.dim is None else torch.nn.Linear(self.dim, logits)
         values = self.code_dim // self.num_codebooks
@@ -110,26 +111,15 @@ class GumbelVectorQuantizer(Counted):
 
     @torch.no_grad()
     def reset_parameters(self) -> None:
-        """Draw embedding and projection anew."""
-        self.embedding.uniform_()
-        if self.projection is not None:
-            self.projection.weight.normal_()
-            self.projection.bias.zero_()
+        """Draw embedding and projection anew, and start a learned temperature as it was given.
 
-    @torch.no_grad()
-    def advance(self, steps: int = 1) -> None:
-        """Count steps of the temperature's schedule, at least 0: after each step of the optimizer, one.
-
-        Raises RuntimeError where the temperature follows no schedule.
+        Where FSDP2 has sharded the parameters it is a collective call, and all ranks get what rank 0 draws.
         """
-        steps = _arguments.check_count("steps", steps, 0)
-        if self.schedule is None:
-            raise RuntimeError(
-                "temperature follows no schedule; give the constructor temperature=(start, end, decay)"
-            )
-        assert isinstance(self.temperature, Tensor)
-        self.temperature_step += steps
-        self.temperature.copy_(self.schedule.at(self.temperature_step))
+        put(empty_whole(self.embedding).uniform_(), self.embedding)
+        if self.projection is not None:
+            put(empty_whole(self.projection.weight).normal_(), self.projection.weight)
+            self.projection.bias.zero_()
+        self._reset_temperature()
 
     def forward(
         self,
@@ -170,14 +160,14 @@ class GumbelVectorQuantizer(Counted):
         if return_kl is not None:
             _arguments.check_flag("return_kl", return_kl)
         self._check_input(x, mask)
-        usable = mask
-        if self.projection is not None:
+        usable, projection = mask, self.projection
+        if projection is not None:
             finite = x.isfinite().all(-1)
             usable = finite if mask is None else finite & mask
         if usable is not None:
             # Else 0 * NaN would reach the weights of the projection.
             x = torch.where(usable.unsqueeze(-1), x, 0)
-        flat = x if self.projection is None else self.projection(x)
+        flat = x if projection is None else projection(x)
         logits = flat.unflatten(-1, (self.num_codebooks, self.codebook_size))
         wants_kl = self.kl_weight != 0 or bool(return_kl)
         row_offset = first_row() if row_offset is None else row_offset
@@ -211,26 +201,13 @@ class GumbelVectorQuantizer(Counted):
         code_dim) in the embedding's dtype. Raises TypeError and ValueError for another dtype, shape or value.
         """
         self._check_indices(indices)
-        rows = _vectors.rows_at(self.embedding, indices.long().clamp(min=0))
+        rows = _vectors.rows_at(whole(self.embedding), indices.long().clamp(min=0))
         return rows.masked_fill((indices < 0).unsqueeze(-1), 0).flatten(-2)
 
     def extra_repr(self) -> str:
         """The settings that matter, those at their default left out."""
-        parts = [f"{self.dim}, {self.codebook_size}, {self.code_dim}"]
-        if self.num_codebooks > 1:
-            parts.append(f"num_codebooks={self.num_codebooks}")
-        parts.append(f"estimator={self.estimator!r}")
-        if self.schedule is not None:
-            parts.append(f"temperature={tuple(self.schedule)}")
-        elif not isinstance(self.temperature, Tensor):
-            parts.append(f"temperature={self.temperature:g}")
-        if not self.hard:
-            parts.append("hard=False")
-        weights = {"diversity_weight": self.diversity_weight, "kl_weight": self.kl_weight}
-        parts += [f"{name}={weight:g}" for name, weight in weights.items() if weight != 0]
-        if self.backend is not None:
-            parts.append(f"backend={self.backend!r}")
-        return ", ".join(parts)
+        sizes = f"{self.dim}, {self.codebook_size}, {self.code_dim}"
+        return ", ".join([sizes, *settings(self, _SETTINGS)])
 
     def _take(
         self,
@@ -265,22 +242,6 @@ class GumbelVectorQuantizer(Counted):
         )
         return Taken(*drawn)
 
-    def _set_temperature(self, temperature: float | Tensor | Sequence[float]) -> None:
-        self.schedule: Decay | None = None
-        if isinstance(temperature, Tensor):
-            if temperature.requires_grad:
-                raise ValueError(
-                    "temperature must not require a gradient here; one that is learned is given to the call"
-                )
-            _arguments.check_temperature(temperature, temperature.device)
-            self.register_buffer("temperature", temperature)
-        elif isinstance(temperature, Sequence):
-            self.schedule = check_decay(temperature)
-            self.register_buffer("temperature", torch.tensor(self.schedule.start))
-            self.register_buffer("temperature_step", torch.zeros((), dtype=torch.int64))
-        else:
-            self.temperature = _arguments.check_temperature(temperature, torch.device("cpu"))
-
     def _check_input(self, x: Tensor, mask: Tensor | None) -> None:
         _arguments.check_floating("x", x)
         logits = f"{self.num_codebooks} * {self.codebook_size}"
@@ -288,18 +249,11 @@ class GumbelVectorQuantizer(Counted):
         if x.dim() == 0 or x.shape[-1] != wanted:
             what = f"logits (..., {logits})" if self.dim is None else f"(..., {wanted}) by dim"
             raise ValueError(f"x must have shape {what}, but had shape {tuple(x.shape)}")
-        if mask is None:
-            return
-        if not isinstance(mask, Tensor) or mask.dtype != torch.bool:
-            was = mask.dtype if isinstance(mask, Tensor) else f"{mask!r} ({type(mask).__name__})"
-            raise TypeError(f"mask must be a torch.bool tensor, but was {was}")
-        if mask.shape != x.shape[:-1]:
+        if mask is not None and masks.check_bools(mask, x.device, "x").shape != x.shape[:-1]:
             raise ValueError(
                 f"mask must have the shape of x's positions {tuple(x.shape[:-1])}, but had shape "
                 f"{tuple(mask.shape)}"
             )
-        if mask.device != x.device:
-            raise ValueError(f"mask must be on the device of x ({x.device}), but was on {mask.device}")
 
 
 def _filled(taken: Taken, where: Tensor, value: float) -> Taken:

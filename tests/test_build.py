@@ -1,114 +1,29 @@
-"""The build: what FQVAE_BUILD does, what goes into an sdist and a wheel, what the native module links.
+"""The build: what FQVAE_BUILD and FQVAE_CUDA_ARCHS do, and what is said where it cannot be met.
 
 These tests call the hooks that pip calls, on a copy of the source tree and without pip's isolation, so they
-need no network. The one that compiles everything is slow: `pytest -m slow tests/test_build.py`.
+need no network. What compiles everything is slow: `pytest -m slow tests/test_build.py`.
 """
 
-import importlib.util
-import json
 import os
 import re
 import shutil
 import subprocess
 import sys
-import sysconfig
-import tarfile
-import zipfile
 from pathlib import Path
 
 import pytest
-
-ROOT = Path(__file__).resolve().parents[1]
-MODULE = f"_native{sysconfig.get_config_var('EXT_SUFFIX')}"
-NO_COMPILER = {"CXX": "/nonexistent/c++"}
-NO_NVCC = "there is no CUDA compiler (CUDACXX=/nonexistent/nvcc names no program)"
-LEFT_OUT = shutil.ignore_patterns(
-    ".git",
-    "build",
-    "dist",
-    "results",
-    "*.egg-info",
-    "*.so",
-    "_build.json",
-    "__pycache__",
-    ".*_cache",
-    ".venv",
-    "venv",
+from building import (
+    NO_COMPILER,
+    NO_NVCC,
+    build_wheel,
+    has_compiler,
+    hook,
+    needs_tools,
+    run,
+    run_python,
+    setup_module,
 )
-
-pytest.importorskip("setuptools", minversion="77")
-
-
-def has_compiler() -> bool:
-    return any(shutil.which(name) for name in ("c++", "g++", "clang++"))
-
-
-needs_tools = pytest.mark.skipif(
-    not (has_compiler() and importlib.util.find_spec("cmake") and importlib.util.find_spec("pybind11")),
-    reason="needs a C++ compiler, and cmake, ninja and pybind11 from the extra `test`",
-)
-
-
-@pytest.fixture
-def source(tmp_path: Path) -> Path:
-    """A copy of the source tree as a fresh clone would be."""
-    return Path(shutil.copytree(ROOT, tmp_path / "source", ignore=LEFT_OUT))
-
-
-def run(*command: object, cwd: Path, **environ: str) -> subprocess.CompletedProcess:
-    """Runs a command without this process's build settings, and without a terminal to print notices on.
-
-    Without a CUDA compiler as well, unless one is named: its part of a build takes minutes.
-    """
-    kept = {
-        k: v for k, v in os.environ.items() if not k.startswith("FQVAE_") and k not in ("CXX", "CXXFLAGS")
-    }
-    path = os.pathsep.join([str(Path(sys.executable).parent), kept.get("PATH", "")])
-    return subprocess.run(
-        [str(word) for word in command],
-        cwd=cwd,
-        env={**kept, "PATH": path, "CUDACXX": "/nonexistent/nvcc", **environ},
-        stdin=subprocess.DEVNULL,
-        capture_output=True,
-        text=True,
-        start_new_session=True,
-    )
-
-
-def hook(name: str, source: Path, *arguments: object, **environ: str) -> subprocess.CompletedProcess:
-    """Calls a hook of the build backend in a process of its own, as pip does."""
-    code = "import sys, setuptools.build_meta as backend; getattr(backend, sys.argv[1])(*sys.argv[2:])"
-    return run(sys.executable, "-c", code, name, *arguments, cwd=source, **environ)
-
-
-def build_wheel(source: Path, **environ: str) -> tuple[zipfile.ZipFile, dict, str]:
-    """Returns the wheel, the record of the build in it, and what the build wrote to stderr."""
-    done = hook("build_wheel", source, source / "dist", **environ)
-    assert done.returncode == 0, done.stdout + done.stderr
-    (path,) = (source / "dist").glob("*.whl")
-    wheel = zipfile.ZipFile(path)
-    return wheel, json.loads(wheel.read("fqvae_kernels/_build.json")), done.stderr
-
-
-def run_python(code: str, cwd: Path) -> subprocess.CompletedProcess:
-    """Runs code on the package that lies in `cwd`.
-
-    The import hook of an editable install is taken out: it would serve _native from its own source tree.
-    """
-    without_hook = (
-        "import sys; sys.path.insert(0, ''); sys.meta_path[:] = "
-        "[f for f in sys.meta_path if not getattr(f, '__module__', '').startswith('__editable__')]\n"
-    )
-    return run(sys.executable, "-c", without_hook + code, cwd=cwd)
-
-
-def setup_module():
-    """setup.py as a module, which runs no setup()."""
-    spec = importlib.util.spec_from_file_location("fqvae_setup", ROOT / "setup.py")
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
-
+from building import source as source  # a fixture
 
 REFUSED = {
     "unknown": ({"FQVAE_BUILD": "fast"}, "FQVAE_BUILD=fast is unknown: it may be auto, cpu, cuda or none."),
@@ -329,51 +244,6 @@ def test_the_cuda_module(source, tmp_path):
     assert any(reason in done.stdout for reason in reasons), done.stdout
 
 
-def test_none_builds_pure_python_with_types_and_without_tests(source):
-    # What an earlier editable install left in the source tree must not be packed.
-    (source / "fqvae_kernels" / MODULE).write_bytes(b"stale")
-    (source / "fqvae_kernels" / "_build.json").write_text(
-        '{"requested": "cpu", "built": ["cpu"], "reason": null}'
-    )
-    wheel, record, stderr = build_wheel(source, FQVAE_BUILD="none")
-    names = set(wheel.namelist())
-    assert record["requested"] == "none"
-    assert record["built"] == []
-    assert "NOT built" not in stderr
-    assert {"fqvae_kernels/py.typed", "fqvae_kernels/backends/reference.py", "fqvae/__init__.py"} <= names
-    assert not [name for name in names if "_native." in name]
-    assert {name.split("/")[0].split("-")[0] for name in names} == {"fqvae", "fqvae_kernels"}
-
-
-def test_an_editable_none_removes_the_module_of_an_earlier_build(source):
-    stale = source / "fqvae_kernels" / MODULE
-    stale.write_bytes(b"stale")
-    done = hook("build_editable", source, source / "dist", FQVAE_BUILD="none")
-    assert done.returncode == 0, done.stderr
-    assert not stale.exists()
-    assert json.loads((source / "fqvae_kernels/_build.json").read_text())["requested"] == "none"
-
-
-def test_the_sdist_holds_what_a_build_and_the_tests_need(source):
-    (source / "fqvae_kernels" / MODULE).write_bytes(b"stale")
-    (source / "fqvae_kernels" / "_build.json").write_text("{}")
-    done = hook("build_sdist", source, source / "dist", FQVAE_BUILD="none")
-    assert done.returncode == 0, done.stderr
-    (path,) = (source / "dist").glob("*.tar.gz")
-    with tarfile.open(path) as archive:
-        names = {name.partition("/")[2] for name in archive.getnames()}
-    sources = {str(p.relative_to(source)) for p in source.glob("csrc/**/*") if p.is_file()}
-    python = {str(p.relative_to(source)) for p in source.glob("fqvae*/**/*.py")}
-    folders = ("benchmarks", "examples", "tools")
-    imported = [path for folder in folders for path in source.glob(f"{folder}/**/*.py")]
-    pages = [*source.glob("docs/**/*.md"), source / "mkdocs.yml"]
-    tests = {str(p.relative_to(source)) for p in [*source.glob("tests/*.py"), *imported, *pages]}
-    build = {"setup.py", "pyproject.toml", "CMakeLists.txt", "LICENSE", "README.md", "fqvae_kernels/py.typed"}
-    assert sources
-    assert sources | python | tests | build <= names
-    assert not {"fqvae_kernels/" + MODULE, "fqvae_kernels/_build.json"} & names
-
-
 @pytest.mark.parametrize(
     ("log", "expected"),
     [
@@ -389,95 +259,3 @@ def test_the_sdist_holds_what_a_build_and_the_tests_need(source):
 )
 def test_first_error_of_a_log(log, expected):
     assert setup_module().first_error(log) == expected
-
-
-def test_the_native_sources_include_nothing_of_torch():
-    for path in ROOT.glob("csrc/**/*"):
-        if path.is_file():
-            assert not re.search(r"#\s*include\s*[<\"](torch|ATen|c10|omp)\b", path.read_text()), path
-
-
-def test_import_prints_nothing(tmp_path):
-    done = run(sys.executable, "-c", "import fqvae_kernels", cwd=tmp_path)
-    assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
-
-
-def test_without_the_native_module_the_reference_serves(source):
-    hook("build_editable", source, source / "dist", **NO_COMPILER)
-    code = (
-        "import torch, fqvae_kernels as f; assert f.available_backends() == ('reference',);"
-        "print(f.gumbel_quantize(torch.zeros(3), torch.ones(4), hard=True).quantized.tolist())"
-    )
-    done = run_python(code, source)
-    assert (done.stdout, done.stderr) == ("[1.0, 1.0, 1.0]\n", "")
-
-
-def test_the_command_line_says_why_the_kernels_are_missing(source):
-    hook("build_editable", source, source / "dist", **NO_COMPILER)
-    done = run_python("import runpy; runpy.run_module('fqvae_kernels', run_name='__main__')", source)
-    assert done.returncode == 0, done.stderr
-    assert "there is no C++ compiler (CXX=/nonexistent/c++ names no program)" in done.stdout
-
-
-@pytest.mark.skipif(
-    sys.platform != "linux" or not shutil.which("readelf"), reason="reads ELF files with readelf"
-)
-def test_the_native_module_links_only_the_system(source):
-    native = pytest.importorskip("fqvae_kernels._native", reason="the native module is not built")
-    done = run("readelf", "-d", native.__file__, cwd=source)
-    needed = set(re.findall(r"NEEDED.*\[(.*?)\.so", done.stdout))
-    assert needed <= {
-        "libstdc++",
-        "libm",
-        "libgcc_s",
-        "libc",
-        "libdl",
-        "libpthread",
-        "ld-linux-x86-64",
-        "ld-linux-aarch64",
-    }
-
-
-@pytest.mark.slow
-@needs_tools
-def test_sdist_to_wheel_to_import(source, tmp_path):
-    done = hook("build_sdist", source, source / "dist")
-    assert done.returncode == 0, done.stderr
-    (path,) = (source / "dist").glob("*.tar.gz")
-    with tarfile.open(path) as archive:
-        archive.extractall(tmp_path / "unpacked", filter="data")
-    (unpacked,) = (tmp_path / "unpacked").iterdir()
-    wheel, record, _ = build_wheel(unpacked, FQVAE_BUILD="cpu")
-    asked = "FQVAE_BUILD=cpu asked for the CPU kernels alone"
-    assert record == {"requested": "cpu", "built": ["cpu"], "reason": None, "cuda_reason": asked}
-    assert {f"fqvae_kernels/{MODULE}", "fqvae_kernels/py.typed"} <= set(wheel.namelist())
-    wheel.extractall(tmp_path / "installed")
-    code = "import fqvae_kernels as f; print(f.__file__, *f.available_backends())"
-    done = run_python(code, tmp_path / "installed")
-    place, *backends = done.stdout.split()
-    assert Path(place).is_relative_to(tmp_path / "installed")
-    assert backends == ["cpu", "reference"]
-    check_weak_symbols(unpacked)
-
-    # A second build of the same tree compiles nothing.
-    again = hook("build_editable", unpacked, tmp_path, FQVAE_BUILD="cpu")
-    assert "no work to do" in again.stdout, again.stdout
-    assert (unpacked / "fqvae_kernels" / MODULE).exists()
-
-
-def check_weak_symbols(tree: Path) -> None:
-    """No object of a newer instruction set defines an inline function that other objects may define too.
-
-    The linker keeps one copy of such a function, from whichever object, and that may be one that an older
-    processor cannot run.
-    """
-    for path in tree.glob("build/cmake-*/**/kernels_avx*.o"):
-        done = run("nm", "-C", path, cwd=tree)
-        weak = [
-            line.split(maxsplit=2)[2] for line in done.stdout.splitlines() if re.match(r"\w+ [WVu] ", line)
-        ]
-        kind = re.search(r"kernels_(avx\d+)", path.name)[1]
-        # DW.ref.* are pointers to the C++ runtime's own functions.
-        assert not [name for name in weak if kind not in name.lower() and not name.startswith("DW.ref.")], (
-            path
-        )

@@ -72,7 +72,7 @@ def test_precision_is_a_factor_on_the_distance(backend, estimator, hard, learn, 
     pairs = [(out.quantized, quantized), (out.kl, kl), (out.weights, weights)]
     pairs += [(z.grad, x.grad), (q.codebook.grad, book.grad)]
     if learn:
-        pairs.append((q.log_precision.grad, log_precision.grad))
+        pairs.append((q.log_precision.grad, log_precision.grad.reshape_as(q.log_precision)))
     for got, expected in pairs:
         torch.testing.assert_close(got.double(), expected, atol=2e-4, rtol=2e-4)
     if hard or estimator != "gumbel":
@@ -172,7 +172,8 @@ def test_precision_is_learned_through_its_logarithm():
     assert {name for name, _ in q.named_parameters()} == {"codebook", "log_precision"}
     assert list(q.state_dict()) == ["codebook", "log_precision"]
     torch.testing.assert_close(q.precision.detach(), torch.full((3,), 4.0))
-    assert q.log_precision.shape == (3,) and ScalarQuantizer(6, learn_precision=True).log_precision.dim() == 0
+    alone = ScalarQuantizer(6, learn_precision=True)
+    assert q.log_precision.shape == (3,) and alone.log_precision.shape == (1,) and alone.precision.dim() == 0
     # A step that would take the precision itself below 0.
     with torch.no_grad():
         q.log_precision -= 50.0

@@ -1,61 +1,42 @@
 """ScalarQuantizer in two processes over gloo: gradients under DistributedDataParallel, noise, and usage."""
 
-import gc
+import atexit
 import itertools
-import multiprocessing
-import sys
-import traceback
+import os
 
 import pytest
 import torch
 from quantizers import z_of
-from torch import distributed
+from ranks import RANKS, each_on_ranks, needs_ranks, on_ranks
 from torch.nn.parallel import DistributedDataParallel
 
 from fqvae_kernels import QuantizerOutput, ScalarQuantizer
 
-RANKS = 2
-pytestmark = pytest.mark.skipif(
-    not distributed.is_available() or not distributed.is_gloo_available(),
-    reason="needs torch.distributed and gloo",
+pytestmark = needs_ranks
+
+
+def _end(rank, at_exit, during):
+    if at_exit:
+        atexit.register(os.abort)
+    if rank == 1 and during is not None:
+        during()
+    return "x" * 10**6  # more than a pipe holds
+
+
+def _fail():
+    raise ValueError("on purpose")
+
+
+@pytest.mark.parametrize(
+    ("during", "problem"), [(None, None), (_fail, "ValueError: on purpose"), (os.abort, "a rank died before")]
 )
-
-
-def _start(rank, work, arguments, place, results):
-    try:
-        torch.set_num_threads(1)
-        distributed.init_process_group("gloo", init_method=f"file://{place}", rank=rank, world_size=RANKS)
-        results.put((rank, work(rank, *arguments), None))
-        distributed.barrier()
-        gc.collect()  # models that are wrapped hold the group, in cycles: they go before it
-        distributed.destroy_process_group()
-    except Exception:
-        results.put((rank, None, traceback.format_exc()))
-        sys.exit(1)
-
-
-def on_ranks(tmp_path, work, *arguments):
-    """What work(rank, *arguments) returns on each rank. A rank that fails or dies fails the test."""
-    context = multiprocessing.get_context("spawn")
-    results = context.SimpleQueue()
-    place = tmp_path / "meeting"
-    processes = [
-        context.Process(target=_start, args=(rank, work, arguments, place, results)) for rank in range(RANKS)
-    ]
-    for process in processes:
-        process.start()
-    for process in processes:
-        process.join(120)
-        if process.is_alive():
-            process.kill()
-            process.join()
-    found = {}
-    while not results.empty():
-        rank, value, problem = results.get()
-        assert problem is None, problem
-        found[rank] = value
-    assert [process.exitcode for process in processes] == [0] * RANKS
-    return [found[rank] for rank in range(RANKS)]
+def test_what_becomes_of_a_rank(tmp_path, during, problem):
+    """A rank that aborts after it is done has done its work; before, it has not."""
+    if problem is None:
+        assert on_ranks(tmp_path, _end, True, None) == ["x" * 10**6] * RANKS
+        return
+    with pytest.raises(AssertionError, match=problem):
+        on_ranks(tmp_path, _end, False, during)
 
 
 class Encoded(torch.nn.Module):
@@ -92,10 +73,12 @@ def _train_one(rank, estimator, static_graph):
     return [parameter.tolist() for parameter in module.parameters()], all(kept)
 
 
-def test_gradients_are_synchronised(tmp_path):
+TRAINED = list(itertools.product(("gumbel", "straight_through", "reinmax", "nearest"), (True, False)))
+
+
+def test_gradients_are_synchronised(found):
     """Ranks see other data and noise, and hold the same parameters after 20 steps."""
-    settings = list(itertools.product(("gumbel", "straight_through", "reinmax", "nearest"), (True, False)))
-    for setting, one, other in zip(settings, *on_ranks(tmp_path, _train, settings), strict=True):
+    for setting, one, other in zip(TRAINED, *found[_train], strict=True):
         start = [parameter.tolist() for parameter in Encoded(setting[0]).parameters()]
         assert one == other and one[1], setting
         assert all(trained != initial for trained, initial in zip(one[0], start, strict=True)), setting
@@ -112,8 +95,8 @@ def _count(rank):
     return found
 
 
-def test_usage_sums_over_ranks_with_different_latents(tmp_path):
-    zero, one = on_ranks(tmp_path, _count)
+def test_usage_sums_over_ranks_with_different_latents(found):
+    zero, one = found[_count]
     assert [part[0] for part in zero] == [part[0] for part in one]
     assert [part[1] for part in zero] == [part[1] for part in one]
     assert zero[0][0] == [] and zero[1][0] == [[1, 0, 0], [0, 1, 0]]
@@ -147,8 +130,8 @@ def _draw(rank):
     return found
 
 
-def test_noise_differs_by_rank_unless_the_caller_says(tmp_path):
-    for zero, one in zip(*(found.values() for found in on_ranks(tmp_path, _draw)), strict=True):
+def test_noise_differs_by_rank_unless_the_caller_says(found):
+    for zero, one in zip(*(drawn.values() for drawn in found[_draw]), strict=True):
         assert zero["eager"] != one["eager"] and zero["drawn seed"] != one["drawn seed"]
         assert zero["same rows"] == one["same rows"] == zero["eager"]
         for rank in (zero, one):
@@ -231,13 +214,15 @@ def test_a_code_restarts_when_no_rank_takes_it(found):
     assert zero[1] == [[0, 0, 0, 0]]
 
 
-def _every(rank, works):
-    return [work(rank, *arguments) for work, *arguments in works]
-
-
 @pytest.fixture(scope="module")
 def found(tmp_path_factory):
-    """What several works return on both ranks, by work: one pair of processes runs them all."""
-    works = [(_shards, z_of(8, 3).tolist(), SHARDED), (_start_codes, START), (_revive, RESTART)]
-    both = on_ranks(tmp_path_factory.mktemp("ranks"), _every, works)
-    return {work: results for (work, *_), results in zip(works, zip(*both, strict=True), strict=True)}
+    """What several works return on both ranks, by work."""
+    works = [
+        (_train, TRAINED),
+        (_count,),
+        (_draw,),
+        (_shards, z_of(8, 3).tolist(), SHARDED),
+        (_start_codes, START),
+        (_revive, RESTART),
+    ]
+    return each_on_ranks(tmp_path_factory.mktemp("ranks"), works)

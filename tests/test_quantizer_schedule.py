@@ -33,6 +33,17 @@ def test_values(shape):
     assert jumped().item() == pytest.approx(FORMULAS[shape](3 / 7), rel=1e-6)
 
 
+@pytest.mark.parametrize(
+    ("start", "end", "decay"), [(2.0, 0.5, 0.9), (2.0, 0.5, 0.999995), (0.7, 0.7, 0.5), (1.0, 0.9, 0.01)]
+)
+def test_a_decay_is_that_of_wav2vec(start, end, decay):
+    schedule = TemperatureSchedule(start, end, decay=decay)
+    for count in (0, 1, 2, 13, 14, 1000, 277_000, 277_300, 10**9):
+        schedule.count.fill_(count)
+        assert schedule().item() == pytest.approx(max(start * decay**count, end), rel=1e-6)
+    assert repr(schedule) == f"TemperatureSchedule({start:g}, {end:g}, decay={decay})"
+
+
 def test_a_long_schedule_ends_where_it_says():
     for shape in FORMULAS:
         schedule = TemperatureSchedule(1e-30, 1e30, 10**9, shape=shape)
@@ -103,9 +114,17 @@ def test_what_cannot_be_is_named():
         ("start", "hot"),
         ("steps", 0),
         ("shape", "square"),
+        ("steps or decay .* both", {"decay": 0.9}),
+        ("steps or decay .* neither", {"steps": None}),
+        ("decay", {"steps": None, "decay": 1.0}),
+        ("decay", {"steps": None, "decay": math.nan}),
+        ("decay", {"steps": None, "decay": "fast"}),
+        ("end", {"steps": None, "decay": 0.9, "end": 2.0}),
+        ("shape", {"steps": None, "decay": 0.9, "shape": "linear"}),
     ):
+        given = value if isinstance(value, dict) else {name: value}
         with pytest.raises((TypeError, ValueError), match=name):
-            TemperatureSchedule(**({"start": 1.0, "end": 0.1, "steps": 5} | {name: value}))
+            TemperatureSchedule(**({"start": 1.0, "end": 0.1, "steps": 5} | given))
     with pytest.raises(TypeError, match="start"):
         TemperatureSchedule(torch.tensor(1.0), 0.1, 5)
     with pytest.raises(ValueError, match="steps"):

@@ -1,19 +1,29 @@
-"""ScalarQuantizer under FSDP2, whose ranks hold a part of the parameters outside forward: two processes."""
+"""Quantizers under FSDP2, whose ranks hold a part of the parameters outside forward: two processes."""
 
 import pytest
 import torch
-from test_quantizer_ranks import RANKS, on_ranks
+from ranks import RANKS, each_on_ranks, needs_ranks
 
-from fqvae_kernels import ScalarQuantizer
+from fqvae_kernels import GumbelVectorQuantizer, ScalarQuantizer
 
 fsdp = pytest.importorskip("torch.distributed.fsdp")
-pytestmark = pytest.mark.skipif(not hasattr(fsdp, "fully_shard"), reason="this PyTorch has no FSDP2")
+pytestmark = [
+    needs_ranks,
+    pytest.mark.skipif(not hasattr(fsdp, "fully_shard"), reason="this PyTorch has no FSDP2"),
+]
 
 # The codes of the second are cut unevenly: three codebooks on two ranks.
 SETTINGS = [
     {"codebook_size": 5},
     {"codebook_size": 4, "num_codebooks": 3, "learn_precision": True},
     {"codebook_size": 5, "sorted": True},
+    {
+        "codebook_size": 5,
+        "sorted": True,
+        "learn_precision": True,
+        "precision": 2.0,
+        "learn_temperature": True,
+    },
 ]
 
 
@@ -52,8 +62,13 @@ def _shard(rank):
     return found
 
 
-def test_codes_outside_forward_are_whole_and_their_gradient_the_mean_of_the_ranks(tmp_path):
-    per_rank = on_ranks(tmp_path, _shard)
+@pytest.fixture(scope="module")
+def found(tmp_path_factory):
+    return each_on_ranks(tmp_path_factory.mktemp("ranks"), [(_shard,), (_reset_vectors,), (_reset,)])
+
+
+def test_codes_outside_forward_are_whole_and_their_gradient_the_mean_of_the_ranks(found):
+    per_rank = found[_shard]
     for number, settings in enumerate(SETTINGS):
         gradients = []
         for rank in range(RANKS):
@@ -72,3 +87,77 @@ def test_codes_outside_forward_are_whole_and_their_gradient_the_mean_of_the_rank
             assert taken == out.indices.tolist()
             assert again == model[1].codes(out.indices).tolist()
             assert capacity == model[1].capacity().tolist()
+
+
+def learned(q):
+    return [value.item() for value in (q.precision, q.temperature)]
+
+
+def vectors():
+    return GumbelVectorQuantizer(4, 5, 6, num_codebooks=2, learn_temperature=True)
+
+
+def _reset_vectors(rank):
+    model = fsdp.fully_shard(torch.nn.Sequential(vectors()))
+    (q,) = model
+    torch.manual_seed(rank)
+    q.reset_parameters()
+    x = torch.randn(6, 4, generator=torch.Generator().manual_seed(rank))
+    model(x)[0].square().sum().backward()
+    model.reshard()
+    model.eval()
+    indices = torch.arange(5).unsqueeze(-1).expand(-1, 2)
+    return q.codes(indices).tolist(), q.temperature.item(), model(torch.ones(1, 4))[0].tolist()
+
+
+def _reset(rank):
+    """What is learned after a step, after reset_parameters with a seed for each rank, and after init_from."""
+    found = []
+    for settings in SETTINGS:
+        model = fsdp.fully_shard(make(settings | {"init_scale": 0.5}))
+        q, every = model[1], torch.arange(settings["codebook_size"]).unsqueeze(-1)
+        every = every.expand(-1, settings.get("num_codebooks", 1))
+        start = q.codes(every).tolist()
+        optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+        out = model(torch.randn(6, 4, generator=torch.Generator().manual_seed(rank)))
+        (out.quantized.square().sum() + out.loss).backward()
+        optimizer.step()
+        model.reshard()
+        moved = [start != q.codes(every).tolist()]
+        if settings.get("learn_temperature"):
+            moved += [value != given for value, given in zip(learned(q), (2.0, 1.0), strict=True)]
+        torch.manual_seed(rank)
+        q.reset_parameters()
+        again = q.codes(every).tolist()
+        constants = learned(q) if settings.get("learn_temperature") else None
+        q.init_from(torch.arange(24.0).reshape(2, 4, 3)[rank])
+        found.append((moved, again, constants, q.codes(every).tolist()))
+    return found
+
+
+def test_vectors(found):
+    q = vectors().eval()
+    torch.manual_seed(0)
+    q.reset_parameters()
+    zero, one = found[_reset_vectors]
+    codes = q.codes(torch.arange(5).unsqueeze(-1).expand(-1, 2))
+    assert zero == one == (codes.tolist(), 1.0, q(torch.ones(1, 4))[0].tolist())
+
+
+def test_reset_parameters_and_init_from_write_to_the_shards(found):
+    zero, one = found[_reset]
+    assert zero == one
+    for settings, (moved, again, constants, started) in zip(SETTINGS, zero, strict=True):
+        assert all(moved)
+        whole = make(settings | {"init_scale": 0.5})[1]
+        torch.manual_seed(0)
+        whole.reset_parameters()
+        books = whole.codebook.detach().reshape(settings.get("num_codebooks", 1), -1)
+        assert again == books.T.tolist()
+        if constants is not None:
+            assert constants == pytest.approx([2.0, 1.0])
+        # The values of both ranks lie evenly, by 3 in each latent.
+        columns = torch.tensor(started).T
+        steps = columns.diff(dim=-1)
+        torch.testing.assert_close(steps, steps[:, :1].expand_as(steps), rtol=0.15, atol=0.0)
+        assert (columns.min(-1).values < 3).all() and (columns.max(-1).values > 8).all()

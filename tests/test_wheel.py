@@ -14,8 +14,8 @@ import zipfile
 from pathlib import Path
 
 import pytest
-from test_build import MODULE, ROOT, needs_tools, run
-from test_build import source as source  # a fixture
+from building import MODULE, ROOT, needs_tools, run
+from building import source as source  # a fixture
 
 NEWER = re.compile(r"-m(avx|fma|f16c|arch=|cpu=|tune=)")
 

@@ -14,23 +14,24 @@ from fqvae_kernels._quantizer.capacity import capacity
 from fqvae_kernels._quantizer.capture import happens_once
 from fqvae_kernels._quantizer.checks import check_float
 from fqvae_kernels._quantizer.levels import code_places, initial, linspace, own_codes
+from fqvae_kernels._quantizer.logarithm import Logarithmic, read
 from fqvae_kernels._quantizer.losses import compute_dtype
 from fqvae_kernels._quantizer.precision import Factor, check_precision
 from fqvae_kernels._quantizer.start import DataStart, starting_codes
-from fqvae_kernels._tensors import whole
+from fqvae_kernels._tensors import empty_whole, put, whole
 
 _INITS = ("normal", "uniform", "linspace", "data")
 # The least step between sorted codes at the start. A step of 0 could never grow.
 _LEAST_STEP = 1e-6
 
 
-class Codebook(torch.nn.Module):
+class Codebook(Logarithmic):
     """The part of a `ScalarQuantizer` that holds its codes; the arguments are described there.
 
     Parameters: `codebook`, (K,), or (L, K) for several codebooks. With levels K is the largest of them, and
     what lies beyond a latent's own level is never read and gets no gradient. Where the codes are sorted
     `codebook_steps`, of the same shape, takes its place, and `codebook` is computed from it, differentiable
-    and in increasing order. Where precision is learned, `log_precision`, (num_codebooks,) or 0-d for one.
+    and in increasing order. Where precision is learned, `log_precision`, (num_codebooks,).
     """
 
     codebook: Tensor
@@ -81,18 +82,21 @@ class Codebook(torch.nn.Module):
         """s in the distances s (z - m)**2: a float, or (num_codebooks,) or 0-d where it is learned."""
         if self._precision is not None:
             return self._precision
-        return self.log_precision.exp() if self.learn_precision else self.given_precision
+        return read(self.log_precision).exp() if self.learn_precision else self.given_precision
 
     @torch.no_grad()
     def reset_parameters(self) -> None:
-        """Set the codes as `init`, `init_scale` and `sorted` say, and a learned precision as it was given."""
+        """Set the codes as `init`, `init_scale` and `sorted` say, and a learned precision as it was given.
+
+        Where FSDP2 has sharded the parameters it is a collective call, and all ranks get the codes of rank 0.
+        """
         if self.levels is not None:
             self.code_places.copy_(code_places(self.levels))
         self._put_codes(self._initial_codes())
         if self.data_start is not None:
             self.data_start.reset()
         if self.learn_precision:
-            self.log_precision.copy_(self.given_precision.log())
+            put(self.given_precision.log().expand(self.num_codebooks), self.log_precision)
 
     def init_from(self, z: Tensor) -> None:
         """Set the codes to quantiles of z, as init="data" does with the first batch in training.
@@ -125,7 +129,7 @@ class Codebook(torch.nn.Module):
         """
         with torch.no_grad():
             books = whole(self.codebook).detach().reshape(-1, self.codebook_size).double().cpu()
-            precision = whole(torch.as_tensor(self.precision)).detach().double().cpu()
+            precision = torch.as_tensor(self.precision).detach().double().cpu()
             levels = [self.codebook_size] * len(books) if self.levels is None else self.levels
             values = [
                 capacity(book[:size], float(s))
@@ -143,13 +147,13 @@ class Codebook(torch.nn.Module):
     @torch.no_grad()
     def _start_codes(self, z: Tensor, done: Tensor | None) -> None:
         """Let codebooks start from z, but those that are done, (num_codebooks,)."""
-        _arguments.check_scalars(z, self.codebook)
+        present = whole(self.codebook).detach()
+        _arguments.check_scalars(z, present)
         values = z.detach().to(compute_dtype(z))
         found = self.init_scale * self._quantiles(values)
         known = found.isfinite().all(-1)
         if done is not None:
             known &= ~done
-        present = self.codebook.detach()
         codes = torch.where(known.unsqueeze(-1), found.to(present.dtype), present.reshape(found.shape))
         self._put_codes(codes.reshape(present.shape))
         if self.data_start is not None:
@@ -171,16 +175,16 @@ class Codebook(torch.nn.Module):
         if self.levels is not None:
             codes = initial(codes, self.code_places, self.sorted)
         if self.sorted:
-            self.codebook_steps.copy_(_steps(codes.sort(-1).values))
+            put(_steps(codes.sort(-1).values), self.codebook_steps)
         else:
-            self.codebook.copy_(codes)
+            put(codes, self.codebook)
 
     def _distance_factor(self, dtype: torch.dtype) -> Factor | None:
         """The square root of the precision in dtype, (num_codebooks,) or 0-d; None where it is fixed at 1."""
         if self._precision is not None:
             return None if self._precision == 1.0 else math.sqrt(self._precision)
         if self.learn_precision:
-            return (0.5 * self.log_precision.to(dtype)).exp()
+            return (0.5 * read(self.log_precision).to(dtype)).exp()
         return self.given_precision.to(dtype).sqrt()
 
     def _set_precision(self, precision: float | Sequence[float] | Tensor, learn: bool) -> None:
@@ -196,11 +200,11 @@ class Codebook(torch.nn.Module):
         # A setting like the others, which whoever loads a state_dict has given too.
         self.register_buffer("given_precision", values, persistent=False)
         if learn:
-            self.log_precision = torch.nn.Parameter(values.log())
+            self.log_precision = torch.nn.Parameter(values.log().reshape(self.num_codebooks))
 
     def _initial_codes(self) -> Tensor:
-        """The codes that `init` and `init_scale` name, in the shape and on the device of the parameter."""
-        codes = torch.empty_like(self.codebook_steps if self.sorted else self.codebook)
+        """The codes that `init` and `init_scale` name, whole, in dtype and on device of the parameter."""
+        codes = empty_whole(self.codebook_steps if self.sorted else self.codebook)
         if isinstance(self.init, Tensor):
             return codes.copy_(self.init)
         if self.init in ("normal", "data"):

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import torch
 from torch import Tensor
 
 from fqvae_kernels import _arguments
 from fqvae_kernels._quantizer.capture import happens_once
 from fqvae_kernels._quantizer.counting import Counting
+from fqvae_kernels._quantizer.indices import check_integers
 from fqvae_kernels._quantizer.usage import UsageCounter
 
 
@@ -33,9 +33,7 @@ class Counted(Counting):
         """Reading the values, which waits for a GPU, unless they stand for others: an index out of range
         would mean a code of another codebook.
         """
-        if not isinstance(indices, Tensor) or indices.dtype not in (torch.int32, torch.int64):
-            was = indices.dtype if isinstance(indices, Tensor) else f"{indices!r} ({type(indices).__name__})"
-            raise TypeError(f"indices must be a torch.int32 or torch.int64 tensor, but was {was}")
+        check_integers("indices", indices)
         if indices.dim() == 0 or indices.shape[-1] != self.num_codebooks:
             raise ValueError(
                 f"indices must have shape (..., {self.num_codebooks}), but had shape {tuple(indices.shape)}"

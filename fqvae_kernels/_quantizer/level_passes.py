@@ -22,63 +22,54 @@ from fqvae_kernels._quantizer.precision import Factor
 from fqvae_kernels._seeds import draw_seed
 
 
-def draw_levels(
-    levels: tuple[int, ...],
-    places: Tensor,
-    z: Tensor,
-    codebook: Tensor,
-    factor: Factor | None,
-    **options: Any,
-) -> Taken:
-    """As `draw_codes`, each latent from its own codes. codebook, places: of `own_codes`."""
-    if options["seed"] is None:
-        check_z(z)
-        options["seed"] = _one_seed(z)
-    return _passes(lambda book: draw_codes(z, book, factor, **options), levels, places, codebook)
+class LevelPasses:
+    """What passes compute for the latents of a codebook with levels, each from its own codes.
 
+    places: of `own_codes`, which gives the codebook too.
+    """
 
-def nearest_levels(
-    levels: tuple[int, ...],
-    places: Tensor,
-    z: Tensor,
-    codebook: Tensor,
-    factor: Factor | None,
-    **options: Any,
-) -> Taken:
-    """As `nearest_codes`, each latent from its own codes. codebook, places: of `own_codes`."""
-    if options["return_kl"]:
-        return _passes(lambda book: nearest_codes(z, book, factor, **options), levels, places, codebook)
-    # One pass serves all: what lies beyond a level is the last code again, and of equal codes the first is
-    # taken.
-    taken = nearest_codes(z, codebook, factor, **options)
-    # A row that is not finite has any index.
-    indices = taken.indices.minimum(places[:, -1])
-    weights = None if taken.weights is None else taken.weights.masked_fill(beyond(places), 0)
-    return Taken(taken.quantized, indices, None, weights)
+    def __init__(self, levels: tuple[int, ...], places: Tensor) -> None:
+        self.levels = levels
+        self.places = places
 
+    def draw(self, z: Tensor, codebook: Tensor, factor: Factor | None, **options: Any) -> Taken:
+        """As `draw_codes`."""
+        if options["seed"] is None:
+            check_z(z)
+            options["seed"] = _one_seed(z)
+        return self._take(lambda book: draw_codes(z, book, factor, **options), codebook)
 
-def entropy_levels(
-    levels: tuple[int, ...], z: Tensor, codebook: Tensor, factor: Factor | None, kl: Tensor, counted: Tensor
-) -> Tensor:
-    """As `entropy_term`, each latent over its own codes: its term, in proportion to its rows."""
-    total = torch.zeros((), dtype=kl.dtype, device=z.device)
-    for latent, level in enumerate(levels):
-        own = factor[latent] if isinstance(factor, Tensor) and factor.dim() == 1 else factor
-        rows = counted[..., latent]
-        term = entropy_term(z[..., latent], codebook[latent, :level], own, kl[..., latent], rows, 1)
-        total = total + term * rows.sum()
-    return total / counted.sum().clamp(min=1)
+    def nearest(self, z: Tensor, codebook: Tensor, factor: Factor | None, **options: Any) -> Taken:
+        """As `nearest_codes`."""
+        if options["return_kl"]:
+            return self._take(lambda book: nearest_codes(z, book, factor, **options), codebook)
+        # One pass serves all: what lies beyond a level is the last code again, and of equal codes the first
+        # is taken.
+        taken = nearest_codes(z, codebook, factor, **options)
+        # A row that is not finite has any index.
+        indices = taken.indices.minimum(self.places[:, -1])
+        weights = None if taken.weights is None else taken.weights.masked_fill(beyond(self.places), 0)
+        return Taken(taken.quantized, indices, None, weights)
 
+    def entropy(
+        self, z: Tensor, codebook: Tensor, factor: Factor | None, kl: Tensor, counted: Tensor, latents: int
+    ) -> Tensor:
+        """As `entropy_term`: the terms of the latents, in proportion to their rows."""
+        total = torch.zeros((), dtype=kl.dtype, device=z.device)
+        for latent, level in enumerate(self.levels):
+            own = factor[latent] if isinstance(factor, Tensor) and factor.dim() == 1 else factor
+            rows = counted[..., latent]
+            term = entropy_term(z[..., latent], codebook[latent, :level], own, kl[..., latent], rows, 1)
+            total = total + term * rows.sum()
+        return total / counted.sum().clamp(min=1)
 
-def _passes(
-    take: Callable[[Tensor], Taken], levels: tuple[int, ...], places: Tensor, codebook: Tensor
-) -> Taken:
-    """A pass for each size. take: for a codebook (L, size)."""
-    taken = take(codebook)
-    for size in sorted(set(levels) - {max(levels)}):
-        is_own = places[:, -1] == size - 1
-        taken = _joined(is_own, take(codebook[:, :size]), taken)
-    return taken
+    def _take(self, take: Callable[[Tensor], Taken], codebook: Tensor) -> Taken:
+        """A pass for each size. take: for a codebook (L, size)."""
+        taken = take(codebook)
+        for size in sorted(set(self.levels) - {max(self.levels)}):
+            is_own = self.places[:, -1] == size - 1
+            taken = _joined(is_own, take(codebook[:, :size]), taken)
+        return taken
 
 
 def _joined(is_own: Tensor, own: Taken, others: Taken) -> Taken:

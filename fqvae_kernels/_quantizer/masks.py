@@ -10,17 +10,22 @@ from torch import Tensor
 from fqvae_kernels._quantizer.estimator import Taken
 
 
+def check_bools(mask: Tensor, device: torch.device, counting: str) -> Tensor:
+    """A tensor of bools on the device of what counts where it is True."""
+    if not isinstance(mask, Tensor) or mask.dtype != torch.bool:
+        was = mask.dtype if isinstance(mask, Tensor) else f"{mask!r} ({type(mask).__name__})"
+        raise TypeError(f"mask must be a torch.bool tensor, True where {counting} counts, but was {was}")
+    if mask.device != device:
+        raise ValueError(f"mask must be on the device of {counting} ({device}), but was on {mask.device}")
+    return mask
+
+
 def check_mask(mask: Tensor, shape: tuple[int, ...], latent_dim: int, device: torch.device) -> Tensor:
     """The mask in the shape of indices, whose dimension latent_dim holds the latents.
 
     It may be given without that dimension, for all latents of a position.
     """
-    if not isinstance(mask, Tensor) or mask.dtype != torch.bool:
-        was = mask.dtype if isinstance(mask, Tensor) else type(mask).__name__
-        raise TypeError(f"mask must be a torch.bool tensor, True where z counts, but was {was}")
-    if mask.device != device:
-        raise ValueError(f"mask must be on the device of z ({device}), but was on {mask.device}")
-    if mask.shape == shape:
+    if check_bools(mask, device, "z").shape == shape:
         return mask
     wanted = f"{shape}, that of indices"
     if shape:

@@ -10,6 +10,18 @@ from torch import Tensor
 from fqvae_kernels import _arguments
 
 
+def make_revival(after: int | None, codebooks: int, codes: int, sorted: bool) -> Revival | None:
+    """What restarts codes after so many calls, if they may move by themselves; None without a number."""
+    if after is None:
+        return None
+    if sorted:
+        raise ValueError(
+            f"revive_after must be None where the codes are sorted, but was {after}: a code that restarts "
+            "moves all codes above it"
+        )
+    return Revival(codebooks, codes, after)
+
+
 class Revival(torch.nn.Module):
     """How long each code has been unused, and where it restarts.
 

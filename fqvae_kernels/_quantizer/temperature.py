@@ -8,17 +8,19 @@ import torch
 from torch import Tensor
 
 from fqvae_kernels import _arguments
+from fqvae_kernels._quantizer.logarithm import Logarithmic, read
 from fqvae_kernels._quantizer.schedule import TemperatureSchedule
+from fqvae_kernels._tensors import put
 
 # exp of more than 88.7 overflows in float32, and so does the reciprocal of exp of less than -88.7.
 _MOST_LOGARITHM = 87.0
 
 
-class Tempered(torch.nn.Module):
-    """The part of a `ScalarQuantizer` that holds its temperature; the arguments are described there.
+class Tempered(Logarithmic):
+    """The part of a quantizer that holds its temperature; `ScalarQuantizer` describes the arguments.
 
-    Where it is learned the parameter is `log_temperature`, 0-d, and `temperature` is computed from it. A
-    schedule is the module `temperature_schedule`, and `temperature` is what it says.
+    Where it is learned the parameter is `log_temperature`, (1,), and `temperature`, 0-d, is computed from it.
+    A schedule is the module `temperature_schedule`, and `temperature` is what it says.
     """
 
     temperature: float | Tensor
@@ -32,7 +34,7 @@ class Tempered(torch.nn.Module):
         # DataParallel and others put a tensor in its place.
         if name == "temperature":
             if self.__dict__.get("learn_temperature", False):
-                return temperature_of(self.log_temperature)
+                return temperature_of(read(self.log_temperature))
             if "temperature_schedule" in self.__dict__.get("_modules", ()):
                 return self.temperature_schedule()
         return super().__getattr__(name)
@@ -64,7 +66,7 @@ class Tempered(torch.nn.Module):
         if self.learn_temperature:
             dtype = given.dtype if isinstance(given, Tensor) else torch.get_default_dtype()
             self._given_temperature = float(checked)
-            self.log_temperature = torch.nn.Parameter(torch.empty((), dtype=dtype, device=device))
+            self.log_temperature = torch.nn.Parameter(torch.empty(1, dtype=dtype, device=device))
             self._reset_temperature()
         elif isinstance(temperature, Tensor):
             self.register_buffer("temperature", temperature)
@@ -75,8 +77,8 @@ class Tempered(torch.nn.Module):
     def _reset_temperature(self) -> None:
         """Start a learned temperature anew, at what was given."""
         if self.__dict__.get("learn_temperature", False):
-            given = torch.tensor(self._given_temperature, dtype=torch.float64)
-            self.log_temperature.copy_(given.log())
+            given = torch.tensor([self._given_temperature], dtype=torch.float64)
+            put(given.log(), self.log_temperature)
 
 
 def temperature_of(logarithm: Tensor) -> Tensor:

@@ -4,7 +4,7 @@ import pytest
 import torch
 from vectors import KINDS, leaves, normal
 
-from fqvae_kernels import GumbelVectorQuantizer, gumbel_quantize_logits
+from fqvae_kernels import GumbelVectorQuantizer, TemperatureSchedule, gumbel_quantize_logits
 
 pytestmark = pytest.mark.gpu
 
@@ -45,10 +45,11 @@ def test_values_and_gradients(device, backend, kind, return_kl, shapes):
 def test_the_module(device, backend):
     """A mask, NaN, losses and the schedule's buffers, where they live on the device."""
     torch.manual_seed(0)
+    schedule = TemperatureSchedule(2.0, 0.5, decay=0.9)
     q = GumbelVectorQuantizer(
-        6, 5, 4, num_codebooks=2, temperature=(2.0, 0.5, 0.9), diversity_weight=0.5, backend=backend
+        6, 5, 4, num_codebooks=2, temperature=schedule, diversity_weight=0.5, backend=backend
     ).to(device)
-    q.advance(3)
+    schedule.step(3)
     assert q.temperature.item() == pytest.approx(2.0 * 0.9**3)
     x = normal((9, 6))
     x[7] = float("nan")
