@@ -243,6 +243,7 @@ class ScalarQuantizer(ScalarCodes):
             passes = LevelPasses(self.levels, self.code_places)
         revival = self.revival if self.training else None
         if revival is not None:
+            self._check_codes_last("revive_after must be None")
             # Codes may change in place before this call's backward pass.
             codebook = codebook.clone()
         taken = self._take(

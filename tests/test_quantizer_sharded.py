@@ -62,9 +62,29 @@ def _shard(rank):
     return found
 
 
+def _lose(rank):
+    """What is said where a forward pass would set codes: the parent is sharded, and the quantizer itself."""
+    said = []
+    for options in ({"init": "data"}, {"revive_after": 3}, {"init": "data", "sorted": True}):
+        for whole in (True, False):
+            model = torch.nn.Sequential(torch.nn.Linear(4, 3), ScalarQuantizer(5, **options))
+            fsdp.fully_shard(model if whole else model[1])
+            model.eval()(torch.ones(2, 4))
+            with pytest.raises(RuntimeError) as caught:
+                model.train()(torch.ones(2, 4))
+            said.append(str(caught.value).partition(" under FSDP2: ")[0])
+    return said
+
+
 @pytest.fixture(scope="module")
 def found(tmp_path_factory):
-    return each_on_ranks(tmp_path_factory.mktemp("ranks"), [(_shard,), (_reset_vectors,), (_reset,)])
+    works = [(_shard,), (_reset_vectors,), (_reset,), (_lose,)]
+    return each_on_ranks(tmp_path_factory.mktemp("ranks"), works)
+
+
+def test_codes_that_a_forward_pass_would_set_are_refused(found):
+    init, revival = ["init must not be 'data'"] * 2, ["revive_after must be None"] * 2
+    assert list(found[_lose]) == [[*init, *revival, *init]] * RANKS
 
 
 def test_codes_outside_forward_are_whole_and_their_gradient_the_mean_of_the_ranks(found):

@@ -77,6 +77,11 @@ class Codebook(Logarithmic):
             return _increasing(whole(self.codebook_steps))
         return super().__getattr__(name)
 
+    def __setattr__(self, name: str, value: Any) -> None:
+        if name in ("codebook", "codebook_steps") and hasattr(value, "full_tensor"):
+            self.__dict__["_is_sharded"] = True  # so FSDP2 puts a rank's part in place of a Parameter
+        super().__setattr__(name, value)
+
     @property
     def precision(self) -> float | Tensor:
         """s in the distances s (z - m)**2: a float, or (num_codebooks,) or 0-d where it is learned."""
@@ -142,7 +147,16 @@ class Codebook(Logarithmic):
         """Let the codebooks that have not started yet start from a batch of training."""
         happens = self.training and isinstance(z, Tensor) and happens_once(z.detach())
         if happens and start.is_waiting():
+            self._check_codes_last("init must not be 'data'")
             self._start_codes(z, start.done)
+
+    def _check_codes_last(self, wrong: str) -> None:
+        """Raise RuntimeError where codes that a forward pass sets would be lost."""
+        if self.__dict__.get("_is_sharded", False):
+            raise RuntimeError(
+                f"{wrong} under FSDP2: a forward pass there works on a copy of the codes, so that what it "
+                "sets is lost. Let init_from(z) set the codes before the training"
+            )
 
     @torch.no_grad()
     def _start_codes(self, z: Tensor, done: Tensor | None) -> None:
