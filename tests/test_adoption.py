@@ -1,4 +1,4 @@
-"""benchmarks/adoption: its files of results, its table and its command on a small case; each real case once."""
+"""benchmarks/adoption: its file of results, its table and its command on a small case; each real case."""
 
 import dataclasses
 import json
@@ -61,7 +61,7 @@ def command(tmp_path):
 
 
 def test_a_run_trains_by_both_losses():
-    """Without the penalty the line is found; |w| moves the weight by 1 / (2 mean(x**2)), the loss by its square."""
+    """Without the penalty the line is found; |w| as one leaves a loss of 1 / (4 mean(x**2))."""
     found = train(LINE, "theirs", 0)
     assert found["training"] < 0.01 and found["held_out"] < 1e-3 and found["codes"] == 3.0
     x = torch.linspace(-1, 1, 40)
@@ -116,7 +116,7 @@ def test_names_that_do_not_exist(command, arguments, message, capsys):
 
 
 def test_kinds_take_steps_in_turn(command, monkeypatch):
-    """A kind that takes three times as long as the first is 1/3 times as fast, on a clock that is not real."""
+    """A kind that takes three times as long as the first is 1/3 times as fast, on a made-up clock."""
     clock, order = [0.0], []
     seconds = {"theirs": 0.01, "ours": 0.002, "third": 0.03}
 
