@@ -28,7 +28,7 @@ class Autoencoder(nn.Module):
     def __init__(self) -> None:
         super().__init__()
         self.encoder = nn.Sequential(nn.Linear(64, 32), nn.GELU(), nn.Linear(32, 6))
-        self.quantizer = ScalarQuantizer(8, estimator="nearest", commitment_weight=0.25, codebook_weight=1.0)
+        self.quantizer = ScalarQuantizer(8, hard=True, precision=16.0, commitment_weight=0.25)
         self.decoder = nn.Sequential(nn.Linear(6, 32), nn.GELU(), nn.Linear(32, 64))
         self.taken = torch.zeros(6, 8, dtype=torch.int64)  # how often this rank alone took each code
 
@@ -44,7 +44,7 @@ def batches() -> DataLoader[tuple[Tensor, ...]]:
 
 
 def write(folder: Path, model: Autoencoder, losses: list[float]) -> None:
-    """What this rank has. Both ranks call it, since reading usage sums over them."""
+    """What this rank has, and what it draws for equal z and seeds. Reading usage takes both ranks."""
     found = {
         "losses": losses,
         "parameters": [parameter.tolist() for parameter in model.parameters()],
@@ -52,10 +52,9 @@ def write(folder: Path, model: Autoencoder, losses: list[float]) -> None:
         "usage": model.quantizer.usage.tolist(),
         "world": distributed.get_world_size(),
     }
-    sampler = ScalarQuantizer(8, init="linspace")
     for name, options in {"drawn": {}, "drawn_as_rank_0": {"row_offset": 0}}.items():
         torch.manual_seed(0)
-        found[name] = sampler(torch.zeros(50), **options).indices.tolist()
+        found[name] = model.quantizer(torch.zeros(50, 6), **options).indices.tolist()
     (folder / f"{distributed.get_rank()}.json").write_text(json.dumps(found))
 
 
