@@ -237,7 +237,9 @@ def test_padding_changes_nothing(kind):
     data = padded_series(4, 20, CHANNELS)
     series, mask = data[..., :CHANNELS], data[..., CHANNELS].bool()
     padded = torch.where(mask.unsqueeze(-1), series, 7.0)
-    found, indices, _ = model(padded, mask)
+    found, indices, loss = model(padded, mask)
+    assert loss > 0
+    torch.testing.assert_close(model(series, mask)[2], loss)
     errors = []
     for place, length in enumerate(mask.sum(1).tolist()):
         alone = series[place : place + 1, :length]
