@@ -195,8 +195,9 @@ def test_the_table_between_the_markers(command, tmp_path, capsys):
     command("--table")
     assert capsys.readouterr().out == written + "\n"
     page.write_text("no markers\n")
-    with pytest.raises(ValueError, match="no place marked <!-- adoption:begin -->"):
+    with pytest.raises(SystemExit):
         command("--write", "--page", str(page))
+    assert "page.md: it has no place marked <!-- adoption:begin -->" in capsys.readouterr().err
 
 
 @pytest.mark.filterwarnings("ignore")  # other packages' own

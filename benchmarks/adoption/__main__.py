@@ -62,7 +62,10 @@ def main(argv: list[str] | None = None, cases: Mapping[str, Case] = CASES) -> in
             parser.error(f"KIND was {kind!r}; it may be one of {', '.join(sorted(kinds))}")
     results = Results(options.results)
     if options.write:
-        table.write(options.page, cases, results)
+        try:
+            table.write(options.page, cases, results)
+        except (OSError, ValueError) as error:
+            parser.error(f"--page was {options.page}: {error}")
         return 0
     if options.table:
         print(table.page(cases, results))
