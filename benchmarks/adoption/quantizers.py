@@ -6,11 +6,12 @@ from typing import Any
 
 from fqvae_kernels import ScalarQuantizer
 
+# What docs/choosing.md recommends for reconstruction from few bits.
 SETTINGS: dict[str, Any] = {
-    "hard": True,
-    "kl_weight": 1e-4,
+    "estimator": "nearest",
+    "codebook_weight": 1.0,
     "commitment_weight": 0.25,
-    "codebook_weight": 0.25,
+    "revive_after": 10,
 }
 
 
