@@ -23,6 +23,8 @@ _DEFINITIONS = """\
 - public API over bare kernel: `gumbel_quantize`, and `torch.autograd.grad` / the native calls; median times
 - times as fast as compiled: the textbook under `torch.compile` / the public API, at the paper's batch of
   3,072 scalars; the threads named above, median times
+- `ScalarQuantizer` in `eval()` over `nearest_quantize`: a call that counts its codes / the function alone,
+  without gradients; median of the ratios in turn
 - extra memory: what forward and backward through the public API add to the peak of resident memory, at
   1,048,576 scalars"""
 
@@ -78,6 +80,7 @@ def limit_time_key(name: str) -> str:
     return f"port limit, {name}, ns for 16 pairs"
 
 
+INFERENCE = "ScalarQuantizer in eval() / nearest_quantize"
 MEMORY, TEXTBOOK_MEMORY = "extra memory, MiB", "extra memory of the textbook, MiB"
 EMPTY_CALL, CALL = "empty autograd function, us", "forward call of 16 scalars on top, us"
 SETS = ("avx512", "avx2")
@@ -87,6 +90,7 @@ BARS = (
     *(Line(f"public API over bare kernel, {p}", (public_key(p),), most=1.05) for p in (FORWARD, BOTH)),
     Line("times as fast as compiled, forward", compiled_keys(3072, FORWARD)[:1], least=15),
     Line("times as fast as compiled, both", compiled_keys(3072, BOTH)[:1], least=10),
+    Line("`ScalarQuantizer` in `eval()` over `nearest_quantize`", (INFERENCE,), most=1.1),
     Line("extra memory, MiB", (MEMORY,), most=64),
 )
 OTHERS = (
@@ -201,7 +205,7 @@ def tables(records: Sequence[Record]) -> str:
     lines += [f"- {verdict(record)}" for record in records]
     lines += [
         "",
-        "The ratios, all at 64 codes, the first two on one thread at 65,536 scalars:",
+        "The ratios, all at 64 codes; those of one call over another on one thread, at 65,536 scalars:",
         "",
         _DEFINITIONS,
     ]

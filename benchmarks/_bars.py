@@ -8,9 +8,11 @@ _bar_sheet.py says what each figure is and which have a bar.
 from __future__ import annotations
 
 import re
+import statistics
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -36,6 +38,8 @@ from _timing import (
     usable_cores,
 )
 from port_limit import PortLimit
+
+from fqvae_kernels import ScalarQuantizer, nearest_quantize
 
 _CPU = torch.device("cpu")
 _SCALARS, _CODES, _LARGE = 65_536, 64, 1_048_576
@@ -179,8 +183,36 @@ def _one_thread(native: Any, figures: Figures, progress: Progress) -> None:
         if isa == best:
             for name in (FORWARD, BOTH):
                 figures[sheet.public_key(name)] = _median(public, name) / _median(bare, name)
+    native.use_instruction_set(best)
+    _inference(figures)
     progress.show("the port limit")
     _over_limit(native, case, figures)
+
+
+def _inference(figures: Figures) -> None:
+    """The module in eval(), which counts its codes, and the function alone, in turn on one thread."""
+    quantizer = ScalarQuantizer(_CODES).eval()
+    z, codebook = torch.randn(_SCALARS), quantizer.codebook.detach()
+
+    def module() -> Any:
+        return quantizer(z)
+
+    def function() -> Any:
+        return nearest_quantize(z, codebook)
+
+    turns = [lambda: seconds_of(module), lambda: seconds_of(function)]
+    with torch.no_grad():
+        interleave(turns, 20)
+        figures[sheet.INFERENCE] = statistics.median(
+            ours / alone for ours, alone in zip(*interleave(turns, 1000), strict=True)
+        )
+
+
+def seconds_of(call: Callable[[], Any]) -> float:
+    """How long one call takes."""
+    begin = time.perf_counter()
+    call()
+    return time.perf_counter() - begin
 
 
 def _over_limit(native: Any, case: Case, figures: Figures) -> None:

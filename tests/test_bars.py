@@ -9,7 +9,7 @@ import quantize_bench
 from _bar_sheet import BARS, OTHERS, Line, Record
 from _timing import BACKWARD, BOTH, FORWARD, Measured
 
-LIMIT_FORWARD, LIMIT_BACKWARD, PUBLIC_FORWARD, PUBLIC_BOTH, FAST_FORWARD, FAST_BOTH, MEMORY = (
+LIMIT_FORWARD, LIMIT_BACKWARD, PUBLIC_FORWARD, PUBLIC_BOTH, FAST_FORWARD, FAST_BOTH, INFERENCE, MEMORY = (
     line.keys[0] for line in BARS
 )
 FIGURES = {
@@ -19,6 +19,7 @@ FIGURES = {
     PUBLIC_BOTH: 1.051,
     FAST_FORWARD: 15,
     FAST_BOTH: 9.9,
+    INFERENCE: 1.09,
     MEMORY: 29.8,
 }
 
@@ -37,6 +38,7 @@ def test_the_bars_are_ratios_and_sizes_alone():
         (1.05, 0),
         (0, 15),
         (0, 10),
+        (1.1, 0),
         (64, 0),
     ]
     assert not any(line.most or line.least for line in OTHERS)
@@ -63,7 +65,7 @@ def test_a_verdict_names_what_is_missed_and_what_is_not_measured():
     figures = {**FIGURES, LIMIT_BACKWARD: "objdump not installed"}
     del figures[MEMORY]
     assert _bar_sheet.verdict(Record("Chip", "", figures)) == (
-        "Chip: Meets 2 of 7 bars. Misses bare kernel over its port limit, forward (1.20); "
+        "Chip: Meets 3 of 8 bars. Misses bare kernel over its port limit, forward (1.20); "
         "public API over bare kernel, both (1.051); times as fast as compiled, both (9.90). "
         "Not measured (objdump not installed): bare kernel over its port limit, backward. "
         "Not measured yet: extra memory, MiB."
@@ -191,6 +193,7 @@ def fakes(monkeypatch):
     monkeypatch.setattr(
         _bars, "_measure", lambda contenders, *_: [measured(6, 6), measured(5, 10), measured(75, 45)]
     )
+    monkeypatch.setattr(_bars, "seconds_of", lambda call: 6 if call.__name__ == "module" else 4)
     monkeypatch.setattr(_bars, "peak_extra_bytes", lambda *_: (3 * 2**20, None))
     monkeypatch.setattr(_bars, "time_turn", lambda *_: None)
     monkeypatch.setattr(_bars, "call_overhead", lambda *_: (15e-6, 5e-6))
@@ -213,6 +216,7 @@ def test_the_ratios(fakes, monkeypatch, tmp_path, capsys):
             PUBLIC_BOTH: 12 / 15,
             FAST_FORWARD: 75 / 6,
             FAST_BOTH: 120 / 12,
+            INFERENCE: 6 / 4,
             MEMORY: 3,
         }
     )
