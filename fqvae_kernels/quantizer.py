@@ -255,11 +255,13 @@ class ScalarQuantizer(Arranged, Tempered):
             z, mask = self._arrange(z, mask)
         if self.data_start is not None:
             self._start_if_waiting(z, self.data_start)
-        codebook = self.codebook if self.levels is None else self._own_codebook()
+        codebook = self.codebook
         revival = self.revival if self.training else None
         if revival is not None:
             # Codes may change in place before this call's backward pass.
             codebook = codebook.clone()
+        if self.levels is not None:
+            codebook = self._own_codebook(codebook)
         taken = self._take(z, codebook, temperature, seed, row_offset, return_weights, return_kl)
         if revival is not None and happens_once(taken.indices):
             revival.step(z, taken.indices, self.codebook)
