@@ -30,10 +30,12 @@ class _Adapter(nn.Module):
 class DiffusersQuantizer(_Adapter):
     """For `diffusers`' VQModel (`model.quantize`) and whatever else unpacks `z_q, loss, info`.
 
-    Every number of z is quantized: a position's code is that of its channels together.
+    Every number of z, or latent of its projection, is quantized: a position's code is that of its latents
+    together.
 
     Args:
-        quantizer: with one codebook; it takes z of any shape.
+        quantizer: with one codebook, which takes z of any shape; or with channel_first=True and a codebook
+            or level for each channel, or `dim`, the number of channels, and any number of latents.
 
     Raises TypeError for another quantizer.
     """
@@ -44,7 +46,7 @@ class DiffusersQuantizer(_Adapter):
         return quantized, loss, (None, None, indices)
 
     def get_codebook_entry(self, indices: Tensor, shape: tuple[int, ...] | None = None) -> Tensor:
-        """The codes at indices (B, C, ...), in their shape or in the one given as (B, ..., C)."""
+        """The codes at indices (B, latents, ...): (B, C, ...), or in the shape given as (B, ..., C)."""
         codes = self.quantizer.codes(indices)
         return codes if shape is None else codes.reshape(shape[0], shape[-1], *shape[1:-1])
 

@@ -52,7 +52,9 @@ class ScalarQuantizer(ScalarCodes):
                             softmax(logits / temperature) (Bengio et al., 2013)
         "reinmax"           the same code, its gradient right to second order (Liu et al., NeurIPS 2023)
         "nearest"           the nearest code, its gradient going straight through to z, so that the codebook
-                            learns from `codebook_weight` or `kl_weight` only (van den Oord et al., 2017)
+                            learns from `codebook_weight` or `kl_weight` only (van den Oord et al., 2017). To
+                            reconstruct well, start with codebook_weight=1, commitment_weight=0.25 and
+                            revive_after=10
 
     In `eval()` every estimator takes the nearest code: nothing is drawn, weights are one-hot, and no KL is
     computed unless `kl_weight` or `entropy_weight` is not 0 or the call says return_kl=True. What
@@ -115,10 +117,11 @@ class ScalarQuantizer(ScalarCodes):
         init: "normal", N(0, 1); "uniform", on [-1/2, 1/2]; "linspace", evenly from -1/2 to 1/2; a tensor of
             values, (K,) or the codebook's shape; or "data", N(0, 1) until the first call in training sets
             code k to the quantile (k + 1/2) / K of that batch, as `init_from` does. A codebook whose
-            quantiles are all the same waits for the next batch. `state_dict` says what has
-            started (`data_start.done`), so a model that is loaded does not start again. Ranks must make these
-            calls together. A program of torch.compile or another capture changes no codes: call the module
-            eagerly before, or `init_from(z)`.
+            quantiles are all the same waits for the next batch. Codes closer together than about
+            1 / sqrt(precision) are all as likely to be drawn, so where z spreads less this suits "nearest"
+            alone. `state_dict` says what has started (`data_start.done`), so a model that is loaded does not
+            start again. Ranks must make these calls together. A program of torch.compile or another capture
+            changes no codes: call the module eagerly before, or `init_from(z)`.
         init_scale: multiplies the values of a named init; greater than 0, and 1 where init is a tensor.
         sorted: keep the codes in increasing order, as a cumulative sum of positive steps (softplus of the
             parameter `codebook_steps`, whose first entry is the lowest code). `codebook` is then computed
@@ -235,17 +238,16 @@ class ScalarQuantizer(ScalarCodes):
             z, mask = self._arrange(z, mask)
         if self.data_start is not None:
             self._start_if_waiting(z, self.data_start)
-        passes: Passes = OnePass
-        if self.levels is None:
-            codebook = self.codebook
-        else:
-            codebook = self._own_codebook()
-            passes = LevelPasses(self.levels, self.code_places)
+        codebook = self.codebook
         revival = self.revival if self.training else None
         if revival is not None:
             self._check_codes_last("revive_after must be None")
             # Codes may change in place before this call's backward pass.
             codebook = codebook.clone()
+        passes: Passes = OnePass
+        if self.levels is not None:
+            codebook = self._own_codebook(codebook)
+            passes = LevelPasses(self.levels, self.code_places)
         taken = self._take(
             passes, z, codebook, temperature, seed, row_offset, return_weights, return_kl, mask is not None
         )

@@ -27,6 +27,17 @@ def test_the_triple_of_diffusers():
     assert adapter.get_codebook_entry(indices.reshape(-1), (2, 4, 5, 3)).shape == z.shape
 
 
+def test_the_triple_of_diffusers_with_levels_and_projections():
+    """Those of a recipe for VQModel: three latents of four channels, decoded from their indices."""
+    torch.manual_seed(0)
+    own = ScalarQuantizer(levels=[8, 8, 4], dim=4, channel_first=True, estimator="nearest", codebook_weight=1)
+    adapter, z = DiffusersQuantizer(own), z_of(2, 4, 5, 6)
+    z_q, loss, (_, _, indices) = adapter(z)
+    assert z_q.shape == z.shape and indices.shape == (2, 3, 5, 6) and loss > 0
+    torch.testing.assert_close(adapter.get_codebook_entry(indices), z_q)
+    torch.testing.assert_close(adapter.get_codebook_entry(indices, (2, 5, 6, 4)), z_q)
+
+
 def test_the_output_of_pythae():
     own = quantizer(num_codebooks=3)
     adapter, z = PythaeQuantizer(own).eval(), z_of(2, 4, 5, 3)

@@ -87,3 +87,18 @@ def test_unused_codes_of_levels_restart():
     out = q(z)
     assert (out.indices < torch.tensor([3, 2])).all() and (out.quantized == 0.25).all()
     assert q.codebook[1, :2].eq(0.25).any() and not q.usage[1, 2:].any()
+
+
+@pytest.mark.parametrize("estimator", ["gumbel", "nearest"])
+def test_levels_that_restart_let_the_call_be_differentiated(estimator):
+    """Codes that restart in place change no gradient of their call: those of one that restarts nothing."""
+    options = {"levels": [3, 2], "estimator": estimator, "codebook_weight": 1.0, "kl_weight": 0.1}
+    q, still = new(**options, revive_after=1), new(**options)
+    z, other = leaf(z_of(4, 2) + 5), leaf(z_of(4, 2) + 5)
+    before = q.codebook.detach().clone()
+    for quantizer, given in ((q, z), (still, other)):
+        out = quantizer(given, seed=3)
+        (out.quantized.sum() + out.loss).backward()
+    assert not torch.equal(q.codebook, before), "codes have restarted"
+    torch.testing.assert_close(z.grad, other.grad)
+    torch.testing.assert_close(q.codebook.grad, still.codebook.grad)

@@ -114,9 +114,9 @@ class Codebook(Logarithmic):
         """
         self._start_codes(z, None)
 
-    def _own_codebook(self) -> Tensor:
-        """The codebook to quantize with where there are levels: without what lies beyond them."""
-        return own_codes(self.codebook, self.code_places)
+    def _own_codebook(self, codebook: Tensor) -> Tensor:
+        """What to quantize with of a codebook that has levels: without what lies beyond them."""
+        return own_codes(codebook, self.code_places)
 
     def capacity(self) -> Tensor:
         """The bits that one scalar can carry at the present codebook and precision.
