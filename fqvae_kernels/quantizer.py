@@ -59,8 +59,7 @@ class ScalarQuantizer(ScalarCodes):
     In `eval()` every estimator takes the nearest code: nothing is drawn, weights are one-hot, and no KL is
     computed unless `kl_weight` or `entropy_weight` is not 0 or the call says return_kl=True. What
     torch.export and torch.onnx.export(dynamo=True) make of it then holds PyTorch's own operators alone,
-    unless `backend` is named: it runs in ONNX Runtime, and where this package is not installed (from
-    PyTorch 2.7 on).
+    unless `backend` is named: it runs in ONNX Runtime, and where this package is not installed.
 
     The loss is
 

@@ -213,6 +213,10 @@ def test_the_gradient_goes_straight_through():
     assert torch.equal(z.grad, weights)
 
 
+@pytest.mark.skipif(
+    torch.torch_version.TorchVersion(torch.__version__) < (2, 9),
+    reason="PyTorch 2.8 saves no program with a NaN",
+)
 def test_it_runs_where_this_package_is_not(tmp_path):
     module = Quantize(torch.randn(LATENTS, 64)).eval()
     z = torch.randn(7, LATENTS)
