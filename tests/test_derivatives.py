@@ -255,7 +255,7 @@ def test_functionalize(served):
     torch.testing.assert_close(func.functionalize(run)(z), run(z))
 
 
-@pytest.mark.filterwarnings("ignore::torch.jit.TracerWarning", "ignore:`torch.jit.trace:DeprecationWarning")
+@pytest.mark.filterwarnings("ignore::torch.jit.TracerWarning", "ignore:`torch.jit.trace")
 def test_jit_trace_would_freeze_the_noise(served):
     z, codebook = torch.randn(5), torch.randn(4)
     with pytest.raises(RuntimeError, match=r"seed must be given under torch\.jit\.trace.*torch\.export"):

@@ -11,7 +11,7 @@ from pathlib import Path
 import cpu_ports
 import port_limit
 import pytest
-from conftest import native_module
+from _contenders import native_module
 
 # Each waits for the one before: through a register, a mask, memory, and what a destination held.
 LOOP = """
