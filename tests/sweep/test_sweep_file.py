@@ -150,6 +150,7 @@ def test_what_the_command_line_changes(tmp_path):
 
 def test_those_that_come_along():
     assert sweep_names() == [
+        "choose",
         "codebook_size",
         "codebooks",
         "correlated",
@@ -307,12 +308,15 @@ def test_bytes_that_are_no_text(tmp_path):
     [
         (
             ["modles"],
-            "there is no sweep 'modles'; did you mean 'models'? There are codebook_size, codebooks,",
+            "there is no sweep 'modles'; did you mean 'models'? There are choose, codebook_size, codebooks,",
         ),
         (["other.yaml"], "there is no sweep file other.yaml"),
         (["folder/x"], "there is no sweep file folder/x"),
-        (["folder"], "there is no sweep 'folder'. There are codebook_size,"),
-        ([], "name one sweep (codebook_size, codebooks, correlated, factorqvae, first, gamma_codebook_size,"),
+        (["folder"], "there is no sweep 'folder'. There are choose, codebook_size,"),
+        (
+            [],
+            "name one sweep (choose, codebook_size, codebooks, correlated, factorqvae, first, gamma_codebook_size,",
+        ),
         (["steps=3"], "or the path of one file, but was 'nothing'"),
         (
             ["first", "--seeds", "0,x"],

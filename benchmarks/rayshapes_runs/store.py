@@ -1,0 +1,100 @@
+"""What is kept of the runs of an experiment: the measures, the configuration and thinned curves of each.
+
+FOLDER/RUN/seed-N/metrics.json    as `fqvae evaluate` writes it
+FOLDER/RUN/seed-N/config.yaml     which `fqvae train` takes
+FOLDER/RUN/seed-N/metrics.csv     some thirty rows of the curves
+"""
+
+from __future__ import annotations
+
+import csv
+import io
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from fqvae.evaluation import Options, read_evaluation
+from fqvae.files import write_together
+from fqvae.models.config import ConfigError
+from fqvae.runs.config import RunConfig, differences, from_flat
+from fqvae.runs.curves import read_columns
+from fqvae.runs.names import CONFIG, CURVES, EVALUATION
+from fqvae.runs.presets import load_file
+from fqvae.sweep import Job
+
+ROWS = 30  # of the curves
+
+
+class Store:
+    """The results of one experiment in a folder, which need not exist yet."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+
+    def place(self, job: Job) -> Path:
+        """The folder of a run's results."""
+        return self.folder / job.name / f"seed-{job.seed}"
+
+    def has(self, job: Job, options: Options) -> bool:
+        """Whether a run's results are kept.
+
+        Raises:
+            ConfigError: they are of another configuration or evaluation; the message says what differs.
+            ValueError, OSError: a damaged file.
+        """
+        place = self.place(job)
+        if not (place / EVALUATION).exists():
+            return False
+        content = read_evaluation(place)
+        problems = differences(job.config, load_file(place / CONFIG))
+        problems += [
+            f"{each}, as it was evaluated" for each in differences(job.config, evaluated_config(content))
+        ]
+        problems += _other_options(options, content)
+        if content["checkpoint"]["step"] != job.config.steps:
+            problems.append(f"it was evaluated at step {content['checkpoint']['step']}")
+        if problems:
+            raise ConfigError(
+                f"{place} has the results of another run than {job.title}: {'; '.join(problems)}; "
+                "remove its folder to train it anew"
+            )
+        return True
+
+    def put(self, job: Job) -> None:
+        """Keep the results of a run that is trained and evaluated. Raises ValueError, OSError."""
+        place = self.place(job)
+        write_together(
+            {
+                place / CONFIG: (job.folder / CONFIG).read_bytes(),
+                place / CURVES: thinned(read_columns(job.folder / CURVES)),
+                # The last one: where it is, the others are.
+                place / EVALUATION: (job.folder / EVALUATION).read_bytes(),
+            }
+        )
+
+
+def evaluated_config(content: dict[str, Any]) -> RunConfig:
+    """The configuration that metrics.json holds."""
+    return from_flat(content["config"])
+
+
+def thinned(columns: dict[str, list[float]]) -> str:
+    """Curves as CSV: at most `ROWS` rows, evenly spaced, the first and the last among them; five digits."""
+    count = len(next(iter(columns.values())))
+    last = min(count, ROWS) - 1
+    rows = [round(each * (count - 1) / last) for each in range(last + 1)] if last else [0]
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow(columns)
+    writer.writerows([f"{column[row]:.5g}" for column in columns.values()] for row in rows)
+    return text.getvalue()
+
+
+def _other_options(options: Options, content: dict[str, Any]) -> list[str]:
+    here = asdict(options.resolved(content["data"]["available"]))
+    there = content["options"]
+    return [
+        f"evaluate.{key} is {there.get(key)!r} there and {value!r} here"
+        for key, value in here.items()
+        if there.get(key) != value
+    ]
