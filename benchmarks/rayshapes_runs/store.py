@@ -16,7 +16,7 @@ from typing import Any
 from fqvae.evaluation import Options, read_evaluation
 from fqvae.files import write_together
 from fqvae.models.config import ConfigError
-from fqvae.runs.config import RunConfig, differences, from_flat
+from fqvae.runs.config import differences, from_flat
 from fqvae.runs.curves import read_columns
 from fqvae.runs.names import CONFIG, CURVES, EVALUATION
 from fqvae.runs.presets import load_file
@@ -47,9 +47,8 @@ class Store:
             return False
         content = read_evaluation(place)
         problems = differences(job.config, load_file(place / CONFIG))
-        problems += [
-            f"{each}, as it was evaluated" for each in differences(job.config, evaluated_config(content))
-        ]
+        # config.yaml by itself may have been edited.
+        problems = problems or differences(job.config, from_flat(content["config"]))
         problems += _other_options(options, content)
         if content["checkpoint"]["step"] != job.config.steps:
             problems.append(f"it was evaluated at step {content['checkpoint']['step']}")
@@ -71,11 +70,6 @@ class Store:
                 place / EVALUATION: (job.folder / EVALUATION).read_bytes(),
             }
         )
-
-
-def evaluated_config(content: dict[str, Any]) -> RunConfig:
-    """The configuration that metrics.json holds."""
-    return from_flat(content["config"])
 
 
 def thinned(columns: dict[str, list[float]]) -> str:

@@ -315,7 +315,7 @@ def test_bytes_that_are_no_text(tmp_path):
         (["folder"], "there is no sweep 'folder'. There are choose, codebook_size,"),
         (
             [],
-            "name one sweep (choose, codebook_size, codebooks, correlated, factorqvae, first, gamma_codebook_size,",
+            "name one sweep (choose, codebook_size, codebooks, correlated, factorqvae, first,",
         ),
         (["steps=3"], "or the path of one file, but was 'nothing'"),
         (
