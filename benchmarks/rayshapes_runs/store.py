@@ -61,13 +61,33 @@ class Store:
 
     def put(self, job: Job) -> None:
         """Keep the results of a run that is trained and evaluated. Raises ValueError, OSError."""
+        self._write(job, job.folder, thinned(read_columns(job.folder / CURVES)))
+
+    def copy(self, job: Job, options: Options) -> Path | None:
+        """Keep what another experiment beside this one has of the same configuration and seed.
+
+        Returns:
+            Where that is; None if there is nothing of the kind.
+
+        Raises:
+            ValueError, OSError: a damaged file.
+        """
+        for file in sorted(self.folder.parent.glob(f"*/*/seed-{job.seed}/{EVALUATION}")):
+            content = read_evaluation(file.parent)
+            same = content["checkpoint"]["step"] == job.config.steps and options.same(content)
+            if same and not differences(job.config, from_flat(content["config"])):
+                self._write(job, file.parent, (file.parent / CURVES).read_text("utf-8"))
+                return file.parent
+        return None
+
+    def _write(self, job: Job, folder: Path, curves: str) -> None:
         place = self.place(job)
         write_together(
             {
-                place / CONFIG: (job.folder / CONFIG).read_bytes(),
-                place / CURVES: thinned(read_columns(job.folder / CURVES)),
+                place / CONFIG: (folder / CONFIG).read_bytes(),
+                place / CURVES: curves,
                 # The last one: where it is, the others are.
-                place / EVALUATION: (job.folder / EVALUATION).read_bytes(),
+                place / EVALUATION: (folder / EVALUATION).read_bytes(),
             }
         )
 

@@ -32,7 +32,8 @@ def train_missing(
     """Train and evaluate the runs of a sweep whose results the store lacks, one thread each.
 
     Interrupted at any time it loses no more than is not in the checkpoints of the runs at work; called again
-    it goes on from these, if the scratch folder is still there.
+    it goes on from these, if the scratch folder is still there. A run that another experiment beside this one
+    has with the same configuration and seed is copied, not trained: it would give the same.
 
     Args:
         sweep: the experiment.
@@ -52,6 +53,10 @@ def train_missing(
     jobs = plan(sweep, scratch)
     missing = [job for job in jobs if not store.has(job, sweep.evaluate)]
     check_unchanged(missing)
+    for job in list(missing):
+        if found := store.copy(job, sweep.evaluate):
+            missing.remove(job)
+            print(f"{job.title}: as {found}", flush=True)
     print(f"{sweep.name}: {len(jobs) - len(missing)} of {len(jobs)} runs are there", flush=True)
     end = float("inf") if minutes is None else time.monotonic() + 60 * minutes
     with locked(scratch), contextlib.closing(_Keeping(missing, at_a_time, store, commit)) as progress:
