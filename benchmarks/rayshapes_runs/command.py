@@ -7,12 +7,15 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
+from fqvae.files import write_whole
 from fqvae.sweep import read_sweep
+from rayshapes_runs.choosing import FILE, PRESET, choose, chosen_text, preset_text
 from rayshapes_runs.store import Store
 from rayshapes_runs.training import train_missing
 
 ROOT = Path(__file__).resolve().parents[2]
 RESULTS = ROOT / "benchmarks" / "results" / "rayshapes"
+PRESET_FILE = ROOT / "fqvae" / "configs" / f"{PRESET}.yaml"
 SCRATCH = ROOT / "runs" / "rayshapes"
 
 
@@ -31,6 +34,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     run.add_argument("--commit", action="store_true", help="make a git commit of the results of each run")
     run.add_argument("--scratch", type=Path, default=SCRATCH, metavar="DIR", help="for checkpoints")
     run.set_defaults(command=_run)
+    chooses = commands.add_parser("choose", help="write chosen.yaml and the preset of the package")
+    chooses.add_argument("--sweep", default="choose", metavar="NAME|FILE", help="(choose)")
+    chooses.add_argument("--preset", type=Path, default=PRESET_FILE, metavar="FILE", help="to write")
+    chooses.set_defaults(command=_choose)
     options = parser.parse_args(argv)
     try:
         status: int = options.command(options)
@@ -49,6 +56,11 @@ def _run(options: argparse.Namespace) -> int:
     if options.minutes is not None and not options.minutes > 0:
         raise ValueError(f"--minutes must be positive, but was {options.minutes}")
     sweep = read_sweep(options.experiment)
+    if sweep.preset == PRESET and not (options.results / FILE).exists():
+        raise ValueError(
+            f"{sweep.name} needs {options.results / FILE}, in which the weights of the models are chosen: "
+            "run the experiment choose, then the command choose"
+        )
     failed = train_missing(
         sweep,
         Store(options.results / sweep.name),
@@ -58,3 +70,14 @@ def _run(options: argparse.Namespace) -> int:
         commit=options.commit,
     )
     return 1 if failed else 0
+
+
+def _choose(options: argparse.Namespace) -> int:
+    sweep = read_sweep(options.sweep)
+    choices = choose(sweep, Store(options.results / sweep.name))
+    write_whole(options.results / FILE, chosen_text(choices))
+    write_whole(options.preset, preset_text(choices))
+    for model, choice in choices.items():
+        others = ", ".join(f"{name} {scores['score']:.3f}" for name, scores in choice.grid.items())
+        print(f"{model}: {others}")
+    return 0
