@@ -25,11 +25,11 @@ SHOWN = (*CRITERION, "mse")
 # Not chosen by itself: a QVAE as it was chosen, with the distance that was chosen for the HFS-VAE.
 _DERIVED, _CODES, _DISTANCE = "hfsqvae", "qvae", "hfsvae"
 _WEIGHT = "model.weights.hausdorff"
-_TEXT = """# Which setting of its grid each model gets: that with the largest score, the mean of disentanglement
-# and InfoM over the seeds. Written by: python benchmarks/rayshapes.py choose
+_TEXT = """# The setting of its grid that each model gets: that with the largest score, the mean of D and
+# InfoM over the seeds. Written by: python benchmarks/rayshapes.py choose
 """
 _PRESET_TEXT = """\
-# As smoke, with weights of each model that were chosen on RayShapes. benchmarks/rayshapes.py choose writes this.
+# As smoke, with weights of each model that were chosen on RayShapes. Written by: benchmarks/rayshapes.py
 """
 _NOTHING = "# Nothing is chosen yet: these are the weights of smoke.\nbase: smoke\nmodels: {}\n"
 

@@ -16,6 +16,8 @@ from rayshapes_runs.training import train_missing
 ROOT = Path(__file__).resolve().parents[2]
 RESULTS = ROOT / "benchmarks" / "results" / "rayshapes"
 PRESET_FILE = ROOT / "fqvae" / "configs" / f"{PRESET}.yaml"
+PAGE = ROOT / "docs" / "results.md"
+FIGURES = ROOT / "docs" / "results"
 SCRATCH = ROOT / "runs" / "rayshapes"
 
 
@@ -38,6 +40,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     chooses.add_argument("--sweep", default="choose", metavar="NAME|FILE", help="(choose)")
     chooses.add_argument("--preset", type=Path, default=PRESET_FILE, metavar="FILE", help="to write")
     chooses.set_defaults(command=_choose)
+    table = commands.add_parser("table", help="put tables and plots of all results into the page")
+    table.add_argument("--page", type=Path, default=PAGE, metavar="FILE", help="with the markers")
+    table.add_argument("--figures", type=Path, default=FIGURES, metavar="DIR", help="for plots")
+    table.set_defaults(command=_table)
     options = parser.parse_args(argv)
     try:
         status: int = options.command(options)
@@ -80,4 +86,13 @@ def _choose(options: argparse.Namespace) -> int:
     for model, choice in choices.items():
         others = ", ".join(f"{name} {scores['score']:.3f}" for name, scores in choice.grid.items())
         print(f"{model}: {others}")
+    return 0
+
+
+def _table(options: argparse.Namespace) -> int:
+    from rayshapes_runs import page, tables  # matplotlib takes a second
+
+    found = page.read_all(options.results)
+    page.write(options.page, page.parts(options.results, found, options.figures, options.page))
+    print(tables.counts(found))
     return 0

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from fqvae.evaluation import Options, read_evaluation
-from fqvae.files import write_together
+from fqvae.files import Content, write_together
 from fqvae.models.config import ConfigError
 from fqvae.runs.config import differences, from_flat
 from fqvae.runs.curves import read_columns
@@ -82,14 +82,13 @@ class Store:
 
     def _write(self, job: Job, folder: Path, curves: str) -> None:
         place = self.place(job)
-        write_together(
-            {
-                place / CONFIG: (folder / CONFIG).read_bytes(),
-                place / CURVES: curves,
-                # The last one: where it is, the others are.
-                place / EVALUATION: (folder / EVALUATION).read_bytes(),
-            }
-        )
+        files: dict[Path, Content] = {
+            place / CONFIG: (folder / CONFIG).read_bytes(),
+            place / CURVES: curves,
+            # The last one: where it is, the others are.
+            place / EVALUATION: (folder / EVALUATION).read_bytes(),
+        }
+        write_together(files)
 
 
 def thinned(columns: dict[str, list[float]]) -> str:

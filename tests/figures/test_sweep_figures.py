@@ -97,4 +97,4 @@ def test_settings_that_are_swept():
     assert keys["correlated"]["data.strength"]["qvae 0"] == 0
     # Among fewer runs fewer settings differ.
     sweep = read_sweep("correlated")
-    assert list(swept(sweep, ["qvae 0", "qvae 0.9"])) == ["data.strength"]
+    assert list(swept(sweep, ["qvae 0.5", "qvae 0.9"])) == ["data.strength"]
