@@ -45,7 +45,10 @@ def leave(folder, job, values, *, rows=100, options=None, factors=("hue", "size"
             **(options or {}),
         },
         "measures": {name: {"value": float(values.get(name, 0.5)), "version": 1} for name in NAMES},
-        "tables": {"nmi": {"value": [[0.25] * latents for _ in factors], "version": 1}},
+        "tables": {
+            "nmi": {"value": [[0.25] * latents for _ in factors], "version": 1},
+            "codes_used": {"value": [2] * latents, "version": 1},
+        },
         "cautions": {},
         "seconds": {"encoding": 1.0},
     }

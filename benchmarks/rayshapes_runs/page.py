@@ -12,7 +12,7 @@ from rayshapes_runs.questions import EXPERIMENTS, QUESTIONS
 from rayshapes_runs.reading import Results, read_results
 
 NOTHING = "No runs yet."
-FACTORS = ("factorqvae", "qvae", "factorvae")  # whose InfoM is taken apart
+FACTORS = ("factorqvae", "qvae")  # whose InfoM is taken apart
 
 
 def read_all(results: Path) -> dict[str, Results]:

@@ -8,7 +8,7 @@ from pathlib import Path
 from matplotlib.figure import Figure
 
 from fqvae.figures import Point, measures_against
-from fqvae.figures.style import ACCENT, headings, panels, styled
+from fqvae.figures.style import ACCENT, WIDTH, headings, panels, styled
 from fqvae.files import write_whole
 from rayshapes_runs.numbers import Spread, spread
 from rayshapes_runs.questions import UNLABELLED, Question
@@ -18,6 +18,7 @@ from rayshapes_runs.tables import label
 SHOWN = ("disentanglement", "infom", "infoe", "mse")
 
 
+@styled
 def against(question: Question, found: Results) -> Figure:
     """Measures of an experiment's runs against what differs in them; at least one run."""
     points = []
@@ -38,8 +39,11 @@ def against(question: Question, found: Results) -> Figure:
                 {each: part.deviation for each, part in spreads.items()},
             )
         )
-    key = question.setting.rsplit(".", 1)[-1].replace("kl", "the KL weight").replace("_", " ") or "the run"
-    return measures_against(key, points, {each: label(each) for each in SHOWN})
+    figure = measures_against(question.setting, points, {each: label(each) for each in SHOWN})
+    lines = len({point.line for point in points})
+    figure.set_size_inches(WIDTH, 2.4 + 0.2 * lines / 3)
+    headings(figure, question.title, x=question.axis)
+    return figure
 
 
 @styled

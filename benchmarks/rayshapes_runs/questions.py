@@ -16,7 +16,8 @@ class Question:
     name: of its sweep, of its markers in the page, and of its plot. title: of the plot.
     references: the runs that a run of this name is compared with; itself and names that do not exist: none.
     measures: the columns. setting: what stands on the plot's horizontal axis: a key of the configuration, or
-    "" for the runs' names. line: the key that tells the plot's lines apart; "length": model and steps.
+    "" for the runs' names. axis: what it is, for people. line: the key that tells the plot's lines apart;
+    "length": model and steps.
     """
 
     name: str
@@ -24,6 +25,7 @@ class Question:
     references: Callable[[str], tuple[str, ...]]
     measures: tuple[str, ...] = MAIN
     setting: str = ""
+    axis: str = ""
     line: str = ""
 
 
@@ -52,7 +54,6 @@ QUESTIONS = (
         "gamma",
         "Weight of the total correlation",
         lambda name: ("gamma 0",),
-        setting="model.weights.total_correlation",
     ),
     Question("codebook", "Size and learning rate of the codebook", lambda name: ("K 64",)),
     Question("codebooks", "One codebook, several, and vectors", lambda name: ("shared",)),
@@ -61,6 +62,7 @@ QUESTIONS = (
         "Correlated factors",
         lambda name: (_other_model(name), _uncorrelated(name)),
         setting="data.strength",
+        axis="strength of the tie",
         line="model.name",
     ),
     Question("estimators", "Estimators", lambda name: ("gumbel soft",)),
@@ -73,6 +75,7 @@ QUESTIONS = (
         "Length of training",
         lambda name: (_other_model(name),),
         setting="model.weights.kl",
+        axis="weight of the KL divergence",
         line="length",
     ),
 )

@@ -73,7 +73,8 @@ def by_factor(found: Results, names: Sequence[str]) -> str:
     """InfoM taken apart: for each factor the latents that tell most about it, and how exclusively they do.
 
     A latent's part is (max/sum - 1/F)/(1 - 1/F) of its information about the F factors; InfoM is the mean
-    over latents. Here it is over those whose largest information is about the factor, of all seeds.
+    over latents. Here it is over those whose largest information is about the factor, of all seeds. Only
+    for models with codes, whose files say which latents vary.
     """
     rows, factors = [], list[str]()
     for name in names:
@@ -116,9 +117,8 @@ def _correlation(runs: Sequence[Mapping[str, float]], name: str) -> str:
 
 def _modularity(content: Mapping[str, Any]) -> list[tuple[int, float]]:
     """The main factor of each latent that varies and tells something, and how exclusively it tells it."""
-    nmi = np.array(content["tables"]["nmi"]["value"])
-    used = content["tables"].get("codes_used")
-    varies = np.ones(nmi.shape[1], bool) if used is None else np.array(used["value"]) > 1
+    nmi = np.array(content["nmi"])
+    varies = np.array(content["codes_used"]) > 1
     count = len(nmi)
     return [
         (int(column.argmax()), float((column.max() / column.sum() - 1 / count) / (1 - 1 / count)))
