@@ -6,8 +6,9 @@ import subprocess
 import sys
 
 import pytest
-from rayshapes_runs import training
+from rayshapes_runs import command, training
 from rayshapes_runs.command import main
+from rayshapes_runs.reading import read_results
 from rayshapes_runs.store import Store, thinned
 from rayshapes_runs.training import commit_folder
 from storedruns import leave
@@ -153,6 +154,38 @@ def test_the_same_run_of_another_experiment_is_copied(file, tmp_path, trained, c
     third = tmp_path / "third.yaml"
     third.write_text(TEXT.replace("preset", "evaluate: {classifier: histogram}\npreset"))
     assert run(third, tmp_path) == 0 and len(trained) == 11
+
+
+def test_codes_are_also_measured_by_index_where_that_is_asked_for(file, tmp_path, trained, monkeypatch):
+    """Of the two models one has codes. The command is that of `fqvae evaluate`, into a folder of its own."""
+    monkeypatch.setattr(command, "BY_INDEX", ("pair",))
+    file.write_text(TEXT.replace("ae: {model: ae}", "dvae: {model: dvae}").replace("[100, 101]", "[7]"))
+    commands = []
+
+    class Remembers(training.Local):
+        def __init__(self, stages, threads, note):
+            def quick(job):
+                for what, words in stages(job):
+                    if "--order=index" in words:
+                        commands.append(words)
+                        leave(job.folder / "index", job, {"mse": 2}, options={"order": "index"})
+                        words = [sys.executable, "-S", "-c", ""]
+                    yield what, words
+
+            super().__init__(quick, threads, note)
+
+    monkeypatch.setattr(training, "Local", Remembers)
+    assert run(file, tmp_path) == 0
+    (words,) = commands
+    assert words[1:5] == ["-m", "fqvae.sweep.child", "evaluate", str(tmp_path / "scratch/pair/dvae/seed-7")]
+    assert words[words.index("--out") + 1] == str(tmp_path / "scratch/pair/dvae/seed-7/index")
+    kept = tmp_path / "results" / "pair"
+    assert (kept / "dvae/seed-7/index/metrics.json").is_file() and not (kept / "vae/seed-7/index").exists()
+    found = read_results(tmp_path / "results", str(file))
+    assert found.by_index == {"dvae": {7: found.scores["dvae"][7] | {"mse": 2.0}}}
+    # Without it the run is not complete.
+    (kept / "dvae/seed-7/index/metrics.json").unlink()
+    assert run(file, tmp_path) == 0 and trained[2:] == ["dvae, seed 7"]
 
 
 def test_a_failure_leaves_nothing_and_does_not_stop_the_others(file, tmp_path, trained, capsys):

@@ -107,6 +107,18 @@ def test_which_runs_are_compared():
     assert BY_NAME["length"].references("qvae steps 6000 beta 1e-2") == ("factorqvae steps 6000 beta 1e-2",)
 
 
+def test_codes_by_rank_and_by_index():
+    """The seed that was not measured by index is in none of the three; differences of .2 and .1."""
+    found = made({"qvae": {seed: scores(d, completeness=0.5) for seed, d in enumerate((0.5, 0.6, 0.9))}})
+    found.by_index = {"qvae": {0: scores(0.3, completeness=0.5), 1: scores(0.5, completeness=0.5)}}
+    rows = cells(tables.by_order(found))
+    assert rows["run"][1:4] == ["D, by rank", "D, by index", "D, difference"]
+    minus = tables.MINUS
+    assert rows["qvae"][:4] == ["2", "0.550 ± 0.071", "0.400 ± 0.141", f"{minus}0.150 ± 0.635"]
+    assert rows["qvae"][4:] == ["0.500 ± 0.000", "0.500 ± 0.000", "+0.000 ± 0.000"]
+    assert tables.by_order(made({"ae": {0: scores(0.5)}})) == ""
+
+
 def test_infom_by_factor():
     """Latent 0 tells of size alone: 1. Latent 1 has .6 and .2: (.75 - .5)/.5. The others do not count."""
     found = made({"qvae": {0: scores(0.1)}})
@@ -188,7 +200,7 @@ def test_the_page(tmp_path):
 
 
 def test_the_page_that_is_there_has_a_place_for_every_part():
-    names = ["runs", "chosen", "by_factor", "unlabelled", *BY_NAME]
+    names = ["runs", "chosen", "by_order", "by_factor", "unlabelled", *BY_NAME]
     text = PAGE.read_text()
     assert all(
         text.count(f"<!-- {name}:begin -->") == 1 == text.count(f"<!-- {name}:end -->") for name in names

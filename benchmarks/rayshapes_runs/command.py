@@ -10,6 +10,7 @@ from pathlib import Path
 from fqvae.files import write_whole
 from fqvae.sweep import read_sweep
 from rayshapes_runs.choosing import FILE, PRESET, choose, chosen_text, preset_text
+from rayshapes_runs.questions import BY_INDEX
 from rayshapes_runs.store import Store
 from rayshapes_runs.training import train_missing
 
@@ -69,7 +70,7 @@ def _run(options: argparse.Namespace) -> int:
         )
     failed = train_missing(
         sweep,
-        Store(options.results / sweep.name),
+        Store(options.results / sweep.name, by_index=sweep.name in BY_INDEX),
         options.scratch / sweep.name,
         at_a_time=options.jobs,
         minutes=options.minutes,

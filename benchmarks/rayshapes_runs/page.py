@@ -40,6 +40,7 @@ def parts(results: Path, found: dict[str, Results], figures: Path, page: Path) -
         pieces.append(f"![{question.title}]({link(picture, page)})")
         texts[question.name] = "\n\n".join(filter(None, pieces))
     texts["by_factor"] = tables.by_factor(found["models"], FACTORS) or NOTHING
+    texts["by_order"] = tables.by_order(found["models"]) or NOTHING
     runs = tables.pooled(found)
     if runs:
         picture = figures / "unlabelled.svg"

@@ -42,7 +42,7 @@ def against(question: Question, found: Results) -> Figure:
     figure = measures_against(question.setting, points, {each: label(each) for each in SHOWN})
     lines = len({point.line for point in points})
     figure.set_size_inches(WIDTH, 2.4 + 0.2 * lines / 3)
-    headings(figure, question.title, x=question.axis)
+    headings(figure, question.title)
     return figure
 
 

@@ -16,8 +16,7 @@ class Question:
     name: of its sweep, of its markers in the page, and of its plot. title: of the plot.
     references: the runs that a run of this name is compared with; itself and names that do not exist: none.
     measures: the columns. setting: what stands on the plot's horizontal axis: a key of the configuration, or
-    "" for the runs' names. axis: what it is, for people. line: the key that tells the plot's lines apart;
-    "length": model and steps.
+    "" for the runs' names. line: the key that tells the plot's lines apart; "length": model and steps.
     """
 
     name: str
@@ -25,7 +24,6 @@ class Question:
     references: Callable[[str], tuple[str, ...]]
     measures: tuple[str, ...] = MAIN
     setting: str = ""
-    axis: str = ""
     line: str = ""
 
 
@@ -59,10 +57,9 @@ QUESTIONS = (
     Question("codebooks", "One codebook, several, and vectors", lambda name: ("shared",)),
     Question(
         "correlated",
-        "Correlated factors",
+        "Correlated factors, by the strength of the tie",
         lambda name: (_other_model(name), _uncorrelated(name)),
         setting="data.strength",
-        axis="strength of the tie",
         line="model.name",
     ),
     Question("estimators", "Estimators", lambda name: ("gumbel soft",)),
@@ -72,13 +69,13 @@ QUESTIONS = (
     Question("orientation", "Rooms from one side", lambda name: ("factorqvae",)),
     Question(
         "length",
-        "Length of training",
+        "Length of training, by the weight of the KL divergence",
         lambda name: (_other_model(name),),
         setting="model.weights.kl",
-        axis="weight of the KL divergence",
         line="length",
     ),
 )
+BY_INDEX = ("models",)  # whose codes are also measured by index
 # Whose runs are ordered without labels.
 ORDERED = ("models", "gamma", "codebook", "codebooks", "correlated", "estimators")
 UNLABELLED = ("straight_through_gap", "total_correlation", "mse")

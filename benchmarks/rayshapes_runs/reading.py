@@ -8,7 +8,7 @@ from typing import Any
 
 from fqvae.evaluation import read_evaluation
 from fqvae.sweep import plan, read_sweep
-from rayshapes_runs.store import Store
+from rayshapes_runs.store import INDEX, Store
 
 
 @dataclass
@@ -16,13 +16,15 @@ class Results:
     """Of an experiment.
 
     planned: the number of runs. scores: of measures, by name of the run and seed, names in the sweep's order.
-    configs: flat configurations by name. contents: of metrics.json, as the scores.
+    configs: flat configurations by name. contents: of metrics.json, as the scores. by_index: as the scores,
+    with codes by index, of those that have them.
     """
 
     planned: int
     scores: dict[str, dict[int, dict[str, float]]] = field(default_factory=dict)
     configs: dict[str, dict[str, Any]] = field(default_factory=dict)
     contents: dict[str, dict[int, dict[str, Any]]] = field(default_factory=dict)
+    by_index: dict[str, dict[int, dict[str, float]]] = field(default_factory=dict)
 
     @property
     def count(self) -> int:
@@ -51,4 +53,7 @@ def read_results(results: Path, experiment: str) -> Results:
             found.scores.setdefault(job.name, {})[job.seed] = content["scores"]
             found.contents.setdefault(job.name, {})[job.seed] = content
             found.configs[job.name] = content["config"]
+            if (store.place(job) / INDEX).exists():
+                other = read_evaluation(store.place(job) / INDEX)
+                found.by_index.setdefault(job.name, {})[job.seed] = other["scores"]
     return found

@@ -3,6 +3,7 @@
 FOLDER/RUN/seed-N/metrics.json    as `fqvae evaluate` writes it
 FOLDER/RUN/seed-N/config.yaml     which `fqvae train` takes
 FOLDER/RUN/seed-N/metrics.csv     some thirty rows of the curves
+FOLDER/RUN/seed-N/index/metrics.json    the measures with codes by index, where they are asked for
 """
 
 from __future__ import annotations
@@ -25,11 +26,21 @@ from fqvae.sweep import Job
 ROWS = 30  # of the curves
 
 
-class Store:
-    """The results of one experiment in a folder, which need not exist yet."""
+INDEX = "index"  # a folder, in that of a run
 
-    def __init__(self, folder: Path) -> None:
-        self.folder = folder
+
+class Store:
+    """The results of one experiment in a folder, which need not exist yet.
+
+    by_index: whether runs of codes that have an order are also evaluated with codes by index.
+    """
+
+    def __init__(self, folder: Path, *, by_index: bool = False) -> None:
+        self.folder, self._by_index = folder, by_index
+
+    def wants_index(self, job: Job) -> bool:
+        """Whether a run is to be evaluated with codes by index, too."""
+        return self._by_index and job.config.model.latent.kind in ("scalar", "logits")
 
     def place(self, job: Job) -> Path:
         """The folder of a run's results."""
@@ -44,6 +55,8 @@ class Store:
         """
         place = self.place(job)
         if not (place / EVALUATION).exists():
+            return False
+        if self.wants_index(job) and not (place / INDEX / EVALUATION).exists():
             return False
         content = read_evaluation(place)
         problems = differences(job.config, load_file(place / CONFIG))
@@ -72,6 +85,8 @@ class Store:
         Raises:
             ValueError, OSError: a damaged file.
         """
+        if self.wants_index(job):  # which the others lack
+            return None
         for file in sorted(self.folder.parent.glob(f"*/*/seed-{job.seed}/{EVALUATION}")):
             content = read_evaluation(file.parent)
             same = content["checkpoint"]["step"] == job.config.steps and options.same(content)
@@ -85,10 +100,15 @@ class Store:
         files: dict[Path, Content] = {
             place / CONFIG: (folder / CONFIG).read_bytes(),
             place / CURVES: curves,
+            **({self.place(job) / INDEX / EVALUATION: _index(folder)} if self.wants_index(job) else {}),
             # The last one: where it is, the others are.
             place / EVALUATION: (folder / EVALUATION).read_bytes(),
         }
         write_together(files)
+
+
+def _index(folder: Path) -> bytes:
+    return (folder / INDEX / EVALUATION).read_bytes()
 
 
 def thinned(columns: dict[str, list[float]]) -> str:

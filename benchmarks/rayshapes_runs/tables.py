@@ -13,6 +13,7 @@ from rayshapes_runs.numbers import NONE, Spread, figures, paired, spearman, spre
 from rayshapes_runs.questions import COMPARED, ORDERED, UNLABELLED, Question
 from rayshapes_runs.reading import Results
 
+ORDER = ("disentanglement", "completeness")  # which read the order of codes
 MINUS = "\u2212"
 
 
@@ -67,6 +68,20 @@ def differences(question: Question, found: Results) -> str:
             cells = [_difference(each, part) for each, part in parts.items()]
             rows.append([f"{name} {MINUS} {other}", str(seeds), *cells])
     return _table(["difference", "seeds", *map(label, COMPARED)], rows) if rows else ""
+
+
+def by_order(found: Results) -> str:
+    """What the order of codes changes: measures by rank, by index, and their difference by seed."""
+    rows = []
+    for name, seeds in found.by_index.items():
+        row = [name, str(len(seeds))]
+        for each in ORDER:
+            ranks = {seed: value for seed, value in found.values(name, each).items() if seed in seeds}
+            indices = {seed: seeds[seed][each] for seed in ranks if each in seeds[seed]}
+            row += [_spread(each, ranks), _spread(each, indices), _difference(each, paired(indices, ranks))]
+        rows.append(row)
+    heads = [f"{label(each)}, {what}" for each in ORDER for what in ("by rank", "by index", "difference")]
+    return _table(["run", "seeds", *heads], rows) if rows else ""
 
 
 def by_factor(found: Results, names: Sequence[str]) -> str:

@@ -3,19 +3,20 @@
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from fqvae.sweep import Job, Sweep, plan
 from fqvae.sweep.local import Local
-from fqvae.sweep.plan import check_unchanged
+from fqvae.sweep.plan import check_unchanged, evaluate_words
 from fqvae.sweep.progress import Progress
 from fqvae.sweep.runner import locked, run_jobs
-from fqvae.sweep.work import Work
-from rayshapes_runs.store import Store
+from fqvae.sweep.work import Stage, Work
+from rayshapes_runs.store import INDEX, Store
 
 _TRIES = 5  # of a commit: another git may hold the index
 
@@ -63,7 +64,18 @@ def train_missing(
         if commit:
             commit_folder(store.folder, f"RayShapes runs: {store.folder.name}")
         work = Work(sweep.evaluate, "cpu", 1)
-        local = Local(work.stages, work.threads, progress.note)
+
+        def stages(job: Job) -> Iterator[Stage]:
+            yield from work.stages(job)
+            if store.wants_index(job):
+                words = evaluate_words(job, dataclasses.replace(sweep.evaluate, order="index"))
+                child = [sys.executable, "-m", "fqvae.sweep.child", *words]
+                yield (
+                    "evaluating",
+                    [*child, "--out", str(job.folder / INDEX), "--jobs", "1", "--device", "cpu"],
+                )
+
+        local = Local(stages, work.threads, progress.note)
         results = run_jobs(
             missing, local, progress, at_a_time=at_a_time, begins=lambda: time.monotonic() < end
         )
