@@ -5,8 +5,8 @@ import pathlib
 
 import pytest
 import yaml
+from rayshapes import RESULTS, main
 from rayshapes_runs.choosing import FILE, PRESET, preset_text, read_chosen
-from rayshapes_runs.command import RESULTS, main
 from storedruns import leave
 
 from fqvae.runs import load_preset, model_names

@@ -6,8 +6,9 @@ import subprocess
 import sys
 
 import pytest
-from rayshapes_runs import command, training
-from rayshapes_runs.command import main
+import rayshapes
+from rayshapes import main
+from rayshapes_runs import training
 from rayshapes_runs.reading import read_results
 from rayshapes_runs.store import Store, thinned
 from rayshapes_runs.training import commit_folder
@@ -158,7 +159,7 @@ def test_the_same_run_of_another_experiment_is_copied(file, tmp_path, trained, c
 
 def test_codes_are_also_measured_by_index_where_that_is_asked_for(file, tmp_path, trained, monkeypatch):
     """Of the two models one has codes. The command is that of `fqvae evaluate`, into a folder of its own."""
-    monkeypatch.setattr(command, "BY_INDEX", ("pair",))
+    monkeypatch.setattr(rayshapes, "BY_INDEX", ("pair",))
     file.write_text(TEXT.replace("ae: {model: ae}", "dvae: {model: dvae}").replace("[100, 101]", "[7]"))
     commands = []
 

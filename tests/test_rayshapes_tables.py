@@ -5,9 +5,9 @@ import pathlib
 import random
 
 import pytest
+from rayshapes import PAGE
 from rayshapes_runs import page, plots, tables
 from rayshapes_runs.choosing import FILE, Choice, chosen_text
-from rayshapes_runs.command import PAGE
 from rayshapes_runs.numbers import paired, spearman, spread
 from rayshapes_runs.questions import EXPERIMENTS, ORDERED, QUESTIONS
 from rayshapes_runs.reading import Results, read_results
