@@ -109,7 +109,7 @@ def jobs(name):
 @pytest.mark.parametrize(
     ("name", "runs"),
     [
-        *(("choose", 96), ("models", 60), ("gamma", 15), ("codebook", 21), ("codebooks", 12)),
+        *(("choose", 96), ("models", 60), ("gamma", 15), ("codebook", 27), ("codebooks", 12)),
         *(("correlated", 45), ("estimators", 15), ("hues", 12), ("orientation", 6), ("length", 36)),
     ],
 )

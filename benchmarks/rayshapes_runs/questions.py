@@ -53,7 +53,7 @@ QUESTIONS = (
         "Weight of the total correlation",
         lambda name: ("gamma 0",),
     ),
-    Question("codebook", "Size and learning rate of the codebook", lambda name: ("K 64",)),
+    Question("codebook", "Size and learning rate of the codebook, and precision", lambda name: ("K 64",)),
     Question("codebooks", "One codebook, several, and vectors", lambda name: ("shared",)),
     Question(
         "correlated",

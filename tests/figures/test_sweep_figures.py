@@ -81,11 +81,12 @@ def test_settings_that_are_swept():
         sweep = read_sweep(name)
         keys[name] = swept(sweep, list(sweep.runs))
     gamma, size = "model.weights.total_correlation", "model.latent.codebook_size"
+    precision, learned = "model.latent.precision", "model.latent.learn_precision"
     assert {name: list(each) for name, each in keys.items()} == {
         "models": ["model"],
         "correlated": ["model", "data.strength"],  # what is tied follows from the strength
         "gamma": [gamma],  # the batch size follows from it
-        "codebook": [size, "optimizer.codebook_learning_rate"],
+        "codebook": [size, "optimizer.codebook_learning_rate", precision, learned],
         # The kind follows from the dimension.
         "codebooks": ["model.latent.codebooks", "model.latent.dimension"],
         "length": ["model", "steps", "model.weights.kl"],

@@ -160,9 +160,11 @@ def test_those_that_come_along():
     assert list(configs["models"]) == model_names()[:12]  # the paper's nine first
     assert configs["models"]["qlae"].model == load_preset("rayshapes", "qlae").model
     codebook = configs["codebook"].values()
-    assert [config.model.latent.codebook_size for config in codebook] == [16, 32, 64, 128, 64, 64, 64]
-    rates = [config.optimizer.codebook_learning_rate for config in codebook][4:]
+    assert [config.model.latent.codebook_size for config in codebook] == [16, 32, 64, 128, 64, 64, 64, 64, 64]
+    rates = [config.optimizer.codebook_learning_rate for config in codebook][4:7]
     assert rates == [2e-3, 6e-3, 6e-2]
+    precisions = [(config.model.latent.precision, config.model.latent.learn_precision) for config in codebook]
+    assert precisions[7:] == [(4, False), (1, True)] and set(precisions[:7]) == {(1, False)}
     without, *others = configs["gamma"].values()
     assert without.model.weights.total_correlation == 0
     assert [each.model.weights.total_correlation for each in others] == [2e-4, 5e-4, 2e-3, 8e-3]
