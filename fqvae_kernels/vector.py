@@ -176,8 +176,9 @@ class GumbelVectorQuantizer(Counted, Estimating):
             taken = _filled(taken, ~usable, math.nan)
         counted = ~taken.quantized.select(-1, 0).isnan()
         if mask is not None:
-            taken = _filled(taken, ~mask, 0)
-            taken = taken._replace(indices=taken.indices.masked_fill(~mask.unsqueeze(-1), -1))
+            # Not by _replace, which torch.compile of PyTorch 2.8 cannot follow.
+            quantized, indices, kl, weights, _ = _filled(taken, ~mask, 0)
+            taken = Taken(quantized, indices.masked_fill(~mask.unsqueeze(-1), -1), kl, weights)
         self._usage.count(taken.indices, self.num_codebooks, mask is not None)
         losses: dict[str, Tensor] = {}
         if self.diversity_weight != 0:

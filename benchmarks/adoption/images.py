@@ -22,7 +22,7 @@ def diffusers_vqmodel(kind: str) -> Task:
         num_vq_embeddings=256, norm_num_groups=4, vq_embed_dim=4, mid_block_add_attention=False,
     )  # fmt: skip
     if kind == "ours":
-        model.quantize = DiffusersQuantizer(scalars(codebook_size=4))
+        model.quantize = DiffusersQuantizer(scalars(levels=[8, 8, 4], dim=4, channel_first=True))
     train, test = digits(16)
 
     def loss(batch: Tensor, progress: float) -> tuple[Tensor, Tensor]:
@@ -32,7 +32,7 @@ def diffusers_vqmodel(kind: str) -> Task:
     def evaluate(data: Tensor) -> tuple[float, float]:
         latents = model.encode(data).latents
         indices = model.quantize(latents)[2][2]
-        rows = indices.reshape(-1, 1) if kind == "theirs" else indices.movedim(1, -1).reshape(-1, 4)
+        rows = indices.reshape(-1, 1) if kind == "theirs" else indices.movedim(1, -1).reshape(-1, 3)
         return F.mse_loss(model.decode(latents).sample, data).item(), codes_in_use(rows)
 
     return Task(model, train, test, loss, evaluate)
@@ -67,7 +67,7 @@ CASES = {
         {
             "theirs": Kind("256 vectors, nearest", 256),
             "ours": Kind(
-                "4 scalars of 4 codes",
+                "3 scalars of 8, 8 and 4 codes",
                 256,
                 (
                     IMPORT,

@@ -6,9 +6,10 @@ import contextlib
 import functools
 import time
 from collections.abc import Callable, Iterator, Mapping
-from typing import Any, TypeVar
+from typing import Any, TypeVar, cast
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 
 from fqvae.data import has_full_grid, split
@@ -26,6 +27,7 @@ from fqvae.metrics import (
     latent_nmi,
 )
 from fqvae.runs import Codes, Encoded, Run, encode, encode_codes, held_out, to_flat
+from fqvae_kernels import ScalarQuantizer
 
 T = TypeVar("T")
 _PICTURES = 2_048  # images that are looked at pixel by pixel
@@ -139,6 +141,13 @@ class Inputs:
         codebook = self.run.model.latent.get_parameter("codebook").detach().cpu().double().numpy()
         rows = codebook[None] if codebook.ndim == 1 else codebook
         return [rows[latent % len(rows)] for latent in range(self.fit.shape[1])]
+
+    @functools.cached_property
+    def distance_factors(self) -> list[float]:
+        """The root of each latent's precision, a factor of its distances, (M,); of scalar codes only."""
+        quantizer = cast(ScalarQuantizer, self.run.model.latent.get_submodule("quantizer"))
+        precision = torch.as_tensor(quantizer.precision).detach().cpu().double().reshape(-1).sqrt().tolist()
+        return [precision[latent % len(precision)] for latent in range(self.fit.shape[1])]
 
     @functools.cached_property
     def picture_variance(self) -> float:

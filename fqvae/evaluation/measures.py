@@ -103,12 +103,14 @@ def _capacity(inputs: Inputs) -> float:
     """
     latent = inputs.run.config.model.latent
     if latent.kind == "scalar" and latent.estimator != "nearest":
-        books = {book.tobytes(): book for book in inputs.books}
+        # A precision s of the distances is a factor sqrt(s) of the codes.
+        scaled = [book * factor for book, factor in zip(inputs.books, inputs.distance_factors, strict=True)]
+        books = {book.tobytes(): book for book in scaled}
         bits = {
             key: float(ScalarQuantizer(len(book), init=_tensor(book)).capacity())
             for key, book in books.items()
         }
-        return sum(bits[book.tobytes()] for book in inputs.books)
+        return sum(bits[book.tobytes()] for book in scaled)
     return float(sum(math.log2(len(np.unique(book))) for book in inputs.books))
 
 

@@ -68,6 +68,9 @@ class LatentConfig:
     hard: exactly one code forward, the soft gradient backward (Gumbel-Softmax only).
     init: the codes at the start: "normal", N(0, 1), or "linspace", evenly from -1/2 to 1/2.
     dimension: of a code of the kind "vector"; 1 for all other kinds.
+    precision: s, where a code is drawn by its distance s (z - code)**2: of the kind "scalar" without the
+        estimator "nearest". A larger one lets a latent carry more bits; see `fqvae_kernels.ScalarQuantizer`.
+    learn_precision: learn it, for each codebook, from that value on, at the codebook's learning rate.
     """
 
     kind: Literal["plain", "gaussian", "scalar", "logits", "vector"] = "scalar"
@@ -78,6 +81,8 @@ class LatentConfig:
     hard: bool = False
     init: Literal["normal", "linspace"] = "normal"
     dimension: int = 1
+    precision: float = 1.0
+    learn_precision: bool = False
 
     def __post_init__(self) -> None:
         check_choices("latent.", self)
@@ -90,6 +95,15 @@ class LatentConfig:
             raise ConfigError("latent.codebooks must be 'shared' for the kind 'vector', but was 'per_latent'")
         if self.kind == "vector" and self.init == "linspace":
             raise ConfigError("latent.init must be 'normal' for the kind 'vector', but was 'linspace'")
+        if not 0 < self.precision < float("inf"):
+            raise ConfigError(f"latent.precision must be finite and above 0, but was {self.precision}")
+        by_distance = self.kind == "scalar" and self.estimator != "nearest"
+        for key, usual in (("precision", 1.0), ("learn_precision", False)):
+            if getattr(self, key) != usual and not by_distance:
+                raise ConfigError(
+                    f"latent.{key} must be {usual} for the kind {self.kind!r} with the estimator "
+                    f"{self.estimator!r}, but was {getattr(self, key)}"
+                )
         kinds = ("scalar", "vector") if self.estimator == "nearest" else ("scalar", "logits", "vector")
         if self.estimator != "gumbel" and self.kind not in kinds:
             raise ConfigError(

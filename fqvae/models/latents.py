@@ -191,6 +191,8 @@ class _ScalarCodes(_Coded):
             num_codebooks=config.size if config.codebooks == "per_latent" else 1,
             estimator=config.estimator,
             hard=config.hard,
+            precision=config.precision,  # 1 for logits
+            learn_precision=config.learn_precision,
             init="linspace",  # which draws nothing: `initialise` has a generator of its own
         )
 

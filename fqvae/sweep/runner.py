@@ -7,7 +7,7 @@ import os
 import signal
 import sys
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 from fqvae.files import lock
@@ -19,7 +19,14 @@ from fqvae.sweep.progress import Progress
 PAUSE = 0.1  # seconds between looks at the runs
 
 
-def run_jobs(jobs: Sequence[Job], place: Place, progress: Progress, *, at_a_time: int = 1) -> list[Result]:
+def run_jobs(
+    jobs: Sequence[Job],
+    place: Place,
+    progress: Progress,
+    *,
+    at_a_time: int = 1,
+    begins: Callable[[], bool] = lambda: True,
+) -> list[Result]:
     """Run all jobs; one that fails does not stop the others.
 
     On Ctrl-C, or an exception here, the runs are interrupted and waited for before it goes on its way; a
@@ -30,9 +37,11 @@ def run_jobs(jobs: Sequence[Job], place: Place, progress: Progress, *, at_a_time
         place: where they run.
         progress: is told what happens.
         at_a_time: how many jobs, at least 1.
+        begins: whether one more job may begin. Once it says no, those that run are waited for, and the others
+            never begin.
 
     Returns:
-        a result for each job, in the order in which the jobs ended.
+        a result for each job that began, in the order in which the jobs ended.
 
     Raises:
         KeyboardInterrupt: it was interrupted.
@@ -44,6 +53,8 @@ def run_jobs(jobs: Sequence[Job], place: Place, progress: Progress, *, at_a_time
             while waiting or running:
                 if interrupts:
                     raise KeyboardInterrupt
+                if waiting and not begins():
+                    waiting.clear()
                 while waiting and len(running) < at_a_time and not interrupts:
                     job = waiting.pop(0)
                     running[job] = place.begin(job), time.monotonic()

@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -25,7 +26,10 @@ from fqvae.evaluation import (
 from fqvae.evaluation.inputs import Inputs
 from fqvae.evaluation.measures import GROUPS, Measure
 from fqvae.evaluation.table import comparison, scores_text
+from fqvae.models.config import LatentConfig
+from fqvae.models.latents import build_latent
 from fqvae.runs import open_run
+from fqvae_kernels import ScalarQuantizer
 
 FAST = {"classifier": "histogram", "jobs": 1}
 ALL = {each.name for each in MEASURES}
@@ -277,3 +281,25 @@ def test_capacity_and_ends(trained):
     assert evaluate(own, **FAST).scores["capacity"] == pytest.approx(
         4 * ScalarQuantizer(8, init=book.clone()).capacity().item(), rel=1e-6
     )
+
+
+@pytest.mark.parametrize("learn", [False, True])
+def test_capacity_knows_the_precision(learn):
+    """Of two latents with codes of their own and precision 4: the sum of what two such quantizers say."""
+    latent = build_latent(LatentConfig(size=2, codebook_size=8, codebooks="per_latent", precision=4.0))
+    if learn:
+        latent = build_latent(dataclasses.replace(latent.config, precision=1.0, learn_precision=True))
+        latent.quantizer.log_precision.data.fill_(np.log(4.0))
+    latent.initialise(torch.Generator().manual_seed(0))
+    run = SimpleNamespace(
+        model=SimpleNamespace(latent=latent),
+        config=SimpleNamespace(model=SimpleNamespace(latent=latent.config)),
+    )
+    inputs = SimpleNamespace(run=run, fit=np.zeros((3, 2), np.int64))
+    for name in ("books", "distance_factors"):
+        setattr(inputs, name, getattr(Inputs, name).func(inputs))
+    expected = sum(
+        ScalarQuantizer(8, init=book.detach(), precision=4.0).capacity() for book in latent.quantizer.codebook
+    )
+    (measure,) = (each for each in MEASURES if each.name == "capacity")
+    assert measure.compute(inputs) == pytest.approx(float(expected), rel=1e-4)

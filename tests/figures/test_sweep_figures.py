@@ -77,21 +77,25 @@ def test_errors():
 
 def test_settings_that_are_swept():
     keys = {}
-    for name in ("factorqvae", "models", "correlated", "total_correlation", "vectors", "gamma_codebook_size"):
+    for name in ("models", "correlated", "gamma", "codebook", "codebooks", "length"):
         sweep = read_sweep(name)
         keys[name] = swept(sweep, list(sweep.runs))
     gamma, size = "model.weights.total_correlation", "model.latent.codebook_size"
+    precision, learned = "model.latent.precision", "model.latent.learn_precision"
     assert {name: list(each) for name, each in keys.items()} == {
-        "factorqvae": [],
         "models": ["model"],
-        "correlated": ["model", "data.strength"],
-        "total_correlation": [gamma],  # the batch size follows from it
-        "vectors": ["model.latent.dimension"],  # so does the kind, from the dimension
-        "gamma_codebook_size": [gamma, size],
+        "correlated": ["model", "data.strength"],  # what is tied follows from the strength
+        "gamma": [gamma],  # the batch size follows from it
+        "codebook": [size, "optimizer.codebook_learning_rate", precision, learned],
+        # The kind follows from the dimension.
+        "codebooks": ["model.latent.codebooks", "model.latent.dimension"],
+        "length": ["model", "steps", "model.weights.kl"],
     }
+    weights = ("0", "2e-4", "5e-4", "2e-3", "8e-3")
+    assert keys["gamma"][gamma] == {f"gamma {each}": float(each) for each in weights}
     # What a run does not name is the preset's value.
-    assert keys["total_correlation"][gamma] == {"gamma 0": 0.0, "gamma default": 5e-4}
-    assert keys["correlated"]["data.strength"]["qvae 0.5"] == 0.5
+    assert keys["codebook"][size]["rate 6e-3"] == 64
+    assert keys["correlated"]["data.strength"]["qvae 0"] == 0
     # Among fewer runs fewer settings differ.
     sweep = read_sweep("correlated")
-    assert list(swept(sweep, ["qvae 0", "qvae 0.9"])) == ["data.strength"]
+    assert list(swept(sweep, ["qvae 0.5", "qvae 0.9"])) == ["data.strength"]

@@ -123,6 +123,13 @@ def test_the_seed_alone_decides_the_weights():
         (lambda: NetworkConfig(hidden=0), "network.hidden must be finite and at least 1, but was 0"),
         (lambda: LatentConfig(size=0), "latent.size must be finite and at least 1"),
         (lambda: LatentConfig(dimension=2), "latent.dimension must be 1 unless"),
+        (lambda: LatentConfig(precision=0), "latent.precision must be finite and above 0, but was 0"),
+        (lambda: LatentConfig(precision=float("nan")), "latent.precision must be finite"),
+        (lambda: LatentConfig("logits", precision=2.0), "latent.precision must be 1.0 for the kind 'logits'"),
+        (
+            lambda: LatentConfig(estimator="nearest", learn_precision=True),
+            "latent.learn_precision must be False .* estimator 'nearest', but was True",
+        ),
         (
             lambda: LatentConfig("logits", estimator="nearest"),
             "latent.estimator cannot be 'nearest' for the kind 'logits'",

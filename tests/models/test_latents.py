@@ -63,6 +63,27 @@ def test_scalar(codebooks):
     close(gradients(ours, inputs), gradients(theirs, inputs))
 
 
+@pytest.mark.parametrize("learn", [False, True])
+def test_precision_is_a_factor_of_the_squared_distance(learn):
+    """Learned, it starts at the given value and its logarithm has a gradient, of each codebook its own."""
+    latent, z = made("scalar", codebooks="per_latent", precision=2.5, learn_precision=learn)
+    noise = Noise(seed=77)
+    drawn = latent.draw(z, noise, TEMPERATURE, discriminator_input=True)
+    # The parameter was made in float32.
+    start = torch.tensor(2.5).log().item() if learn else math.log(2.5)
+    logarithm = torch.full((M,), start, dtype=torch.float64, requires_grad=True)
+    distances = logarithm.exp().unsqueeze(-1) * (z.unsqueeze(-1) - latent.codebook).square()
+    weights, codes, kl = sampled(-distances, noise)
+    assert torch.equal(drawn.codes, codes)
+    ours = (drawn.quantized, drawn.discriminator_input, drawn.kl)
+    theirs = ((weights * latent.codebook).sum(-1), weights, kl)
+    close(ours, theirs)
+    own = [latent.quantizer.log_precision] if learn else []
+    found = gradients(ours, (z, latent.codebook, *own))
+    close(found, gradients(theirs, (z, latent.codebook, *([logarithm] if learn else []))))
+    assert len(list(latent.parameters())) == 1 + learn
+
+
 @pytest.mark.parametrize("codebooks", ["shared", "per_latent"])
 def test_logits(codebooks):
     latent, head = made("logits", codebooks=codebooks)

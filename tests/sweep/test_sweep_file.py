@@ -149,44 +149,43 @@ def test_what_the_command_line_changes(tmp_path):
 
 
 def test_those_that_come_along():
+    """How many runs each has is asked in tests/test_rayshapes_choosing.py."""
     assert sweep_names() == [
-        "codebook_size",
-        "codebooks",
-        "correlated",
-        "factorqvae",
-        "first",
-        "gamma_codebook_size",
-        "models",
-        "total_correlation",
-        "vectors",
+        *("choose", "codebook", "codebooks", "correlated", "estimators", "first", "gamma", "hues", "length"),
+        *("models", "orientation"),
     ]
     assert not set(sweep_names()) & set(preset_names())
     runs = {name: plan(read_sweep(name), pathlib.Path("out")) for name in sweep_names()}
     configs = {name: {job.name: job.config for job in jobs} for name, jobs in runs.items()}
-    assert all(config.data.name == "rayshapes" for each in configs.values() for config in each.values())
-    assert list(configs["models"]) == model_names()[:9]  # the paper's
-    assert configs["models"]["qlae"].model == load_preset("small", "qlae").model
-    sizes = [config.model.latent.codebook_size for config in configs["codebook_size"].values()]
-    assert sizes == [32, 64, 128]
-    without, default = configs["total_correlation"].values()
-    assert without.model.weights.total_correlation == 0 < default.model.weights.total_correlation
+    assert list(configs["models"]) == model_names()[:12]  # the paper's nine first
+    assert configs["models"]["qlae"].model == load_preset("rayshapes", "qlae").model
+    codebook = configs["codebook"].values()
+    assert [config.model.latent.codebook_size for config in codebook] == [16, 32, 64, 128, 64, 64, 64, 64, 64]
+    rates = [config.optimizer.codebook_learning_rate for config in codebook][4:7]
+    assert rates == [2e-3, 6e-3, 6e-2]
+    precisions = [(config.model.latent.precision, config.model.latent.learn_precision) for config in codebook]
+    assert precisions[7:] == [(4, False), (1, True)] and set(precisions[:7]) == {(1, False)}
+    without, *others = configs["gamma"].values()
+    assert without.model.weights.total_correlation == 0
+    assert [each.model.weights.total_correlation for each in others] == [2e-4, 5e-4, 2e-3, 8e-3]
     # A discriminator has half of the images to itself.
-    assert without.batch_size == default.batch_size // 2
+    assert {each.batch_size for each in others} == {2 * without.batch_size}
     strengths = [config.data.strength for config in configs["correlated"].values()]
-    assert strengths == [0, 0.5, 0.9] * 2
+    assert strengths == [0, 0.5, 0.9] * 5
     books = [config.model.latent for config in configs["codebooks"].values()]
-    assert [(each.kind, each.codebooks) for each in books] == [("scalar", "shared"), ("scalar", "per_latent")]
-    codes = [config.model.latent for config in configs["vectors"].values()]
-    assert [(each.kind, each.dimension) for each in codes] == [("scalar", 1), ("vector", 4), ("vector", 16)]
-    grid = [
-        (config.model.weights.total_correlation, config.model.latent.codebook_size)
-        for config in configs["gamma_codebook_size"].values()
+    assert [(each.kind, each.codebooks, each.dimension) for each in books] == [
+        *(("scalar", "shared", 1), ("scalar", "per_latent", 1)),
+        *(("vector", "shared", 4), ("vector", "shared", 16)),
     ]
-    assert grid == [(gamma, size) for gamma in (1e-4, 5e-4, 2.5e-3) for size in (32, 64, 128)]
-    # The middle of the grid is the preset's own model.
-    middle = list(configs["gamma_codebook_size"].values())[4]
-    assert middle == load_preset("small", "factorqvae", ["seed=2"])
-    assert list(configs["factorqvae"].values()) == [load_preset("small", "factorqvae", ["seed=2"])]
+    latents = [config.model.latent for config in configs["estimators"].values()]
+    assert [(each.estimator, each.hard) for each in latents] == [
+        *(("gumbel", False), ("gumbel", True)),
+        *(("straight_through", False), ("reinmax", False), ("nearest", False)),
+    ]
+    nearest = configs["estimators"]["nearest"]
+    assert nearest.batch_size == without.batch_size and not nearest.model.has_discriminator
+    lengths = [(config.steps, config.model.weights.kl) for config in configs["length"].values()]
+    assert lengths == 2 * [(steps, beta) for steps in (3000, 6000, 12000) for beta in (1e-3, 3e-3, 1e-2)]
     assert [(job.name, job.seed) for job in runs["first"]] == [
         (name, seed) for seed in (0, 1) for name in ("factorqvae", "qvae", "vae", "ae")
     ]
@@ -307,12 +306,15 @@ def test_bytes_that_are_no_text(tmp_path):
     [
         (
             ["modles"],
-            "there is no sweep 'modles'; did you mean 'models'? There are codebook_size, codebooks,",
+            "there is no sweep 'modles'; did you mean 'models'? There are choose, codebook, codebooks,",
         ),
         (["other.yaml"], "there is no sweep file other.yaml"),
         (["folder/x"], "there is no sweep file folder/x"),
-        (["folder"], "there is no sweep 'folder'. There are codebook_size,"),
-        ([], "name one sweep (codebook_size, codebooks, correlated, factorqvae, first, gamma_codebook_size,"),
+        (["folder"], "there is no sweep 'folder'. There are choose, codebook,"),
+        (
+            [],
+            "name one sweep (choose, codebook, codebooks, correlated, estimators, first,",
+        ),
         (["steps=3"], "or the path of one file, but was 'nothing'"),
         (
             ["first", "--seeds", "0,x"],
@@ -327,8 +329,8 @@ def test_bytes_that_are_no_text(tmp_path):
         (["first", "step=3"], "unknown key 'step'; did you mean 'steps'?"),
         (["first", "seed=3"], "first: 'seed' is no setting of a sweep; give its seeds as --seeds 0,1,2"),
         (
-            ["codebook_size", "model.latent.codebook_size=16"],
-            "model.latent.codebook_size=16 cannot be for all runs: 'K 32' has a model.latent.codebook_size",
+            ["codebook", "model.latent.codebook_size=16"],
+            "model.latent.codebook_size=16 cannot be for all runs: 'K 16' has a model.latent.codebook_size",
         ),
         (["first", "models"], "or the path of one file, but was 'first models'"),
         (["first", "--jobs", "0"], "--jobs must be at least 1, but was 0"),
@@ -350,7 +352,7 @@ def test_help_shows_the_format(capsys):
     with pytest.raises(SystemExit):
         main(["sweep", "--help"])
     printed = capsys.readouterr().out
-    assert "models, total_correlation, vectors." in printed
+    assert "length, models, orientation." in printed
     # The example in the help is a sweep file.
     example = printed[printed.index("    preset: smoke") : printed.index("Every run is trained")]
     assert yaml.safe_load(example)["runs"]["gamma 0"] == {

@@ -106,6 +106,23 @@ def test_one_that_fails_does_not_stop_the_others(tmp_path, capsys):
     assert log.count("$ ") == 2 and "\nfine\n" in log
 
 
+def test_once_no_more_may_begin_those_that_run_are_waited_for(tmp_path):
+    """Two at a time; from the second look on none may begin: of four jobs two run to their end."""
+    begun = []
+
+    def stages(job):
+        begun.append(job.name)
+        yield (
+            "training",
+            python(f"import time; time.sleep(0.3); open({str(tmp_path / job.name)!r} + '.ended', 'w')"),
+        )
+
+    looks = iter([True])
+    jobs = jobs_in(tmp_path, "a", "b", "c", "d")
+    assert run(jobs, stages, at_a_time=2, begins=lambda: next(looks, False)) == {"a": None, "b": None}
+    assert begun == ["a", "b"] and sorted(each.stem for each in tmp_path.glob("*.ended")) == ["a", "b"]
+
+
 def test_a_log_is_continued_and_an_old_error_is_not_told_again(tmp_path):
     (job,) = jobs_in(tmp_path, "a")
     assert run([job], lambda _: iter([("training", python("raise SystemExit('first')"))])) == {"a": "first"}

@@ -1,0 +1,112 @@
+"""Trains the runs on RayShapes that docs/results.md reports, and makes its tables and plots of them.
+
+    python benchmarks/rayshapes.py run EXPERIMENT [--jobs 2] [--minutes M] [--commit]
+    python benchmarks/rayshapes.py choose          which weights each model gets, of the runs of `choose`
+    python benchmarks/rayshapes.py table           tables and plots, of the results that are there
+
+An experiment is a sweep of the package (`fqvae sweep --help` names them); `run` goes on with it where it was.
+What is kept of a run lies in benchmarks/results/rayshapes/EXPERIMENT/RUN/seed-N.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from rayshapes_runs.choosing import FILE, PRESET, choose, chosen_text, preset_text
+from rayshapes_runs.questions import BY_INDEX
+from rayshapes_runs.store import Store
+from rayshapes_runs.training import train_missing
+
+from fqvae.files import write_whole
+from fqvae.sweep import read_sweep
+
+ROOT = Path(__file__).resolve().parents[1]
+RESULTS = ROOT / "benchmarks" / "results" / "rayshapes"
+PRESET_FILE = ROOT / "fqvae" / "configs" / f"{PRESET}.yaml"
+PAGE = ROOT / "docs" / "results.md"
+FIGURES = ROOT / "docs" / "results"
+SCRATCH = ROOT / "runs" / "rayshapes"
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the command; returns its exit status."""
+    parser = argparse.ArgumentParser(
+        prog="python benchmarks/rayshapes.py",
+        description="The runs on RayShapes that docs/results.md reports.",
+    )
+    parser.add_argument("--results", type=Path, default=RESULTS, metavar="DIR", help="what is kept of runs")
+    commands = parser.add_subparsers(required=True, metavar="COMMAND")
+    run = commands.add_parser("run", help="train and evaluate what an experiment lacks")
+    run.add_argument("experiment", help="a sweep of the package, or a sweep file")
+    run.add_argument("--jobs", type=int, default=1, help="runs at a time, one thread each (1)")
+    run.add_argument("--minutes", type=float, help="begin no run after these")
+    run.add_argument("--commit", action="store_true", help="make a git commit of the results of each run")
+    run.add_argument("--scratch", type=Path, default=SCRATCH, metavar="DIR", help="for checkpoints")
+    run.set_defaults(command=_run)
+    chooses = commands.add_parser("choose", help="write chosen.yaml and the preset of the package")
+    chooses.add_argument("--sweep", default="choose", metavar="NAME|FILE", help="(choose)")
+    chooses.add_argument("--preset", type=Path, default=PRESET_FILE, metavar="FILE", help="to write")
+    chooses.set_defaults(command=_choose)
+    table = commands.add_parser("table", help="put tables and plots of all results into the page")
+    table.add_argument("--page", type=Path, default=PAGE, metavar="FILE", help="with the markers")
+    table.add_argument("--figures", type=Path, default=FIGURES, metavar="DIR", help="for plots")
+    table.set_defaults(command=_table)
+    options = parser.parse_args(argv)
+    try:
+        status: int = options.command(options)
+    except KeyboardInterrupt:
+        print("interrupted; the same command goes on with it", file=sys.stderr)
+        return 130
+    except (ValueError, OSError) as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 1
+    return status
+
+
+def _run(options: argparse.Namespace) -> int:
+    if options.jobs < 1:
+        raise ValueError(f"--jobs must be at least 1, but was {options.jobs}")
+    if options.minutes is not None and not options.minutes > 0:
+        raise ValueError(f"--minutes must be positive, but was {options.minutes}")
+    sweep = read_sweep(options.experiment)
+    if sweep.preset == PRESET and not (options.results / FILE).exists():
+        raise ValueError(
+            f"{sweep.name} needs {options.results / FILE}, in which the weights of the models are chosen: "
+            "run the experiment choose, then the command choose"
+        )
+    failed = train_missing(
+        sweep,
+        Store(options.results / sweep.name, by_index=sweep.name in BY_INDEX),
+        options.scratch / sweep.name,
+        at_a_time=options.jobs,
+        minutes=options.minutes,
+        commit=options.commit,
+    )
+    return 1 if failed else 0
+
+
+def _choose(options: argparse.Namespace) -> int:
+    sweep = read_sweep(options.sweep)
+    choices = choose(sweep, Store(options.results / sweep.name))
+    write_whole(options.results / FILE, chosen_text(choices))
+    write_whole(options.preset, preset_text(choices))
+    for model, choice in choices.items():
+        others = ", ".join(f"{name} {scores['score']:.3f}" for name, scores in choice.grid.items())
+        print(f"{model}: {others}")
+    return 0
+
+
+def _table(options: argparse.Namespace) -> int:
+    from rayshapes_runs import page, tables  # matplotlib takes a second
+
+    found = page.read_all(options.results)
+    page.write(options.page, page.parts(options.results, found, options.figures, options.page))
+    print(tables.counts(found))
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,1 @@
+"""The published runs on RayShapes: trained, kept, chosen from, and put into tables."""

@@ -1,0 +1,122 @@
+"""Which setting each model gets: the best of its grid by the mean of disentanglement (D) and InfoM.
+
+The package's sweep choose, once trained, gives chosen.yaml beside the results, and that the preset rayshapes.
+"""
+
+from __future__ import annotations
+
+import statistics
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import yaml
+
+from fqvae.evaluation import read_evaluation
+from fqvae.models.table import MODELS
+from fqvae.runs.yaml_files import load_yaml
+from fqvae.sweep import Sweep, plan
+from rayshapes_runs.store import Store
+
+PRESET = "rayshapes"
+FILE = "chosen.yaml"
+CRITERION = ("disentanglement", "infom")  # whose mean is the score
+SHOWN = (*CRITERION, "mse")
+# Not chosen by itself: a QVAE as it was chosen, with the distance that was chosen for the HFS-VAE.
+_DERIVED, _CODES, _DISTANCE = "hfsqvae", "qvae", "hfsvae"
+_WEIGHT = "model.weights.hausdorff"
+_TEXT = """# The setting of its grid that each model gets: that with the largest score, the mean of D and
+# InfoM over the seeds. Written by: python benchmarks/rayshapes.py choose
+"""
+_PRESET_TEXT = """\
+# As smoke, with weights of each model that were chosen on RayShapes. Written by: benchmarks/rayshapes.py
+"""
+_NOTHING = "# Nothing is chosen yet: these are the weights of smoke.\nbase: smoke\nmodels: {}\n"
+
+
+@dataclass(frozen=True)
+class Choice:
+    """A model's setting.
+
+    name: of the run. settings: its keys and their values as texts. grid: for each run of the model its score,
+    the means of `SHOWN` over the seeds, the best first.
+    """
+
+    name: str
+    settings: dict[str, str]
+    grid: dict[str, dict[str, float]]
+
+
+def choose(sweep: Sweep, store: Store) -> dict[str, Choice]:
+    """The choice of each model of a sweep, of equal scores the one that the sweep lists first.
+
+    Raises:
+        ValueError: results that are missing, or of another configuration; a damaged file.
+    """
+    values: dict[str, list[dict[str, float]]] = {name: [] for name in sweep.runs}
+    missing = []
+    for job in plan(sweep, store.folder):
+        if not store.has(job, sweep.evaluate):
+            missing.append(job.title)
+            continue
+        values[job.name].append(read_evaluation(store.place(job))["scores"])
+    if missing:
+        raise ValueError(
+            f"{len(missing)} runs of {sweep.name} are missing in {store.folder}, {missing[0]} among them"
+        )
+    grids: dict[str, dict[str, dict[str, float]]] = {}
+    for name, scores in values.items():
+        means = {each: statistics.fmean(seed[each] for seed in scores) for each in SHOWN}
+        score = statistics.fmean(means[each] for each in CRITERION)
+        grids.setdefault(sweep.runs[name].model, {})[name] = {"score": score, **means}
+    choices = {}
+    for model, grid in grids.items():
+        ordered = sorted(grid, key=lambda name: -grid[name]["score"])
+        words = sweep.runs[ordered[0]].settings
+        settings = dict(word.split("=", 1) for word in words)
+        choices[model] = Choice(ordered[0], settings, {name: grid[name] for name in ordered})
+    return choices
+
+
+def chosen_text(choices: Mapping[str, Choice]) -> str:
+    """chosen.yaml."""
+    content = {
+        model: {
+            "chosen": choice.name,
+            "settings": choice.settings,
+            "grid": {
+                name: {key: float(f"{value:.4g}") for key, value in scores.items()}
+                for name, scores in choice.grid.items()
+            },
+        }
+        for model, choice in choices.items()
+    }
+    return _TEXT + yaml.safe_dump(content, sort_keys=False, allow_unicode=True, width=110)
+
+
+def read_chosen(path: Path) -> dict[str, Choice]:
+    """The choices in chosen.yaml; none where there is no file. Raises ValueError, OSError."""
+    if not path.exists():
+        return {}
+    content = load_yaml(path.read_bytes())
+    return {
+        model: Choice(each["chosen"], dict(each["settings"]), each["grid"]) for model, each in content.items()
+    }
+
+
+def preset_text(choices: Mapping[str, Choice]) -> str:
+    """The file of the preset `rayshapes`; without choices that of smoke's weights."""
+    if not choices:
+        return _PRESET_TEXT + _NOTHING
+    lines = ["base: smoke", "models:"]
+    lines += [_line(model, choices[model].settings) for model in MODELS if model in choices]
+    if _CODES in choices and _DISTANCE in choices:
+        distance = choices[_DISTANCE].settings[_WEIGHT]
+        lines.append(f"  # Not chosen: {_CODES} with the distance of {_DISTANCE}.")
+        lines.append(_line(_DERIVED, {**choices[_CODES].settings, _WEIGHT: distance}))
+    return _PRESET_TEXT + "\n".join(lines) + "\n"
+
+
+def _line(model: str, settings: Mapping[str, str]) -> str:
+    keys = "".join(f"\n    {key}: {value}" for key, value in settings.items())
+    return f"  {model}:{keys or ' {}'}"

@@ -1,0 +1,67 @@
+"""Plots of the page docs/results.md."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+from matplotlib.figure import Figure
+
+from fqvae.figures import Point, measures_against
+from fqvae.figures.style import ACCENT, WIDTH, headings, panels, styled
+from fqvae.files import write_whole
+from rayshapes_runs.numbers import Spread, spread
+from rayshapes_runs.questions import UNLABELLED, Question
+from rayshapes_runs.reading import Results
+from rayshapes_runs.tables import label
+
+SHOWN = ("disentanglement", "infom", "infoe", "mse")
+
+
+@styled
+def against(question: Question, found: Results) -> Figure:
+    """Measures of an experiment's runs against what differs in them; at least one run."""
+    points = []
+    for name in found.scores:
+        spreads: dict[str, Spread] = {
+            each: spread(list(values.values())) for each in SHOWN if (values := found.values(name, each))
+        }
+        config = found.configs[name]
+        setting = config[question.setting] if question.setting else name
+        line = f"{config['model.name']}, {config['steps']:,} steps" if question.line == "length" else ""
+        line = str(config[question.line]) if question.line and not line else line
+        points.append(
+            Point(
+                setting,
+                line,
+                len(found.scores[name]),
+                {each: part.mean for each, part in spreads.items()},
+                {each: part.deviation for each, part in spreads.items()},
+            )
+        )
+    figure = measures_against(question.setting, points, {each: label(each) for each in SHOWN})
+    lines = len({point.line for point in points})
+    figure.set_size_inches(WIDTH, 2.4 + 0.2 * lines / 3)
+    headings(figure, question.title)
+    return figure
+
+
+@styled
+def unlabelled(runs: Mapping[str, Sequence[Mapping[str, float]]]) -> Figure:
+    """D of each run against each measure that needs no labels. runs: scores by experiment; "all" is used."""
+    figure, axes = panels(len(UNLABELLED), 3, 2.0)
+    for each, name in zip(axes, UNLABELLED, strict=True):
+        both = [(scores[name], scores["disentanglement"]) for scores in runs["all"] if name in scores]
+        each.scatter([x for x, _ in both], [y for _, y in both], s=6, color=ACCENT, linewidths=0)
+        if both and min(x for x, _ in both) > 0:
+            each.set_xscale("log")
+        each.set_title(label(name))
+        each.grid(axis="y")
+    headings(figure, "Disentanglement (D) of runs, against measures without labels", y="D")
+    return figure
+
+
+@styled
+def save_svg(figure: Figure, path: Path) -> None:
+    """Write a figure; the same figure is the same file."""
+    write_whole(path, lambda file: figure.savefig(file, format="svg", metadata={"Date": None}))

@@ -1,0 +1,82 @@
+"""What is asked of the runs: for each question its experiments, its measures, and which runs are compared."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+MAIN = ("disentanglement", "completeness", "informativeness", "infom", "infoc", "infoe", "mse")
+COMPARED = ("disentanglement", "infom", "mse")
+
+
+@dataclass(frozen=True)
+class Question:
+    """A table, a table of paired differences and a plot.
+
+    name: of its sweep, of its markers in the page, and of its plot. title: of the plot.
+    references: the runs that a run of this name is compared with; itself and names that do not exist: none.
+    measures: the columns. setting: what stands on the plot's horizontal axis: a key of the configuration, or
+    "" for the runs' names. line: the key that tells the plot's lines apart; "length": model and steps.
+    """
+
+    name: str
+    title: str
+    references: Callable[[str], tuple[str, ...]]
+    measures: tuple[str, ...] = MAIN
+    setting: str = ""
+    line: str = ""
+
+
+def _other_model(name: str) -> str:
+    """The FactorQVAE of the same setting: "qvae 0.5" is compared with "factorqvae 0.5"."""
+    return " ".join(["factorqvae", *name.split(" ")[1:]])
+
+
+def _uncorrelated(name: str) -> str:
+    """The same model with factors that are not tied."""
+    return name.split(" ")[0] + " 0"
+
+
+def _circle(name: str) -> str:
+    return name.replace(" arc", " circle")
+
+
+QUESTIONS = (
+    Question(
+        "models",
+        "Twelve models",
+        lambda name: ("factorqvae",),
+        (*MAIN[:5], "infoc_corrected", "infoe", "mig", "sap", "mse"),
+    ),
+    Question(
+        "gamma",
+        "Weight of the total correlation",
+        lambda name: ("gamma 0",),
+    ),
+    Question("codebook", "Size and learning rate of the codebook, and precision", lambda name: ("K 64",)),
+    Question("codebooks", "One codebook, several, and vectors", lambda name: ("shared",)),
+    Question(
+        "correlated",
+        "Correlated factors, by the strength of the tie",
+        lambda name: (_other_model(name), _uncorrelated(name)),
+        setting="data.strength",
+        line="model.name",
+    ),
+    Question("estimators", "Estimators", lambda name: ("gumbel soft",)),
+    Question(
+        "hues", "Hues round the circle and on half of it", lambda name: (_circle(name), _other_model(name))
+    ),
+    Question("orientation", "Rooms from one side", lambda name: ("factorqvae",)),
+    Question(
+        "length",
+        "Length of training, by the weight of the KL divergence",
+        lambda name: (_other_model(name),),
+        setting="model.weights.kl",
+        line="length",
+    ),
+)
+BY_INDEX = ("models",)  # whose codes are also measured by index
+# Whose runs are ordered without labels.
+ORDERED = ("models", "gamma", "codebook", "codebooks", "correlated", "estimators")
+UNLABELLED = ("straight_through_gap", "total_correlation", "mse")
+EXPERIMENTS = ("choose", *(question.name for question in QUESTIONS))
