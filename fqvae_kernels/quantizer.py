@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+import torch
 from torch import Tensor
 
 from fqvae_kernels import _arguments
 from fqvae_kernels._call import ESTIMATORS
 from fqvae_kernels._quantizer import masks
-from fqvae_kernels._quantizer.capture import happens_once
+from fqvae_kernels._quantizer.capture import happens_once, warn_left_out
 from fqvae_kernels._quantizer.checks import check_float
 from fqvae_kernels._quantizer.codebook import codes_at
 from fqvae_kernels._quantizer.level_passes import LevelPasses
@@ -250,8 +251,11 @@ class ScalarQuantizer(ScalarCodes):
         taken = self._take(
             passes, z, codebook, temperature, seed, row_offset, return_weights, return_kl, mask is not None
         )
-        if revival is not None and happens_once(taken.indices):
-            revival.step(z, taken.indices, self.codebook)
+        if revival is not None:
+            if happens_once(taken.indices):
+                revival.step(z, taken.indices, self.codebook)
+            elif torch.compiler.is_compiling():
+                warn_left_out("revive_after")
         losses = weighted_losses(
             z,
             taken.quantized,

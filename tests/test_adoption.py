@@ -5,7 +5,7 @@ import json
 
 import pytest
 import torch
-from adoption import __main__, steps
+from adoption import __main__, steps, table
 from adoption.case import Case, Kind, Task
 from adoption.data import padded_series
 from adoption.registry import CASES
@@ -249,3 +249,9 @@ def test_padding_changes_nothing(kind):
         assert torch.equal(each_indices[0], indices[place, :length])
         errors.append((each - alone).square().mean(-1).flatten())
     torch.testing.assert_close(masked_mse(found, padded, mask), torch.cat(errors).mean())
+
+
+def test_the_page_has_the_table_of_the_results_on_record():
+    page = __main__.ROOT / "docs" / "replace.md"
+    held = Results(__main__.ROOT / "benchmarks" / "results" / "adoption.json")
+    assert table.table(CASES, held) in page.read_text(), "python -m adoption --write puts it there"

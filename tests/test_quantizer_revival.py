@@ -134,7 +134,13 @@ def test_nothing_happens_in_eval_nor_in_what_stands_for_other_calls():
     q.eval()
     q(z)
     q.train()
-    torch.compile(q, fullgraph=True, backend="aot_eager")(z)
+    compiled = torch.compile(q, fullgraph=True, backend="aot_eager")
+    with pytest.warns(UserWarning, match="^revive_after does nothing in a program of torch.compile"):
+        compiled(z)
+    compiled(z)  # warnings are errors: it is told as the program is made
+    q.eval()
+    compiled(z)
+    q.train()
     torch.func.vmap(lambda row: q(row, seed=1).quantized)(z.reshape(2, 10))
     assert torch.equal(q.codebook.detach(), CODES) and not q.revival.unused.any() and q.revival.calls == 0
     checkpoint(lambda x: q(x, seed=1).quantized, leaf(z), use_reentrant=False).sum().backward()

@@ -133,12 +133,17 @@ def test_a_captured_program_starts_nothing():
     torch._dynamo.reset()
     q = waiting(backend="reference")
     start = q.codebook.detach().clone()
-    torch.compile(q, fullgraph=True, backend="aot_eager")(z_of(30))
+    with pytest.warns(UserWarning, match="^init='data' does nothing in a program of torch.compile"):
+        torch.compile(q, fullgraph=True, backend="aot_eager")(z_of(30))
     torch.func.vmap(q)(z_of(3, 30))
     assert torch.equal(q.codebook, start) and not q.data_start.done.any()
     q.init_from(z_of(30))
     torch.testing.assert_close(q.codebook.detach().double(), quantiles(z_of(30), 5))
     assert q.data_start.done.all()
+    torch._dynamo.reset()
+    other = waiting(backend="reference")
+    other(z_of(30))
+    torch.compile(other, fullgraph=True, backend="aot_eager")(z_of(30))  # warnings are errors
 
 
 def test_any_quantizer_may_start_from_data():

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import warnings
+
 import torch
 from torch import Tensor
 
@@ -10,6 +12,20 @@ def happens_once(tensor: Tensor) -> bool:
     """True unless a program is being captured from this call, or a backward pass repeats it."""
     # This comes first: torch.compile looks at no more.
     return not (torch.compiler.is_compiling() or _is_captured(tensor) or _is_recomputed())
+
+
+def warn_left_out(setting: str) -> None:
+    """Warn, as a program of torch.compile or torch.export is made, that a setting is no part of it."""
+    warnings.warn(
+        f"{setting} does nothing in a program of torch.compile or torch.export, which sets no codes: call "
+        "the quantizer outside of it, or let init_from(z) set its codes",
+        UserWarning,
+        stacklevel=2,
+    )
+
+
+# torch.compile calls it while it traces (see `backends.unavailable_reason`).
+warn_left_out._dynamo_marked_constant = True  # type: ignore[attr-defined]
 
 
 def _is_captured(tensor: Tensor) -> bool:

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from fqvae_kernels import _arguments
 from fqvae_kernels._quantizer.capacity import capacity
-from fqvae_kernels._quantizer.capture import happens_once
+from fqvae_kernels._quantizer.capture import happens_once, warn_left_out
 from fqvae_kernels._quantizer.checks import check_float
 from fqvae_kernels._quantizer.levels import code_places, initial, linspace, own_codes
 from fqvae_kernels._quantizer.logarithm import Logarithmic, read
@@ -149,6 +149,9 @@ class Codebook(Logarithmic):
         if happens and start.is_waiting():
             self._check_codes_last("init must not be 'data'")
             self._start_codes(z, start.done)
+            start.is_waiting()  # which programs that are made later ask
+        elif self.training and torch.compiler.is_compiling() and start.may_wait:
+            warn_left_out("init='data'")
 
     def _check_codes_last(self, wrong: str) -> None:
         """Raise RuntimeError where codes that a forward pass sets would be lost."""

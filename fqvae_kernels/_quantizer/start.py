@@ -18,22 +18,22 @@ class DataStart(torch.nn.Module):
         super().__init__()
         self.register_buffer("done", torch.zeros(codebooks, dtype=torch.bool))
         # What a call asks first: the buffer may be on a GPU, where reading it takes time.
-        self._may_wait = True
+        self.may_wait = True
 
     def is_waiting(self) -> bool:
         """Whether a codebook has not started yet."""
-        if self._may_wait:
-            self._may_wait = not bool(self.done.all())
-        return self._may_wait
+        if self.may_wait:
+            self.may_wait = not bool(self.done.all())
+        return self.may_wait
 
     def reset(self) -> None:
         """No codebook has started."""
         self.done.fill_(False)
-        self._may_wait = True
+        self.may_wait = True
 
     def _load_from_state_dict(self, *arguments: Any) -> None:
         super()._load_from_state_dict(*arguments)
-        self._may_wait = True
+        self.may_wait = True
 
 
 def starting_codes(z: Tensor, codebooks: int, codes: int) -> Tensor:
