@@ -57,7 +57,7 @@ def quantize(input: Tensor, codebook: Tensor, call: Call, draw: Draw = draw) -> 
     """
     codebook = codebook.to(torch.float64 if input.dtype == torch.float64 else torch.float32)
     finite_book = codebook.detach().isfinite().all(-1)  # () or (L,)
-    codebook = codebook.masked_fill(~finite_book.unsqueeze(-1), 0)
+    codebook = torch.where(finite_book.unsqueeze(-1), codebook, codebook.new_zeros(()))
     drawn = draw(call, input, codebook) if call.estimator != "nearest" and draws(call.wants) else None
     if call.is_logits:
         # The largest logit is finite unless the row holds NaN or +inf, or nothing but -inf.
@@ -280,7 +280,7 @@ def _nearest(z: Tensor, codebook: Tensor, usable: Tensor, call: Call) -> Outputs
     indices = _nearest_index(z.detach().to(codebook.dtype), codebook)
     # The difference is exactly 0, so the value is exactly the code's.
     quantized = _take(codebook, indices).to(z.dtype) + (z - z.detach())
-    return quantized.masked_fill(~usable, math.nan), indices, None, None
+    return torch.where(usable, quantized, quantized.new_full((), math.nan)), indices, None, None
 
 
 def _take(codebook: Tensor, indices: Tensor) -> Tensor:
@@ -291,4 +291,5 @@ def _take(codebook: Tensor, indices: Tensor) -> Tensor:
 
 def _zero_unless(usable: Tensor, values: Tensor) -> Tensor:
     """values with 0 where they cannot be used: no NaN then enters the arithmetic, forward or backward."""
-    return values.masked_fill(~usable, 0)
+    # A tensor, since torch.onnx of PyTorch before 2.11 takes no torch.where of a number.
+    return torch.where(usable, values, values.new_zeros(()))

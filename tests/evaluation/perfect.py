@@ -9,6 +9,7 @@ from torch import nn
 from fqvae.models.autoencoder import to_float
 from fqvae.models.config import LatentConfig
 from fqvae.models.latents import Drawn
+from fqvae_kernels import ScalarQuantizer
 
 
 class FullGrid:
@@ -47,7 +48,8 @@ class Perfect(nn.Module):
         self.latent.config = LatentConfig(size=5, codebook_size=8)
         values = torch.full((8,), 9.0)
         values[list(self.numbers)] = torch.tensor([-0.5, 0.0, 0.1, 2.0])
-        self.latent.codebook = nn.Parameter(values)
+        self.latent.quantizer = ScalarQuantizer(8, init=values)
+        self.latent.codebook = self.latent.quantizer.codebook
 
     @staticmethod
     @functools.cache
