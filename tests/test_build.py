@@ -216,6 +216,7 @@ def test_where_nvcc_is_looked_for(fake_nvcc, tmp_path):
 
 
 @needs_tools
+@pytest.mark.slow
 def test_auto_without_a_working_nvcc_builds_the_cpu_kernels(fake_nvcc, source):
     (source / "csrc/bindings.cpp").write_text("#error broken on purpose\n")  # so that the test is short
     _, record, stderr = build_wheel(source, CUDACXX=str(fake_nvcc))
