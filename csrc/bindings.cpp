@@ -120,6 +120,9 @@ PYBIND11_MODULE(_native, m) {
         const auto pass = unpack<ForwardArguments>(packed, "forward_counted");
         if (pass.call.estimator != Estimator::kNearest || (pass.call.rows > 0 && !pass.out.indices))
             throw std::invalid_argument("only a pass of the estimator 3 (nearest) that gives indices counts");
+        if (pass.call.codebooks != 1 && latents != 1 && latents != pass.call.codebooks)
+            throw std::invalid_argument("latents must be 1 or codebooks where there are several, got " +
+                                        std::to_string(latents));
         Usage usage = checked_usage(pass.call.rows, latents, pass.call.codes, table);
         py::gil_scoped_release release;
         forward_counted(pass.call, pass.out, usage, threads);

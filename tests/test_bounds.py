@@ -265,6 +265,11 @@ def test_what_cannot_be_counted_is_refused(native):
         packed = cpu.pack_forward(z, book, Call(estimator=estimator), None, kept, None, None, None)
         with pytest.raises(ValueError, match=wrong):
             native.forward_counted(packed, latents, table.data_ptr(), 1)
+    packed = cpu.pack_forward(
+        z, torch.zeros(2, 2), Call(estimator="nearest"), None, indices, None, None, None
+    )
+    with pytest.raises(ValueError, match="latents must be 1 or codebooks where there are several, got 4"):
+        native.forward_counted(packed, 4, table.data_ptr(), 1)
     assert table.sum() == 0
 
 
