@@ -179,7 +179,8 @@ def test_the_page(tmp_path):
     copy.write_text(PAGE.read_text())
     found = {name: Results(7) for name in EXPERIMENTS}
     texts = page.parts(tmp_path, found, copy.parent / "results", copy)
-    assert set(texts.values()) == {texts["runs"], page.NOTHING} and "| all | 0 | 70 |" in texts["runs"]
+    assert set(texts.values()) == {texts["runs"], texts["claims"], page.NOTHING}
+    assert "| all | 0 | 70 |" in texts["runs"] and "not decided" in texts["claims"]
     found["gamma"] = made({"gamma 0": {0: scores(0.25)}, "gamma 2e-4": {0: scores(0.5)}})
     found["gamma"].planned = 15
     choice = Choice("b", {}, {"b": dict.fromkeys(("score", *tables.SHOWN), 0.5)})
@@ -200,7 +201,7 @@ def test_the_page(tmp_path):
 
 
 def test_the_page_that_is_there_has_a_place_for_every_part():
-    names = ["runs", "chosen", "by_order", "by_factor", "unlabelled", *BY_NAME]
+    names = ["runs", "claims", "goals", "chosen", "by_order", "by_factor", "unlabelled", *BY_NAME]
     text = PAGE.read_text()
     assert all(
         text.count(f"<!-- {name}:begin -->") == 1 == text.count(f"<!-- {name}:end -->") for name in names

@@ -27,6 +27,8 @@ def parts(results: Path, found: dict[str, Results], figures: Path, page: Path) -
         results: the folder of results. found: what is in it. figures: the folder for plots. page: links them.
     """
     texts = {"runs": tables.counts(found)}
+    texts["claims"] = tables.claims(found)
+    texts["goals"] = tables.goals(found["models"]) or NOTHING
     choices = read_chosen(results / FILE)
     texts["chosen"] = tables.grid(choices) if choices else NOTHING
     for question in QUESTIONS:

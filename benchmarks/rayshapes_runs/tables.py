@@ -9,11 +9,13 @@ import numpy as np
 
 from fqvae.evaluation.measures import measure
 from rayshapes_runs.choosing import SHOWN, Choice
+from rayshapes_runs.claims import CLAIMS, OTHERS, Contrast, answer
 from rayshapes_runs.numbers import NONE, Spread, figures, paired, spearman, spread
 from rayshapes_runs.questions import COMPARED, ORDERED, UNLABELLED, Question
 from rayshapes_runs.reading import Results
 
 ORDER = ("disentanglement", "completeness")  # which read the order of codes
+GOAL_OF = "factorqvae"
 MINUS = "\u2212"
 
 
@@ -104,6 +106,53 @@ def by_factor(found: Results, names: Sequence[str]) -> str:
     return _table(["run", *(each.replace("_", " ") for each in factors)], rows) if rows else ""
 
 
+def claims(found: Mapping[str, Results]) -> str:
+    """What the runs say of each claim of the paper, and of its contrasts; bold as in `differences`."""
+    rows = []
+    for claim in CLAIMS:
+        told = answer(claim, found)
+        parts = [
+            f"{label(contrast.measure)}: {_terms(contrast)} {_difference(contrast.measure, part)}"
+            for contrast, part in zip(claim.contrasts, told.spreads, strict=True)
+        ]
+        rows.append([claim.part, claim.text, "<br>".join(parts) or NONE, f"**{told.verdict}**"])
+    heading = ["of the paper", "claim", "our runs: positive if it is right", "verdict"]
+    return _table(heading, rows, numbers=False)
+
+
+def goals(found: Results) -> str:
+    """What FactorQVAE was meant to reach in `models`; "" before it and the eight others have runs."""
+    runs = {name: found.values(name, "disentanglement") for name in (GOAL_OF, *OTHERS)}
+    if not all(runs.values()):
+        return ""
+    own = {each: spread(list(found.values(GOAL_OF, each).values())).mean for each in COMPARED}
+    autoencoder = spread(list(found.values("ae", "mse").values())).mean
+    best = max(OTHERS, key=lambda name: spread(list(runs[name].values())).mean)
+    lead = paired(runs[GOAL_OF], runs[best])
+    ratio = own["mse"] / autoencoder
+    rows = [
+        ["D at least .60", _cell("disentanglement", own["disentanglement"]), own["disentanglement"] >= 0.6],
+        ["InfoM at least .65", _cell("infom", own["infom"]), own["infom"] >= 0.65],
+        ["MSE at most 1.5 times the AE's", f"{ratio:.2f} times", ratio <= 1.5],
+        [
+            f"D above that of the best of the eight others ({best}) by more than the interval",
+            _difference("disentanglement", lead),
+            lead is not None and lead.decided and lead.mean > 0,
+        ],
+    ]
+    return _table(
+        ["goal for FactorQVAE", "mean", "reached"], [[*row[:2], "yes" if row[2] else "no"] for row in rows]
+    )
+
+
+def _terms(contrast: Contrast) -> str:
+    text = ""
+    for name, factor in contrast.weights.items():
+        sign = (f" {MINUS} " if factor < 0 else " + ") if text else MINUS if factor < 0 else ""
+        text += f"{sign}{'' if abs(factor) == 1 else f'{abs(factor):g} '}{name}"
+    return text + (f" + {contrast.margin:g}" if contrast.margin else "") + ":"
+
+
 def unlabelled(found: Mapping[str, Results]) -> str:
     """Spearman's correlation of each measure that needs no labels with D, over the runs of an experiment."""
     rows = []
@@ -171,6 +220,7 @@ def _cell(name: str, value: float) -> str:
     return figures(value, 3 if known is None else known.decimals)
 
 
-def _table(heading: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    lines = [heading, ["---", *["---:"] * (len(heading) - 1)], *rows]
+def _table(heading: Sequence[str], rows: Sequence[Sequence[str]], *, numbers: bool = True) -> str:
+    """numbers: whether all but the first column are numbers, which end at the right."""
+    lines = [heading, ["---", *["---:" if numbers else "---"] * (len(heading) - 1)], *rows]
     return "\n".join(f"| {' | '.join(line)} |" for line in lines)

@@ -35,20 +35,21 @@ class Point:
     deviation: Mapping[str, float | None]
 
 
-def t_interval(deviation: float | None, count: int) -> float:
-    """Half the width of the 95 % t interval of a mean; 0 where there is no deviation.
+def t_interval(deviation: float | None, count: int, level: float = 0.95) -> float:
+    """Half the width of the t interval of a mean; 0 where there is no deviation.
 
-    t(0.975, n - 1) s / sqrt(n), with Student's t.
+    t((1 + level)/2, n - 1) s / sqrt(n), with Student's t.
 
     Args:
         deviation: s, the sample standard deviation (n - 1).
         count: n, the number of samples.
+        level: how often such an interval has the true mean, between 0 and 1.
     """
     if deviation is None or count < 2:
         return 0.0
     from scipy.stats import t  # type: ignore[import-untyped]
 
-    return float(t.ppf(0.975, count - 1)) * deviation / math.sqrt(count)
+    return float(t.ppf((1 + level) / 2, count - 1)) * deviation / math.sqrt(count)
 
 
 @styled

@@ -1,0 +1,117 @@
+"""benchmarks/rayshapes_runs/claims.py: what is said of a claim, by hand and against SciPy."""
+
+import pytest
+from rayshapes_runs import tables
+from rayshapes_runs.claims import CLAIMS, OTHERS, Claim, Contrast, answer
+from rayshapes_runs.reading import Results
+from scipy import stats
+from test_rayshapes_tables import cells
+
+from fqvae.evaluation.measures import measure
+from fqvae.figures import t_interval
+from fqvae.sweep import read_sweep
+
+HOLDS, NOT, OPEN = "holds", "does not hold here", "not decided by these runs"
+D = "disentanglement"
+
+
+def made(**runs):
+    """Results of `models`, of D by name and seed."""
+    found = Results(0)
+    found.scores = {
+        name: {seed: {D: value} for seed, value in enumerate(values) if value is not None}
+        for name, values in runs.items()
+    }
+    return {"models": found}
+
+
+def ask(found, *weights, margin=0.0):
+    claim = Claim("", "", tuple(Contrast("models", D, each, margin) for each in weights))
+    return answer(claim, found)
+
+
+def test_levels_of_intervals():
+    for level in (0.9, 0.95, 0.99375):
+        low, high = stats.t.interval(level, 4)
+        assert t_interval(5**0.5, 5, level) == pytest.approx((high - low) / 2)
+
+
+def test_what_is_said_of_a_difference():
+    """Differences of .09, .10, .11: mean .1, half of the interval 4.3027 * .01/sqrt(3) = .0248."""
+    found = made(one=(0.5, 0.6, 0.7), other=(0.41, 0.5, 0.59))
+    told = ask(found, {"one": 1, "other": -1})
+    assert told.verdict == HOLDS and told.spreads[0].mean == pytest.approx(0.1)
+    assert told.spreads[0].half == pytest.approx(0.0248, abs=1e-4)
+    assert ask(found, {"one": -1, "other": 1}).verdict == NOT
+    assert ask(found, {"one": -1, "other": 1}, margin=0.09).verdict == OPEN
+    assert ask(found, {"one": -1, "other": 1}, margin=0.13).verdict == HOLDS
+    assert ask(found, {"one": 1.5, "other": -1}).spreads[0].mean == pytest.approx(0.4)
+
+
+def test_all_differences_have_to_be_above_0():
+    found = made(one=(0.5, 0.6, 0.7), low=(0.3, 0.4, 0.5), near=(0.5, 0.6, 0.69), high=(0.8, 0.9, 1.0))
+    low, near, high = ({"one": 1, name: -1} for name in ("low", "near", "high"))
+    assert ask(found, low, low).verdict == HOLDS
+    assert ask(found, low, near).verdict == OPEN
+    assert ask(found, low, near, high).verdict == NOT
+
+
+def test_one_of_many_below_0_needs_more_than_one_alone():
+    """p of the difference (two-sided, by SciPy) is between .05/2 and .05."""
+    one, other = (0.5, 0.6, 0.7), (0.53, 0.66, 0.735)
+    p = stats.ttest_rel(one, other).pvalue
+    assert 0.025 < p < 0.05
+    found = made(one=one, other=other, low=(0.0, 0.1, 0.21))
+    against = {"one": 1, "other": -1}
+    assert ask(found, against).verdict == NOT
+    assert ask(found, against, {"one": 1, "low": -1}).verdict == OPEN
+
+
+def test_too_few_seeds_decide_nothing():
+    found = made(one=(0.5, 0.6, 0.7), other=(0.41, 0.5, None))
+    told = ask(found, {"one": 1, "other": -1})
+    assert told.verdict == OPEN and told.spreads[0].count == 2
+    assert ask(found, {"one": 1, "nobody": -1}) == answer(Claim("", ""), found).__class__(OPEN, (None,))
+    assert answer(Claim("", ""), found).verdict == OPEN
+
+
+@pytest.mark.parametrize("claim", CLAIMS, ids=lambda claim: claim.text[:40])
+def test_claims_ask_for_runs_and_measures_that_are_made(claim):
+    for contrast in claim.contrasts:
+        assert set(contrast.weights) <= set(read_sweep(contrast.experiment).runs)
+        assert contrast.measure == "infoc_corrected" or measure(contrast.measure)
+        # It compares: of equal runs it says 0. (The error's bound is the one that does not.)
+        assert sum(contrast.weights.values()) == (0.5 if contrast.weights.get("ae") == 1.5 else 0)
+
+
+def test_the_table():
+    found = {claim.experiment: Results(0) for each in CLAIMS for claim in each.contrasts}
+    runs = ("factorqvae", *OTHERS)
+    found["models"].scores = {
+        name: {seed: {"mse": 0.003 + seed / 1e4, D: place / 10, "infom": 0.7} for seed in range(5)}
+        for place, name in enumerate(reversed(runs))
+    }
+    text = tables.claims(found)
+    rows = [[cell.strip() for cell in line.strip("|").split("|")] for line in text.splitlines()]
+    assert len(rows) == len(CLAIMS) + 2
+    by_d = next(row for row in rows if row[1].endswith("D of DCI"))
+    assert by_d[3] == f"**{HOLDS}**" and by_d[2].count("<br>") == 7
+    assert by_d[2].startswith(f"D: factorqvae {tables.MINUS} ae: **+0.100 ± 0.000**")
+    error = next(row for row in rows if "1.5 times" in row[1])
+    assert error[2].startswith(f"MSE: 1.5 ae {tables.MINUS} factorqvae: **+0.0016 ±") and HOLDS in error[3]
+    assert next(row for row in rows if "Shapes3D" in row[1])[2:] == [tables.NONE, f"**{OPEN}**"]
+
+
+def test_goals():
+    found = made(**dict.fromkeys(OTHERS, (0.3, 0.31, 0.32)), factorqvae=(0.6, 0.61, 0.7))["models"]
+    for seeds in found.scores.values():
+        for scores in seeds.values():
+            scores |= {"infom": 0.64, "mse": 0.004}
+    found.scores["factorqvae"][0]["mse"] = 0.012
+    found.scores["vae"][2][D] = 0.4
+    rows = list(cells(tables.goals(found)).values())[1:]
+    assert [row[-1] for row in rows] == ["yes", "no", "no", "yes"]
+    assert rows[0][0] == "0.637" and rows[2][0] == "1.67 times"
+    assert "(vae)" in tables.goals(found)
+    del found.scores["bioae"]
+    assert tables.goals(found) == ""
