@@ -8,9 +8,11 @@ from collections.abc import Sequence
 from signal import SIGINT
 
 import fqvae
-from fqvae.cli.printing import make_printable
+from fqvae.cli.printing import make_printable, nobody_reads
 from fqvae.packages import explain
 from fqvae.signals import Terminated, raising_terminated, status_of
+
+_SIGPIPE = 13  # which Windows has no name for
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -18,12 +20,15 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
     Returns:
         Its exit status: 0; 1 for an error; 128 + signal for a command that a signal has ended (130 on Ctrl-C,
-        143 on SIGTERM). An error and a signal are told in one line on standard error.
+        143 on SIGTERM). An error and a signal are told in one line on standard error. 141, without a word, if
+        nobody reads what it prints any more: so a shell has it of other commands (SIGPIPE).
     """
     make_printable(sys.stdout, sys.stderr)
     try:
         with raising_terminated():
-            return _run(arguments)
+            status = _run(arguments)
+            sys.stdout.flush()
+            return status
     except KeyboardInterrupt:
         print("fqvae: interrupted", file=sys.stderr)
         return status_of(SIGINT)
@@ -34,6 +39,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print(f"fqvae: error: {explain(error)}", file=sys.stderr)
         return 1
     except (ValueError, TypeError, OSError, ArithmeticError) as error:
+        if isinstance(error, BrokenPipeError) and nobody_reads(sys.stdout):
+            return status_of(_SIGPIPE)
         print(f"fqvae: error: {error}", file=sys.stderr)
         return 1
 

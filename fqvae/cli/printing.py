@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import codecs
+import os
+import select
 import unicodedata
 from typing import Any
 
@@ -33,6 +35,25 @@ def make_printable(*streams: Any) -> None:
     for stream in streams:
         if hasattr(stream, "reconfigure"):
             stream.reconfigure(errors="fqvae.plain")
+
+
+def nobody_reads(stream: Any) -> bool:
+    """Whether the reader of a stream's pipe is gone, as with `fqvae ... | head`; then it ends nowhere.
+
+    False for a stream without a file of its own, and on Windows, where one cannot ask.
+    """
+    try:
+        file = stream.fileno()
+    except (AttributeError, OSError):
+        return False
+    if not hasattr(select, "poll"):
+        return False
+    poll = select.poll()
+    poll.register(file, 0)
+    if not any(event & select.POLLERR for _, event in poll.poll(0)):
+        return False
+    os.dup2(os.open(os.devnull, os.O_WRONLY), file)
+    return True
 
 
 def _plain(error: UnicodeError) -> tuple[str, int]:

@@ -93,3 +93,21 @@ def test_importing_needs_no_lightning():
         "sys.exit(any(m in sys.modules for m in ('lightning', 'yaml', 'PIL', 'matplotlib', 'sklearn')))"
     )
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
+def test_nobody_reads_what_is_printed(tmp_path):
+    """Into a pipe whose reader is gone: no traceback, no word. A broken pipe elsewhere is still an error."""
+    words = [sys.executable, "-m", "fqvae", "train", "smoke", "--keys"]
+    with subprocess.Popen(words, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:
+        process.stdout.close()
+        assert process.stderr.read() == b"" and process.wait(100) == 141
+    program = tmp_path / "program.py"
+    program.write_text(
+        "import sys\n"
+        "import fqvae.cli\n"
+        "def run(arguments): raise BrokenPipeError('of a worker')\n"
+        "fqvae.cli._run = run\n"
+        "sys.exit(fqvae.cli.main([]))\n"
+    )
+    result = subprocess.run([sys.executable, program], capture_output=True, text=True, check=False)
+    assert (result.returncode, result.stderr) == (1, "fqvae: error: of a worker\n")
