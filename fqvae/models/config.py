@@ -71,6 +71,7 @@ class LatentConfig:
     precision: s, where a code is drawn by its distance s (z - code)**2: of the kind "scalar" without the
         estimator "nearest". A larger one lets a latent carry more bits; see `fqvae_kernels.ScalarQuantizer`.
     learn_precision: learn it, for each codebook, from that value on, at the codebook's learning rate.
+    sorted: keep the codes in increasing order, so that their indices have one: of "scalar" and "logits".
     """
 
     kind: Literal["plain", "gaussian", "scalar", "logits", "vector"] = "scalar"
@@ -83,6 +84,7 @@ class LatentConfig:
     dimension: int = 1
     precision: float = 1.0
     learn_precision: bool = False
+    sorted: bool = False
 
     def __post_init__(self) -> None:
         check_choices("latent.", self)
@@ -104,6 +106,8 @@ class LatentConfig:
                     f"latent.{key} must be {usual} for the kind {self.kind!r} with the estimator "
                     f"{self.estimator!r}, but was {getattr(self, key)}"
                 )
+        if self.sorted and self.kind not in ("scalar", "logits"):
+            raise ConfigError(f"latent.sorted must be False for the kind {self.kind!r}, but was True")
         kinds = ("scalar", "vector") if self.estimator == "nearest" else ("scalar", "logits", "vector")
         if self.estimator != "gumbel" and self.kind not in kinds:
             raise ConfigError(

@@ -145,9 +145,10 @@ class _Coded(Latent):
     def initialise(self, generator: torch.Generator) -> None:
         """N(0, 1), or evenly from -1/2 to 1/2."""
         if self.config.init == "normal":
-            self.codebook.normal_(generator=generator)
+            codes = torch.empty_like(self.codebook).normal_(generator=generator)
         else:
-            self.codebook.copy_(torch.linspace(-0.5, 0.5, self.config.codebook_size))
+            codes = torch.linspace(-0.5, 0.5, self.config.codebook_size)
+        self._set_codebook(codes)
 
     def values(self, codes: Tensor) -> Tensor:
         """The codes' values, (batch, decoder_width).
@@ -165,6 +166,9 @@ class _Coded(Latent):
     def prior(self, count: int, generator: torch.Generator | None) -> Tensor:
         """Uniform over the codes, int64 (count, M)."""
         return torch.randint(self.config.codebook_size, (count, self.config.size), generator=generator)
+
+    def _set_codebook(self, codes: Tensor) -> None:
+        self.codebook.copy_(codes)
 
     def _look_up(self, codes: Tensor) -> Tensor:
         """(batch, M) or, for vectors, (batch, M, D)."""
@@ -186,15 +190,27 @@ class _ScalarCodes(_Coded):
 
     def __init__(self, config: LatentConfig) -> None:
         super().__init__(config)
-        self.quantizer = ScalarQuantizer(
+        # "linspace" draws nothing: `initialise` has a generator of its own.
+        self.quantizer = self._quantizer("linspace")
+
+    def _quantizer(self, init: str | Tensor) -> ScalarQuantizer:
+        config = self.config
+        return ScalarQuantizer(
             config.codebook_size,
             num_codebooks=config.size if config.codebooks == "per_latent" else 1,
             estimator=config.estimator,
             hard=config.hard,
             precision=config.precision,  # 1 for logits
             learn_precision=config.learn_precision,
-            init="linspace",  # which draws nothing: `initialise` has a generator of its own
+            sorted=config.sorted,
+            init=init,
         )
+
+    def _set_codebook(self, codes: Tensor) -> None:
+        if self.config.sorted:  # whose codes are sums of what is learned
+            self.quantizer = self._quantizer(codes).to(self.codebook)
+        else:
+            super()._set_codebook(codes)
 
     @property
     def codebook(self) -> Tensor:  # type: ignore[override]

@@ -135,6 +135,8 @@ class RunConfig:
     steps: how many the whole run takes. seed: of initial weights, batches and noise.
     batch_size: images in a step; with a discriminator, half of them are for it.
     temperature_steps: the temperature is exp(-step / this); None: the number of steps of the run.
+    total_correlation_from: the first step in which the total correlation has its weight; before it the weight
+        is 0, and the discriminator learns all the same.
     log_every: steps from one row of metrics.csv to the next.
     checkpoint_every: steps from one checkpoint to the next.
     protocol: "ours", or "authors" for what the authors' program does (arXiv 2409.14851). With a discriminator
@@ -148,6 +150,7 @@ class RunConfig:
     steps: int = 50_000
     batch_size: int = 256
     temperature_steps: int | None = None
+    total_correlation_from: int = 0
     seed: int = 0
     log_every: int = 100
     checkpoint_every: int = 1_000
@@ -156,6 +159,12 @@ class RunConfig:
     def __post_init__(self) -> None:
         check_choices("", self)
         check_at_least("", self, steps=1, batch_size=1, log_every=1, checkpoint_every=1, seed=0)
+        check_at_least("", self, total_correlation_from=0)
+        if self.total_correlation_from and not self.model.has_discriminator:
+            raise ConfigError(
+                "total_correlation_from must be 0 without weights.total_correlation, "
+                f"but was {self.total_correlation_from}"
+            )
         if self.temperature_steps is not None:
             check_at_least("", self, temperature_steps=1)
         if self.model.has_discriminator and self.batch_size % 2:

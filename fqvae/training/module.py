@@ -91,6 +91,7 @@ class Training(LightningModule):
             trainer.global_rank,
             trainer.world_size,
             set_size=len(self.train_index),
+            total_correlation=self.step >= self.config.total_correlation_from,
         )
         log = self._logs(self.step + 1)
         losses, terms, codes, norms = self._update(images, place, log)

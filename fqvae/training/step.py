@@ -26,6 +26,7 @@ class Place:
     """Which step of which run this is, at what temperature, and which process's share of the batch.
 
     set_size: the number of training images, which some penalties need.
+    total_correlation: whether it has its weight; otherwise that is 0.
     """
 
     seed: int
@@ -34,6 +35,7 @@ class Place:
     rank: int = 0
     world: int = 1
     set_size: int | None = None
+    total_correlation: bool = True
 
 
 @dataclass(eq=False)
@@ -65,6 +67,8 @@ def charge_autoencoder(
     with frozen(discriminator):
         terms |= {each.name: each(seen) for each in config.penalties}
     weights = [1.0, *(getattr(config.weights, each.name) for each in config.penalties)]
+    if not place.total_correlation:
+        weights = [0.0 if name == "total_correlation" else w for name, w in zip(terms, weights, strict=True)]
     loss = torch.stack([weight * term for weight, term in zip(weights, terms.values(), strict=True)]).sum()
     return Charged(loss, terms, drawn)
 

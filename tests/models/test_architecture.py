@@ -130,6 +130,11 @@ def test_the_seed_alone_decides_the_weights():
             lambda: LatentConfig(estimator="nearest", learn_precision=True),
             "latent.learn_precision must be False .* estimator 'nearest', but was True",
         ),
+        (lambda: LatentConfig("vector", sorted=True), "latent.sorted must be False for the kind 'vector'"),
+        (
+            lambda: LatentConfig("gaussian", sorted=True),
+            "latent.sorted must be False .* 'gaussian', but was",
+        ),
         (
             lambda: LatentConfig("logits", estimator="nearest"),
             "latent.estimator cannot be 'nearest' for the kind 'logits'",

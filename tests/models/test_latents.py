@@ -85,6 +85,29 @@ def test_precision_is_a_factor_of_the_squared_distance(learn):
 
 
 @pytest.mark.parametrize("codebooks", ["shared", "per_latent"])
+@pytest.mark.parametrize("kind", ["scalar", "logits"])
+def test_sorted_codes(kind, codebooks):
+    """Those of the same draw of N(0, 1) in increasing order, also after steps that would cross them."""
+    latent, head = made(kind, codebooks=codebooks, sorted=True)
+    other, _ = made(kind, codebooks=codebooks)
+    # Codes begin in float32.
+    torch.testing.assert_close(latent.codebook, other.codebook.sort(-1).values, rtol=1e-6, atol=1e-6)
+    with torch.no_grad():
+        other.codebook.copy_(latent.codebook)
+    drawn, expected = (each.draw(head, Noise(7, 4), TEMPERATURE, True) for each in (latent, other))
+    close(drawn.quantized, expected.quantized)
+    assert torch.equal(drawn.codes, expected.codes)
+    assert [name for name, _ in latent.named_parameters()] == ["quantizer.codebook_steps"]
+    optimizer = torch.optim.SGD(latent.parameters(), lr=0.02)
+    for _ in range(3):
+        optimizer.zero_grad()
+        (latent.codebook * torch.arange(K, 0, -1)).square().sum().backward()
+        optimizer.step()
+        assert (latent.codebook.diff(dim=-1) > 0).all()
+    assert not torch.equal(latent.codebook, other.codebook)
+
+
+@pytest.mark.parametrize("codebooks", ["shared", "per_latent"])
 def test_logits(codebooks):
     latent, head = made("logits", codebooks=codebooks)
     noise = Noise(seed=78)

@@ -95,6 +95,11 @@ def test_flat_and_back(model):
         (("smoke", "qvae", ["model.weights.kl=x"]), "model.weights.kl must be a number, but was 'x'"),
         (("smoke", "qvae", ["model.latent.hard=yes"]), "model.latent.hard must be true or false"),
         (("smoke", "qvae", ["model.latent.kind=scalr"]), "cannot be 'scalr'; did you mean 'scalar'"),
+        (
+            ("smoke", "qvae", ["total_correlation_from=2"]),
+            "total_correlation_from must be 0 .* was 2",
+        ),
+        (("smoke", "factorqvae", ["total_correlation_from=-1"]), "total_correlation_from must be .*least 0"),
         (("smoke", "factorqvae", ["batch_size=13"]), r"batch_size must be even, .* but was 13"),
         (("smoke", "ae", ["model.weights.kl=1"]), "weights.kl must be 0 for a 'plain' latent"),
         (

@@ -123,6 +123,18 @@ def test_the_same_seed_repeats_the_run_and_another_does_not(unbroken, tmp_path):
     assert rows(tmp_path / "other")[0]["reconstruction"] != rows(unbroken)[0]["reconstruction"]
 
 
+@pytest.mark.parametrize("protocol", ["ours", "authors"])
+def test_the_total_correlation_may_come_later(protocol, tmp_path):
+    """loss = the terms by their weights, its own from step 6 on (the first row is of step 0)."""
+    settings = (f"protocol={protocol}", "beta=0.5", "gamma=0.25", "steps=9", "total_correlation_from=6")
+    found = rows(run(tmp_path / "run", tiny("factorqvae", *settings)).folder)
+    for step, row in enumerate(found):
+        gamma = 0.25 * (step >= 6)
+        expected = row["reconstruction"] + 0.5 * row["kl"] + gamma * row["total_correlation"]
+        assert row["loss"] == pytest.approx(expected, rel=1e-5) and row["total_correlation"] != 0
+    assert len(found) == 9
+
+
 @pytest.mark.parametrize("name", model_names())
 def test_every_model_learns(name, tmp_path):
     config = tiny(

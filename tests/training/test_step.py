@@ -103,6 +103,21 @@ def test_losses_of_factorqvae_are_the_formulas():
     assert losses.terms["discriminator_accuracy"].item() == pytest.approx(right.item())
 
 
+def test_without_the_weight_of_the_total_correlation():
+    """The autoencoder's loss is that of the other terms; the discriminator's is as ever."""
+    model, discriminator, images = parts("factorqvae")
+    place = dataclasses.replace(PLACE, total_correlation=False)
+    losses, usual = (compute_losses(model, discriminator, images, each) for each in (place, PLACE))
+    terms = losses.terms
+    torch.testing.assert_close(losses.autoencoder, terms["reconstruction"] + 1e-3 * terms["kl"])
+    assert terms["total_correlation"] == usual.terms["total_correlation"] != 0
+    weights = list(model.parameters())
+    found = torch.autograd.grad(losses.autoencoder, weights, retain_graph=True)
+    expected = torch.autograd.grad(terms["reconstruction"] + 1e-3 * terms["kl"], weights)
+    torch.testing.assert_close(found, expected)
+    assert losses.discriminator == usual.discriminator
+
+
 @pytest.mark.parametrize(
     ("name", "weights"),
     [
