@@ -23,7 +23,8 @@ BY_NAME = {question.name: question for question in QUESTIONS}
 
 def cells(table):
     """The rows of a table in Markdown, by their first cells."""
-    rows = [[cell.strip() for cell in line.strip("|").split("|")] for line in table.splitlines()]
+    lines = [line for line in table.splitlines() if line.startswith("| ")]
+    rows = [[cell.strip() for cell in line.strip("|").split("|")] for line in lines]
     assert set(rows[1][0]) == {"-"} and len({len(row) for row in rows}) == 1
     return {row[0]: row[1:] for row in rows if row is not rows[1]}
 
@@ -83,16 +84,16 @@ def test_means_and_differences():
     }
     found = made(runs)
     rows = cells(tables.means(BY_NAME["gamma"], found))
-    assert rows["run"][:2] == ["seeds", "D"] and rows["run"][4] == "InfoM"
-    assert rows["gamma 0"][:2] == ["3", "0.200 ± 0.100"] and rows["gamma 5e-4"][0] == "2"
-    assert rows["gamma 0"][2] == tables.NONE  # there is no completeness
+    assert rows["run"][:3] == ["seeds", "1000 MSE", "D"] and rows["run"][5] == "InfoM"
+    assert rows["gamma 0"][:3] == ["3", "4.00 ± .00", ".200 ± .100"] and rows["gamma 5e-4"][0] == "2"
+    assert rows["gamma 0"][3] == tables.NONE  # there is no completeness
     rows = cells(tables.differences(BY_NAME["gamma"], found))
     assert list(rows) == ["difference", "gamma 2e-4 \u2212 gamma 0", "gamma 5e-4 \u2212 gamma 0"]
     # Differences of .2, .21, .19: mean .2, deviation .01.
-    assert rows["gamma 2e-4 \u2212 gamma 0"][:3] == ["3", "**+0.200 ± 0.025**", "+0.000 ± 0.000"]
-    assert rows["gamma 2e-4 \u2212 gamma 0"][3] == "+0 ± 0.00248"
+    assert rows["gamma 2e-4 \u2212 gamma 0"][:3] == ["3", "**+.200 ± .025**", "+.000 ± .000"]
+    assert rows["gamma 2e-4 \u2212 gamma 0"][3] == "+.00 ± 2.48"
     # 0 and .2: mean .1, deviation .1414, t(.975, 1) = 12.71.
-    assert rows["gamma 5e-4 \u2212 gamma 0"][:2] == ["2", "+0.100 ± 1.271"]
+    assert rows["gamma 5e-4 \u2212 gamma 0"][:2] == ["2", "+.100 ± 1.271"]
 
 
 def test_which_runs_are_compared():
@@ -114,8 +115,8 @@ def test_codes_by_rank_and_by_index():
     rows = cells(tables.by_order(found))
     assert rows["run"][1:4] == ["D, by rank", "D, by index", "D, difference"]
     minus = tables.MINUS
-    assert rows["qvae"][:4] == ["2", "0.550 ± 0.071", "0.400 ± 0.141", f"{minus}0.150 ± 0.635"]
-    assert rows["qvae"][4:] == ["0.500 ± 0.000", "0.500 ± 0.000", "+0.000 ± 0.000"]
+    assert rows["qvae"][:4] == ["2", ".550 ± .071", ".400 ± .141", f"{minus}.150 ± .635"]
+    assert rows["qvae"][4:] == [".500 ± .000", ".500 ± .000", "+.000 ± .000"]
     assert tables.by_order(made({"ae": {0: scores(0.5)}})) == ""
 
 
@@ -128,7 +129,7 @@ def test_infom_by_factor():
         "codes_used": [2, 3, 1, 5],
     }
     rows = cells(tables.by_factor(found, ("factorqvae", "qvae")))
-    assert rows == {"run": ["floor hue", "size"], "qvae": ["0.500 (1.0 latents)", "1.000 (1.0 latents)"]}
+    assert rows == {"run": ["floor hue", "size"], "qvae": [".500 (1.0 latents)", "1.000 (1.0 latents)"]}
     assert tables.by_factor(found, ("vae",)) == ""
 
 
@@ -140,7 +141,7 @@ def test_correlations_without_labels():
     }
     found = {"models": made(one), "gamma": made({"a": one["a"], "c": {0: scores(0.4, mse=9.0)}})}
     rows = cells(tables.unlabelled(found))
-    assert rows["runs of"] == ["straight-through gap", "total correlation", "MSE"]
+    assert rows["runs of"] == ["straight-through gap", "total correlation", "1000 MSE"]
     assert rows["models"] == [tables.NONE, tables.NONE, "-1.00 (3 runs)"]
     assert rows["gamma"][2] == "+0.50 (3 runs)" and rows["all"][2] == "+0.20 (4 runs)"
     assert [len(runs) for runs in tables.pooled(found).values()] == [3, 3, 4]
@@ -164,7 +165,7 @@ def test_plots():
     configs = {name: {"model.name": name[0], "data.strength": float(name[2:])} for name in runs}
     figure = plots.against(BY_NAME["correlated"], made(runs, **configs))
     (first, *_) = figure.axes
-    assert [axes.get_title(loc="left") for axes in figure.axes] == ["D", "InfoM", "MSE"]
+    assert [axes.get_title(loc="left") for axes in figure.axes] == ["D", "InfoM", "1000 MSE"]
     assert [container.get_label() for container in first.containers] == ["a", "b"]
     np_x, np_y = first.containers[0][0].get_data()
     assert list(np_x) == [0.0, 0.5] and list(np_y) == pytest.approx([0.15, 0.15])
@@ -189,9 +190,9 @@ def test_the_page(tmp_path):
     page.write(copy, texts)
     text = copy.read_text()
     part = text.split("<!-- gamma:begin -->")[1].split("<!-- gamma:end -->")[0]
-    assert "Only 2 of 15 runs are there." in part and "| gamma 2e-4 \u2212 gamma 0 | 1 | +0.250 |" in part
+    assert "Only 2 of 15 runs are there." in part and "| gamma 2e-4 \u2212 gamma 0 | +.250 |" in part
     assert "](results/gamma.svg)" in part and (copy.parent / "results" / "gamma.svg").is_file()
-    assert "| vae | **b** | 0.500 |" in text and "| gamma | 2 | 15 |" in text
+    assert "| vae | **b** | .500 |" in text and "| gamma | 2 | 15 |" in text
     assert "](results/unlabelled.svg)" in text
     # A page that lacks a place is left as it is.
     copy.write_text(text.replace("<!-- hues:end -->", ""))

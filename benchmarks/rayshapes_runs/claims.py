@@ -15,6 +15,7 @@ from rayshapes_runs.numbers import Spread, spread
 from rayshapes_runs.reading import Results
 
 Verdict = Literal["holds", "does not hold here", "not decided by these runs"]
+UNDECIDED: Verdict = "not decided by these runs"
 MARGIN = 0.05  # of D and InfoM: what "no worse" leaves room for
 OTHERS = ("ae", "bioae", "vae", "factorvae", "qlae", "dvae", "factordvae", "qvae")  # of the paper
 
@@ -75,13 +76,13 @@ def answer(claim: Claim, found: Mapping[str, Results]) -> Answer:
     values = [contrast.values(found) for contrast in claim.contrasts]
     spreads = tuple(spread(each) if each else None for each in values)
     if not spreads or any(each is None or each.count < 3 for each in spreads):
-        return Answer("not decided by these runs", spreads)
+        return Answer(UNDECIDED, spreads)
     if all(each.mean > _half(each, 0.95) for each in spreads if each):
         return Answer("holds", spreads)
     level = 1 - 0.05 / len(spreads)
     if any(each.mean < -_half(each, level) for each in spreads if each):
         return Answer("does not hold here", spreads)
-    return Answer("not decided by these runs", spreads)
+    return Answer(UNDECIDED, spreads)
 
 
 def _half(found: Spread, level: float) -> float:
@@ -110,8 +111,13 @@ def _behind(
 
 
 _D, _M = "disentanglement", "infom"
-_RESULTS, _FIRST, _SECOND, _THIRD = "key results", "mechanism 1", "mechanism 2", "mechanism 3"
-_TRADE, _SIGNS = "trade-offs", "failure signatures"
+_RESULTS, _FIRST, _SECOND, _THIRD = (
+    "Key results",
+    "Scalars and one codebook",
+    "Total correlation",
+    "Gumbel-Softmax",
+)
+_TRADE, _SIGNS = "Trade-offs", "Signs of failure"
 _VECTORS = ("vectors of 4", "vectors of 16")
 # The gamma of the larger half of FactorQVAE's grid, which signs of too much and too little stand around.
 _MIDDLE = "gamma 2e-3"

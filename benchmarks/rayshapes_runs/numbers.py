@@ -57,7 +57,8 @@ def _ranks(values: Sequence[float]) -> list[float]:
 
 
 def figures(value: float, decimals: int | None) -> str:
-    """A measure as tables show it: so many decimals, or, for None, three digits."""
+    """A measure as tables show it, .5 for 0.5: so many decimals, or, for None, three digits."""
     if not math.isfinite(value):
         return NONE
-    return f"{value:.3g}" if decimals is None else f"{value:.{decimals}f}"
+    text = f"{value:.3g}" if decimals is None else f"{value:.{decimals}f}"
+    return text.replace("0.", ".", 1) if text.lstrip("-").startswith("0.") else text

@@ -13,7 +13,7 @@ from fqvae.files import write_whole
 from rayshapes_runs.numbers import Spread, spread
 from rayshapes_runs.questions import UNLABELLED, Question
 from rayshapes_runs.reading import Results
-from rayshapes_runs.tables import label
+from rayshapes_runs.tables import label, shown
 
 SHOWN = ("disentanglement", "infom", "infoe", "mse")
 
@@ -35,8 +35,8 @@ def against(question: Question, found: Results) -> Figure:
                 setting,
                 line,
                 len(found.scores[name]),
-                {each: part.mean for each, part in spreads.items()},
-                {each: part.deviation for each, part in spreads.items()},
+                {each: shown(each, part.mean) for each, part in spreads.items()},
+                {each: part.deviation and shown(each, part.deviation) for each, part in spreads.items()},
             )
         )
     figure = measures_against(question.setting, points, {each: label(each) for each in SHOWN})
@@ -51,7 +51,9 @@ def unlabelled(runs: Mapping[str, Sequence[Mapping[str, float]]]) -> Figure:
     """D of each run against each measure that needs no labels. runs: scores by experiment; "all" is used."""
     figure, axes = panels(len(UNLABELLED), 3, 2.0)
     for each, name in zip(axes, UNLABELLED, strict=True):
-        both = [(scores[name], scores["disentanglement"]) for scores in runs["all"] if name in scores]
+        both = [
+            (shown(name, scores[name]), scores["disentanglement"]) for scores in runs["all"] if name in scores
+        ]
         each.scatter([x for x, _ in both], [y for _, y in both], s=6, color=ACCENT, linewidths=0)
         if both and min(x for x, _ in both) > 0:
             each.set_xscale("log")

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 
-MAIN = ("disentanglement", "completeness", "informativeness", "infom", "infoc", "infoe", "mse")
+MAIN = ("mse", "disentanglement", "completeness", "informativeness", "infom", "infoc", "infoe")
 COMPARED = ("disentanglement", "infom", "mse")
 
 
@@ -46,7 +46,7 @@ QUESTIONS = (
         "models",
         "Twelve models",
         lambda name: ("factorqvae",),
-        (*MAIN[:5], "infoc_corrected", "infoe", "mig", "sap", "mse"),
+        (*MAIN[:6], "infoc_corrected", "infoe", "mig", "sap"),
     ),
     Question(
         "gamma",

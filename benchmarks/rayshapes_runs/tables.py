@@ -9,22 +9,31 @@ import numpy as np
 
 from fqvae.evaluation.measures import measure
 from rayshapes_runs.choosing import SHOWN, Choice
-from rayshapes_runs.claims import CLAIMS, OTHERS, Contrast, answer
+from rayshapes_runs.claims import CLAIMS, OTHERS, UNDECIDED, Answer, Claim, Contrast, answer
 from rayshapes_runs.numbers import NONE, Spread, figures, paired, spearman, spread
 from rayshapes_runs.questions import COMPARED, ORDERED, UNLABELLED, Question
 from rayshapes_runs.reading import Results
 
+THOUSANDTHS = ("mse",)  # measures that are shown in thousandths
+FEW = 4  # differences that are told one by one
 ORDER = ("disentanglement", "completeness")  # which read the order of codes
 GOAL_OF = "factorqvae"
 MINUS = "\u2212"
 
 
 def label(name: str) -> str:
-    """A measure in a table's heading."""
+    """A measure in a heading, of tables and plots."""
     known = measure(name)
     if name == "infoc_corrected":
         return "InfoC, corrected"
+    if name in THOUSANDTHS:
+        return f"1000 {name.upper()}"
     return name if known is None else known.short or known.label
+
+
+def shown(name: str, value: float) -> float:
+    """A value as `label` says it."""
+    return 1000 * value if name in THOUSANDTHS else value
 
 
 def counts(found: Mapping[str, Results]) -> str:
@@ -41,11 +50,10 @@ def grid(choices: Mapping[str, Choice]) -> str:
     rows = []
     for model, choice in choices.items():
         for name, scores in choice.grid.items():
-            shown = f"**{name}**" if name == choice.name else name
-            rows.append(
-                [model, shown, figures(scores["score"], 3), *(_cell(key, scores[key]) for key in SHOWN)]
-            )
-    return _table(["model", "setting", "mean of D and InfoM", *map(label, SHOWN)], rows)
+            setting = name.removeprefix(f"{model} ")
+            first = [model, f"**{setting}**"] if name == choice.name else ["", setting]
+            rows.append([*first, figures(scores["score"], 3), *(_cell(key, scores[key]) for key in SHOWN)])
+    return _table(["model", "setting", "mean of D and InfoM", *map(label, SHOWN)], rows, texts=2)
 
 
 def means(question: Question, found: Results) -> str:
@@ -53,8 +61,8 @@ def means(question: Question, found: Results) -> str:
     rows = []
     for name, seeds in found.scores.items():
         cells = [_spread(each, found.values(name, each)) for each in question.measures]
-        rows.append([name, str(len(seeds)), *cells])
-    return _table(["run", "seeds", *map(label, question.measures)], rows)
+        rows.append([name, len(seeds), *cells])
+    return _over_seeds("Mean ± standard deviation", "run", question.measures, rows)
 
 
 def differences(question: Question, found: Results) -> str:
@@ -68,8 +76,20 @@ def differences(question: Question, found: Results) -> str:
         seeds = max((part.count for part in parts.values() if part is not None), default=0)
         if seeds:
             cells = [_difference(each, part) for each, part in parts.items()]
-            rows.append([f"{name} {MINUS} {other}", str(seeds), *cells])
-    return _table(["difference", "seeds", *map(label, COMPARED)], rows) if rows else ""
+            rows.append([f"{name} {MINUS} {other}", seeds, *cells])
+    return _over_seeds("Mean ± 95 % interval of the differences", "difference", COMPARED, rows)
+
+
+def _over_seeds(what: str, first: str, measures: Sequence[str], rows: Sequence[Sequence[Any]]) -> str:
+    """A table whose rows begin with a name and a number of seeds, which the line above has if it is one."""
+    if not rows:
+        return ""
+    counts = {row[1] for row in rows}
+    if len(counts) > 1:
+        return f"{what}:\n\n" + _table([first, "seeds", *map(label, measures)], rows)
+    seeds = counts.pop()
+    line = f"{what} over {seeds} seeds:" if seeds > 1 else "One seed:"
+    return f"{line}\n\n" + _table([first, *map(label, measures)], [[row[0], *row[2:]] for row in rows])
 
 
 def by_order(found: Results) -> str:
@@ -108,16 +128,34 @@ def by_factor(found: Results, names: Sequence[str]) -> str:
 
 def claims(found: Mapping[str, Results]) -> str:
     """What the runs say of each claim of the paper, and of its contrasts; bold as in `differences`."""
-    rows = []
+    parts: dict[str, list[list[str]]] = {}
     for claim in CLAIMS:
         told = answer(claim, found)
-        parts = [
-            f"{label(contrast.measure)}: {_terms(contrast)} {_difference(contrast.measure, part)}"
-            for contrast, part in zip(claim.contrasts, told.spreads, strict=True)
-        ]
-        rows.append([claim.part, claim.text, "<br>".join(parts) or NONE, f"**{told.verdict}**"])
-    heading = ["of the paper", "claim", "our runs: positive if it is right", "verdict"]
-    return _table(heading, rows, numbers=False)
+        verdict = told.verdict if told.verdict == UNDECIDED else f"**{told.verdict}**"
+        parts.setdefault(claim.part, []).append([claim.text, verdict, _evidence(claim, told)])
+    heading = ["claim", "verdict", "our runs: above 0 if it is right"]
+    tables = [f"### {part}\n\n{_table(heading, rows, texts=3)}" for part, rows in parts.items()]
+    return "\n\n".join(tables)
+
+
+def _evidence(claim: Claim, told: Answer) -> str:
+    """The contrasts of a claim; of many how many are decided, and the smallest one."""
+    pairs = list(zip(claim.contrasts, told.spreads, strict=True))
+    if not pairs:
+        return "no run of ours"
+    lines = [
+        f"{label(contrast.measure)}: {_terms(contrast)} = {_difference(contrast.measure, part)}"
+        for contrast, part in pairs
+    ]
+    if len(pairs) <= FEW or any(part is None for _, part in pairs):
+        return "<br>".join(lines[:FEW]) + ("<br>..." if len(lines) > FEW else "")
+    means = [part.mean if part else 0.0 for _, part in pairs]
+    above, below = (
+        sum(part is not None and part.decided and sign * part.mean > 0 for _, part in pairs)
+        for sign in (1, -1)
+    )
+    least = lines[means.index(min(means))]
+    return f"of {len(pairs)} differences {above} above 0, {below} below<br>the least: {least}"
 
 
 def goals(found: Results) -> str:
@@ -150,7 +188,7 @@ def _terms(contrast: Contrast) -> str:
     for name, factor in contrast.weights.items():
         sign = (f" {MINUS} " if factor < 0 else " + ") if text else MINUS if factor < 0 else ""
         text += f"{sign}{'' if abs(factor) == 1 else f'{abs(factor):g} '}{name}"
-    return text + (f" + {contrast.margin:g}" if contrast.margin else "") + ":"
+    return text + (f" + {contrast.margin:g}" if contrast.margin else "")
 
 
 def unlabelled(found: Mapping[str, Results]) -> str:
@@ -217,10 +255,11 @@ def _difference(name: str, found: Spread | None) -> str:
 
 def _cell(name: str, value: float) -> str:
     known = measure(name)
-    return figures(value, 3 if known is None else known.decimals)
+    decimals = 2 if name in THOUSANDTHS else 3 if known is None else known.decimals
+    return figures(shown(name, value), decimals)
 
 
-def _table(heading: Sequence[str], rows: Sequence[Sequence[str]], *, numbers: bool = True) -> str:
-    """numbers: whether all but the first column are numbers, which end at the right."""
-    lines = [heading, ["---", *["---:" if numbers else "---"] * (len(heading) - 1)], *rows]
-    return "\n".join(f"| {' | '.join(line)} |" for line in lines)
+def _table(heading: Sequence[str], rows: Sequence[Sequence[Any]], *, texts: int = 1) -> str:
+    """texts: columns that are no numbers, which end at the right."""
+    lines = [heading, ["---"] * texts + ["---:"] * (len(heading) - texts), *rows]
+    return "\n".join(f"| {' | '.join(map(str, line))} |" for line in lines)
