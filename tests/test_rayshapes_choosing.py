@@ -111,6 +111,7 @@ def jobs(name):
     [
         *(("choose", 96), ("models", 60), ("gamma", 15), ("codebook", 27), ("codebooks", 12)),
         *(("correlated", 45), ("estimators", 15), ("hues", 12), ("orientation", 6), ("length", 36)),
+        ("beyond", 26),
     ],
 )
 def test_how_many_runs_an_experiment_has(name, runs):
@@ -121,8 +122,8 @@ def test_how_many_runs_an_experiment_has(name, runs):
     assert {job.config.steps for job in planned} == steps
     assert {job.config.model.network.kind for job in planned} == {"light"}
     sweep = read_sweep(name)
-    assert sweep.evaluate.classifier == ("histogram" if name == "choose" else "boosting")
-    assert not {100, 101} & {job.seed for job in planned} or name == "choose"
+    assert sweep.evaluate.classifier == ("histogram" if name in ("choose", "beyond") else "boosting")
+    assert not {100, 101} & {job.seed for job in planned} or name in ("choose", "beyond")
 
 
 def test_a_grid_of_four_for_each_of_twelve_models():

@@ -74,6 +74,7 @@ QUESTIONS = (
         setting="model.weights.kl",
         line="length",
     ),
+    Question("beyond", "What may do better than FactorQVAE as chosen", lambda name: ("as chosen",)),
 )
 BY_INDEX = ("models",)  # whose codes are also measured by index
 # Whose runs are ordered without labels.

@@ -1,5 +1,6 @@
 """Sweep files: what they say, and every way to say it wrongly."""
 
+import dataclasses
 import pathlib
 import subprocess
 import sys
@@ -151,7 +152,18 @@ def test_what_the_command_line_changes(tmp_path):
 def test_those_that_come_along():
     """How many runs each has is asked in tests/test_rayshapes_choosing.py."""
     assert sweep_names() == [
-        *("choose", "codebook", "codebooks", "correlated", "estimators", "first", "gamma", "hues", "length"),
+        *(
+            "beyond",
+            "choose",
+            "codebook",
+            "codebooks",
+            "correlated",
+            "estimators",
+            "first",
+            "gamma",
+            "hues",
+            "length",
+        ),
         *("models", "orientation"),
     ]
     assert not set(sweep_names()) & set(preset_names())
@@ -184,6 +196,8 @@ def test_those_that_come_along():
     ]
     nearest = configs["estimators"]["nearest"]
     assert nearest.batch_size == without.batch_size and not nearest.model.has_discriminator
+    assert {each.model.name for each in configs["beyond"].values()} == {"factorqvae"}
+    assert configs["beyond"]["as chosen"] == dataclasses.replace(configs["models"]["factorqvae"], seed=101)
     lengths = [(config.steps, config.model.weights.kl) for config in configs["length"].values()]
     assert lengths == 2 * [(steps, beta) for steps in (3000, 6000, 12000) for beta in (1e-3, 3e-3, 1e-2)]
     assert [(job.name, job.seed) for job in runs["first"]] == [
