@@ -181,7 +181,7 @@ def test_the_page(tmp_path):
     found = {name: Results(7) for name in EXPERIMENTS}
     texts = page.parts(tmp_path, found, copy.parent / "results", copy)
     assert set(texts.values()) == {texts["runs"], texts["claims"], page.NOTHING}
-    assert "| all | 0 | 70 |" in texts["runs"] and "not decided" in texts["claims"]
+    assert "| all | 0 | 77 |" in texts["runs"] and "not decided" in texts["claims"]
     found["gamma"] = made({"gamma 0": {0: scores(0.25)}, "gamma 2e-4": {0: scores(0.5)}})
     found["gamma"].planned = 15
     choice = Choice("b", {}, {"b": dict.fromkeys(("score", *tables.SHOWN), 0.5)})

@@ -320,14 +320,14 @@ def test_bytes_that_are_no_text(tmp_path):
     [
         (
             ["modles"],
-            "there is no sweep 'modles'; did you mean 'models'? There are choose, codebook, codebooks,",
+            "there is no sweep 'modles'; did you mean 'models'? There are beyond, choose, codebook,",
         ),
         (["other.yaml"], "there is no sweep file other.yaml"),
         (["folder/x"], "there is no sweep file folder/x"),
-        (["folder"], "there is no sweep 'folder'. There are choose, codebook,"),
+        (["folder"], "there is no sweep 'folder'. There are beyond, choose, codebook,"),
         (
             [],
-            "name one sweep (choose, codebook, codebooks, correlated, estimators, first,",
+            "name one sweep (beyond, choose, codebook, codebooks, correlated, estimators, first,",
         ),
         (["steps=3"], "or the path of one file, but was 'nothing'"),
         (
