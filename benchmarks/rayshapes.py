@@ -3,6 +3,7 @@
     python benchmarks/rayshapes.py run EXPERIMENT [--jobs 2] [--minutes M] [--commit]
     python benchmarks/rayshapes.py choose          which weights each model gets, of the runs of `choose`
     python benchmarks/rayshapes.py table           tables and plots, of the results that are there
+    python benchmarks/rayshapes.py again [FOLDER ...]   runs made again from what is kept, and compared
 
 An experiment is a sweep of the package (`fqvae sweep --help` names them); `run` goes on with it where it was.
 What is kept of a run lies in benchmarks/results/rayshapes/EXPERIMENT/RUN/seed-N.
@@ -12,11 +13,14 @@ from __future__ import annotations
 
 import argparse
 import sys
+import tempfile
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
+from rayshapes_runs.again import first_kept, make_again
 from rayshapes_runs.choosing import FILE, PRESET, choose, chosen_text, preset_text
-from rayshapes_runs.questions import BY_INDEX
+from rayshapes_runs.questions import BY_INDEX, EXPERIMENTS
 from rayshapes_runs.store import Store
 from rayshapes_runs.training import train_missing
 
@@ -54,6 +58,12 @@ def main(argv: Sequence[str] | None = None) -> int:
     table.add_argument("--page", type=Path, default=PAGE, metavar="FILE", help="with the markers")
     table.add_argument("--figures", type=Path, default=FIGURES, metavar="DIR", help="for plots")
     table.set_defaults(command=_table)
+    again = commands.add_parser("again", help="make runs again, and compare what is measured")
+    again.add_argument(
+        "folders", type=Path, nargs="*", metavar="FOLDER", help="of kept runs; the first of each experiment"
+    )
+    again.add_argument("--jobs", type=int, default=1, help="runs at a time, one thread each (1)")
+    again.set_defaults(command=_again)
     options = parser.parse_args(argv)
     try:
         status: int = options.command(options)
@@ -66,9 +76,13 @@ def main(argv: Sequence[str] | None = None) -> int:
     return status
 
 
+def _check_jobs(jobs: int) -> None:
+    if jobs < 1:
+        raise ValueError(f"--jobs must be at least 1, but was {jobs}")
+
+
 def _run(options: argparse.Namespace) -> int:
-    if options.jobs < 1:
-        raise ValueError(f"--jobs must be at least 1, but was {options.jobs}")
+    _check_jobs(options.jobs)
     if options.minutes is not None and not options.minutes > 0:
         raise ValueError(f"--minutes must be positive, but was {options.minutes}")
     sweep = read_sweep(options.experiment)
@@ -97,6 +111,19 @@ def _choose(options: argparse.Namespace) -> int:
         others = ", ".join(f"{name} {scores['score']:.3f}" for name, scores in choice.grid.items())
         print(f"{model}: {others}")
     return 0
+
+
+def _again(options: argparse.Namespace) -> int:
+    _check_jobs(options.jobs)
+    kept = (first_kept(options.results, name) for name in EXPERIMENTS)
+    places = options.folders or [place for place in kept if place is not None]
+    same = True
+    with tempfile.TemporaryDirectory() as scratch, ThreadPoolExecutor(options.jobs) as pool:
+        folders = [Path(scratch) / str(number) for number in range(len(places))]
+        for place, lines in zip(places, pool.map(make_again, places, folders), strict=True):
+            same = same and not lines
+            print(f"{place}: {'; '.join(lines) if lines else 'equal to the last digit'}", flush=True)
+    return 0 if same else 1
 
 
 def _table(options: argparse.Namespace) -> int:
