@@ -87,3 +87,12 @@ def test_logarithms_that_were_saved_as_0d_load(name, assign):
     wrong = model.state_dict() | {logarithms[0]: torch.zeros(2)}
     with pytest.raises(RuntimeError, match=r"size mismatch for 0\.log_"):
         model.load_state_dict(wrong)
+
+
+@pytest.mark.parametrize("sorted", [False, True])
+def test_codes_that_are_given_on_the_meta_device(sorted):
+    """Where only shapes are wanted there are no values to check."""
+    with torch.device("meta"):
+        q = ScalarQuantizer(4, init=torch.empty(4), sorted=sorted)
+    assert [parameter.shape for parameter in q.parameters()] == [(4,)]
+    assert all(parameter.is_meta for parameter in q.parameters())

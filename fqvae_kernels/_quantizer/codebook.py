@@ -266,7 +266,7 @@ def _check_init(init: str | Tensor, init_scale: float, shape: tuple[int, ...]) -
                 f"init as a tensor must be floating point of shape {shape} or {shape[-1:]}, but "
                 f"was {init.dtype} of shape {tuple(init.shape)}"
             )
-        if not init.isfinite().all():
+        if not init.is_meta and not init.isfinite().all():
             raise ValueError("init as a tensor must be finite, but holds NaN or infinity")
         if scale != 1:
             raise ValueError(f"init_scale must be 1 where init is a tensor, but was {scale}")

@@ -135,6 +135,18 @@ def test_the_total_correlation_may_come_later(protocol, tmp_path):
     assert len(found) == 9
 
 
+def test_sorted_codes_are_trained_saved_and_loaded(tmp_path):
+    """A run that was killed ends where the unbroken one does, with its codes in increasing order."""
+    setting = "model.latent.sorted=true"
+    whole = run(tmp_path / "whole", tiny("factorqvae", setting)).folder
+    killed = script(tmp_path / "killed", "factorqvae", 8, setting)
+    assert killed.returncode == -signal.SIGKILL, killed.stderr
+    resumed = run(tmp_path / "killed", tiny("factorqvae", setting), resume=True).folder
+    assert_same_end(resumed, whole)
+    codes = fqvae.load(resumed).latent.codebook
+    assert (codes.diff() > 0).all() and len(codes) == 8
+
+
 @pytest.mark.parametrize("name", model_names())
 def test_every_model_learns(name, tmp_path):
     config = tiny(
