@@ -1,11 +1,11 @@
 """benchmarks/rayshapes_runs/claims.py: what is said of a claim, by hand and against SciPy."""
 
 import pytest
-from rayshapes_runs import tables
+from rayshapes_runs import cells, claim_tables, numbers
 from rayshapes_runs.claims import CLAIMS, OTHERS, Claim, Contrast, answer
 from rayshapes_runs.reading import Results
 from scipy import stats
-from test_rayshapes_tables import cells
+from test_rayshapes_tables import cells as rows_of
 
 from fqvae.evaluation.measures import measure
 from fqvae.figures import t_interval
@@ -91,7 +91,7 @@ def test_the_table():
         name: {seed: {"mse": 0.003 + seed / 1e4, D: place / 10, "infom": 0.7} for seed in range(5)}
         for place, name in enumerate(reversed(runs))
     }
-    text = tables.claims(found)
+    text = claim_tables.claims(found)
     assert text.count("### ") == len({claim.part for claim in CLAIMS}) == 6
     lines = [line for line in text.splitlines() if line.startswith("| ")]
     rows = [[cell.strip() for cell in line.strip("|").split("|")] for line in lines]
@@ -101,15 +101,13 @@ def test_the_table():
         "of 8 differences 8 above 0, 0 below<br>the least: D:"
     )
     error = next(row for row in rows if "1.5 times" in row[0])
-    assert (
-        error[2].startswith(f"1000 MSE: 1.5 ae {tables.MINUS} factorqvae = **+1.60 ±") and HOLDS in error[1]
-    )
+    assert error[2].startswith(f"1000 MSE: 1.5 ae {cells.MINUS} factorqvae = **+1.60 ±") and HOLDS in error[1]
     assert next(row for row in rows if "Shapes3D" in row[0])[1:] == [OPEN, "no run of ours"]
     # Differences without runs are named, and so are the first of many.
     nearest = next(row for row in rows if row[0].startswith("Drawn codes"))
-    assert nearest[2].startswith(f"D: gumbel soft {tables.MINUS} nearest = {tables.NONE}<br>InfoM: ")
+    assert nearest[2].startswith(f"D: gumbel soft {cells.MINUS} nearest = {numbers.NONE}<br>InfoM: ")
     del found["models"].scores["qvae"]
-    assert "<br>..." in tables.claims(found)
+    assert "<br>..." in claim_tables.claims(found)
 
 
 def test_goals():
@@ -119,9 +117,9 @@ def test_goals():
             scores |= {"infom": 0.64, "mse": 0.004}
     found.scores["factorqvae"][0]["mse"] = 0.012
     found.scores["vae"][2][D] = 0.4
-    rows = list(cells(tables.goals(found)).values())[1:]
+    rows = list(rows_of(claim_tables.goals(found)).values())[1:]
     assert [row[-1] for row in rows] == ["yes", "no", "no", "yes"]
     assert rows[0][0] == ".637" and rows[2][0] == "1.67 times"
-    assert "(vae)" in tables.goals(found)
+    assert "(vae)" in claim_tables.goals(found)
     del found.scores["bioae"]
-    assert tables.goals(found) == ""
+    assert claim_tables.goals(found) == ""

@@ -4,9 +4,11 @@ import math
 import pathlib
 import random
 
+import numpy
 import pytest
 from rayshapes import PAGE
 from rayshapes_runs import page, plots, tables
+from rayshapes_runs.cells import MINUS, NONE
 from rayshapes_runs.choosing import FILE, Choice, chosen_text
 from rayshapes_runs.numbers import paired, spearman, spread
 from rayshapes_runs.questions import EXPERIMENTS, ORDERED, QUESTIONS
@@ -15,6 +17,7 @@ from scipy import stats
 from storedruns import leave
 from test_rayshapes_runs import TEXT
 
+from fqvae.metrics import dci
 from fqvae.runs import to_flat
 from fqvae.sweep import plan, read_sweep
 
@@ -86,7 +89,7 @@ def test_means_and_differences():
     rows = cells(tables.means(BY_NAME["gamma"], found))
     assert rows["run"][:3] == ["seeds", "1000 MSE", "D"] and rows["run"][5] == "InfoM"
     assert rows["gamma 0"][:3] == ["3", "4.00 ± .00", ".200 ± .100"] and rows["gamma 5e-4"][0] == "2"
-    assert rows["gamma 0"][3] == tables.NONE  # there is no completeness
+    assert rows["gamma 0"][3] == NONE  # there is no completeness
     rows = cells(tables.differences(BY_NAME["gamma"], found))
     assert list(rows) == ["difference", "gamma 2e-4 \u2212 gamma 0", "gamma 5e-4 \u2212 gamma 0"]
     # Differences of .2, .21, .19: mean .2, deviation .01.
@@ -114,7 +117,7 @@ def test_codes_by_rank_and_by_index():
     found.by_index = {"qvae": {0: scores(0.3, completeness=0.5), 1: scores(0.5, completeness=0.5)}}
     rows = cells(tables.by_order(found))
     assert rows["run"][1:4] == ["D, by rank", "D, by index", "D, difference"]
-    minus = tables.MINUS
+    minus = MINUS
     assert rows["qvae"][:4] == ["2", ".550 ± .071", ".400 ± .141", f"{minus}.150 ± .635"]
     assert rows["qvae"][4:] == [".500 ± .000", ".500 ± .000", "+.000 ± .000"]
     assert tables.by_order(made({"ae": {0: scores(0.5)}})) == ""
@@ -133,6 +136,31 @@ def test_infom_by_factor():
     assert tables.by_factor(found, ("vae",)) == ""
 
 
+def test_what_is_told_of_each_factor():
+    """D of the hues: latents of weight 1.2, 0.5 and 0.3, with entropies 0, 1 and 0 of two."""
+    found = made({"qvae": {0: scores(0.25)}, "ae": {0: scores(0.5)}})
+    found.contents["qvae"][0] |= {
+        "data": {"factor_names": ["floor_hue", "size", "wall_hue"]},
+        "nmi": [[0.5, 0.1, 0.0], [0.02, 0.04, 0.0], [0.0, 0.25, 0.0]],
+        "importance": [[1.2, 0.4, 0.0], [0.25, 0.1, 0.25], [0.0, 0.5, 0.3], [0.0, 0.0, 0.0]],
+    }
+    rows = cells(tables.told(found))
+    assert rows == {
+        "run": ["floor hue", "size", "wall hue", "D", "D of the hues"],
+        "qvae": [".50", ".04", ".25", ".250", ".750"],
+    }
+    assert tables.told(made({"ae": {0: scores(0.5)}})) == ""
+
+
+def test_d_of_all_factors_is_that_of_the_metrics():
+    factors = numpy.random.default_rng(0).integers(0, 3, (400, 3))
+    codes = factors @ numpy.random.default_rng(1).normal(size=(3, 4)) + 0.1
+    found = dci(codes[:300], factors[:300], codes[300:], factors[300:], classifier="histogram")
+    content = {"importance": found.importance.tolist()}
+    assert tables._d_of(content, [0, 1, 2]) == pytest.approx(found.disentanglement, abs=1e-6)
+    assert 0.05 < found.disentanglement < 0.95
+
+
 def test_correlations_without_labels():
     """A run that two experiments share counts once among all; a measure that a run lacks leaves it out."""
     one = {
@@ -142,7 +170,7 @@ def test_correlations_without_labels():
     found = {"models": made(one), "gamma": made({"a": one["a"], "c": {0: scores(0.4, mse=9.0)}})}
     rows = cells(tables.unlabelled(found))
     assert rows["runs of"] == ["straight-through gap", "total correlation", "1000 MSE"]
-    assert rows["models"] == [tables.NONE, tables.NONE, "-1.00 (3 runs)"]
+    assert rows["models"] == [NONE, NONE, "-1.00 (3 runs)"]
     assert rows["gamma"][2] == "+0.50 (3 runs)" and rows["all"][2] == "+0.20 (4 runs)"
     assert [len(runs) for runs in tables.pooled(found).values()] == [3, 3, 4]
     assert tables.pooled({}) == {} and EXPERIMENTS[1:7] == ORDERED
@@ -202,7 +230,7 @@ def test_the_page(tmp_path):
 
 
 def test_the_page_that_is_there_has_a_place_for_every_part():
-    names = ["runs", "claims", "goals", "chosen", "by_order", "by_factor", "unlabelled", *BY_NAME]
+    names = ["runs", "claims", "goals", "chosen", "told", "by_order", "by_factor", "unlabelled", *BY_NAME]
     text = PAGE.read_text()
     assert all(
         text.count(f"<!-- {name}:begin -->") == 1 == text.count(f"<!-- {name}:end -->") for name in names

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from _report import link, replace_between
 
-from rayshapes_runs import plots, tables
+from rayshapes_runs import claim_tables, plots, tables
 from rayshapes_runs.choosing import FILE, read_chosen
 from rayshapes_runs.questions import EXPERIMENTS, QUESTIONS
 from rayshapes_runs.reading import Results, read_results
@@ -27,8 +27,8 @@ def parts(results: Path, found: dict[str, Results], figures: Path, page: Path) -
         results: the folder of results. found: what is in it. figures: the folder for plots. page: links them.
     """
     texts = {"runs": tables.counts(found)}
-    texts["claims"] = tables.claims(found)
-    texts["goals"] = tables.goals(found["models"]) or NOTHING
+    texts["claims"] = claim_tables.claims(found)
+    texts["goals"] = claim_tables.goals(found["models"]) or NOTHING
     choices = read_chosen(results / FILE)
     texts["chosen"] = tables.grid(choices) if choices else NOTHING
     for question in QUESTIONS:
@@ -42,6 +42,7 @@ def parts(results: Path, found: dict[str, Results], figures: Path, page: Path) -
         pieces.append(f"![{question.title}]({link(picture, page)})")
         texts[question.name] = "\n\n".join(filter(None, pieces))
     texts["by_factor"] = tables.by_factor(found["models"], FACTORS) or NOTHING
+    texts["told"] = tables.told(found["models"]) or NOTHING
     texts["by_order"] = tables.by_order(found["models"]) or NOTHING
     runs = tables.pooled(found)
     if runs:

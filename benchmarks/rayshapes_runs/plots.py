@@ -10,10 +10,10 @@ from matplotlib.figure import Figure
 from fqvae.figures import Point, measures_against
 from fqvae.figures.style import ACCENT, WIDTH, headings, panels, styled
 from fqvae.files import write_whole
+from rayshapes_runs.cells import label, shown
 from rayshapes_runs.numbers import Spread, spread
 from rayshapes_runs.questions import UNLABELLED, Question
 from rayshapes_runs.reading import Results
-from rayshapes_runs.tables import label, shown
 
 SHOWN = ("disentanglement", "infom", "infoe", "mse")
 

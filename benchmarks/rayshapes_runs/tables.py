@@ -2,38 +2,19 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
 
-from fqvae.evaluation.measures import measure
+from rayshapes_runs.cells import MINUS, cell, difference_cell, label, mean_cell, table
 from rayshapes_runs.choosing import SHOWN, Choice
-from rayshapes_runs.claims import CLAIMS, OTHERS, UNDECIDED, Answer, Claim, Contrast, answer
-from rayshapes_runs.numbers import NONE, Spread, figures, paired, spearman, spread
+from rayshapes_runs.numbers import NONE, figures, paired, spearman
 from rayshapes_runs.questions import COMPARED, ORDERED, UNLABELLED, Question
 from rayshapes_runs.reading import Results
 
-THOUSANDTHS = ("mse",)  # measures that are shown in thousandths
-FEW = 4  # differences that are told one by one
 ORDER = ("disentanglement", "completeness")  # which read the order of codes
-GOAL_OF = "factorqvae"
-MINUS = "\u2212"
-
-
-def label(name: str) -> str:
-    """A measure in a heading, of tables and plots."""
-    known = measure(name)
-    if name == "infoc_corrected":
-        return "InfoC, corrected"
-    if name in THOUSANDTHS:
-        return f"1000 {name.upper()}"
-    return name if known is None else known.short or known.label
-
-
-def shown(name: str, value: float) -> float:
-    """A value as `label` says it."""
-    return 1000 * value if name in THOUSANDTHS else value
 
 
 def counts(found: Mapping[str, Results]) -> str:
@@ -42,7 +23,7 @@ def counts(found: Mapping[str, Results]) -> str:
     total = [
         str(sum(part)) for part in zip(*((each.count, each.planned) for each in found.values()), strict=True)
     ]
-    return _table(["experiment", "runs", "of"], [*rows, ["all", *total]])
+    return table(["experiment", "runs", "of"], [*rows, ["all", *total]])
 
 
 def grid(choices: Mapping[str, Choice]) -> str:
@@ -52,15 +33,15 @@ def grid(choices: Mapping[str, Choice]) -> str:
         for name, scores in choice.grid.items():
             setting = name.removeprefix(f"{model} ")
             first = [model, f"**{setting}**"] if name == choice.name else ["", setting]
-            rows.append([*first, figures(scores["score"], 3), *(_cell(key, scores[key]) for key in SHOWN)])
-    return _table(["model", "setting", "mean of D and InfoM", *map(label, SHOWN)], rows, texts=2)
+            rows.append([*first, figures(scores["score"], 3), *(cell(key, scores[key]) for key in SHOWN)])
+    return table(["model", "setting", "mean of D and InfoM", *map(label, SHOWN)], rows, texts=2)
 
 
 def means(question: Question, found: Results) -> str:
     """Mean ± sample standard deviation of each run's measures."""
     rows = []
     for name, seeds in found.scores.items():
-        cells = [_spread(each, found.values(name, each)) for each in question.measures]
+        cells = [mean_cell(each, found.values(name, each)) for each in question.measures]
         rows.append([name, len(seeds), *cells])
     return _over_seeds("Mean ± standard deviation", "run", question.measures, rows)
 
@@ -75,7 +56,7 @@ def differences(question: Question, found: Results) -> str:
         parts = {each: paired(found.values(name, each), found.values(other, each)) for each in COMPARED}
         seeds = max((part.count for part in parts.values() if part is not None), default=0)
         if seeds:
-            cells = [_difference(each, part) for each, part in parts.items()]
+            cells = [difference_cell(each, part) for each, part in parts.items()]
             rows.append([f"{name} {MINUS} {other}", seeds, *cells])
     return _over_seeds("Mean ± 95 % interval of the differences", "difference", COMPARED, rows)
 
@@ -86,10 +67,10 @@ def _over_seeds(what: str, first: str, measures: Sequence[str], rows: Sequence[S
         return ""
     counts = {row[1] for row in rows}
     if len(counts) > 1:
-        return f"{what}:\n\n" + _table([first, "seeds", *map(label, measures)], rows)
+        return f"{what}:\n\n" + table([first, "seeds", *map(label, measures)], rows)
     seeds = counts.pop()
     line = f"{what} over {seeds} seeds:" if seeds > 1 else "One seed:"
-    return f"{line}\n\n" + _table([first, *map(label, measures)], [[row[0], *row[2:]] for row in rows])
+    return f"{line}\n\n" + table([first, *map(label, measures)], [[row[0], *row[2:]] for row in rows])
 
 
 def by_order(found: Results) -> str:
@@ -100,10 +81,14 @@ def by_order(found: Results) -> str:
         for each in ORDER:
             ranks = {seed: value for seed, value in found.values(name, each).items() if seed in seeds}
             indices = {seed: seeds[seed][each] for seed in ranks if each in seeds[seed]}
-            row += [_spread(each, ranks), _spread(each, indices), _difference(each, paired(indices, ranks))]
+            row += [
+                mean_cell(each, ranks),
+                mean_cell(each, indices),
+                difference_cell(each, paired(indices, ranks)),
+            ]
         rows.append(row)
     heads = [f"{label(each)}, {what}" for each in ORDER for what in ("by rank", "by index", "difference")]
-    return _table(["run", "seeds", *heads], rows) if rows else ""
+    return table(["run", "seeds", *heads], rows) if rows else ""
 
 
 def by_factor(found: Results, names: Sequence[str]) -> str:
@@ -123,72 +108,34 @@ def by_factor(found: Results, names: Sequence[str]) -> str:
                 shares.setdefault(factors[place], []).append(share)
         if contents:
             rows.append([name, *(_factor(shares.get(each, []), len(contents)) for each in factors)])
-    return _table(["run", *(each.replace("_", " ") for each in factors)], rows) if rows else ""
+    return table(["run", *(each.replace("_", " ") for each in factors)], rows) if rows else ""
 
 
-def claims(found: Mapping[str, Results]) -> str:
-    """What the runs say of each claim of the paper, and of its contrasts; bold as in `differences`."""
-    parts: dict[str, list[list[str]]] = {}
-    for claim in CLAIMS:
-        told = answer(claim, found)
-        verdict = told.verdict if told.verdict == UNDECIDED else f"**{told.verdict}**"
-        parts.setdefault(claim.part, []).append([claim.text, verdict, _evidence(claim, told)])
-    heading = ["claim", "verdict", "our runs: above 0 if it is right"]
-    tables = [f"### {part}\n\n{_table(heading, rows, texts=3)}" for part, rows in parts.items()]
-    return "\n\n".join(tables)
+def told(found: Results) -> str:
+    """How much the latent that tells most of a factor tells of it; D, and D of the hues alone."""
+    rows, factors = [], list[str]()
+    for name, seeds in found.contents.items():
+        contents = [each for each in seeds.values() if each.get("importance") and each.get("nmi")]
+        if not contents:
+            continue
+        factors = contents[0]["data"]["factor_names"]
+        most = np.mean([np.array(each["nmi"]).max(axis=1) for each in contents], axis=0)
+        hues = [place for place, factor in enumerate(factors) if factor.endswith("hue")]
+        alone = {seed: _d_of(content, hues) for seed, content in enumerate(contents)}
+        scores = {seed: content["scores"]["disentanglement"] for seed, content in enumerate(contents)}
+        cells = [mean_cell("disentanglement", each) for each in (scores, alone)]
+        rows.append([name, *(figures(each, 2) for each in most), *cells])
+    names = [each.replace("_", " ") for each in factors]
+    return table(["run", *names, "D", "D of the hues"], rows) if rows else ""
 
 
-def _evidence(claim: Claim, told: Answer) -> str:
-    """The contrasts of a claim; of many how many are decided, and the smallest one."""
-    pairs = list(zip(claim.contrasts, told.spreads, strict=True))
-    if not pairs:
-        return "no run of ours"
-    lines = [
-        f"{label(contrast.measure)}: {_terms(contrast)} = {_difference(contrast.measure, part)}"
-        for contrast, part in pairs
-    ]
-    if len(pairs) <= FEW or any(part is None for _, part in pairs):
-        return "<br>".join(lines[:FEW]) + ("<br>..." if len(lines) > FEW else "")
-    means = [part.mean if part else 0.0 for _, part in pairs]
-    above, below = (
-        sum(part is not None and part.decided and sign * part.mean > 0 for _, part in pairs)
-        for sign in (1, -1)
-    )
-    least = lines[means.index(min(means))]
-    return f"of {len(pairs)} differences {above} above 0, {below} below<br>the least: {least}"
-
-
-def goals(found: Results) -> str:
-    """What FactorQVAE was meant to reach in `models`; "" before it and the eight others have runs."""
-    runs = {name: found.values(name, "disentanglement") for name in (GOAL_OF, *OTHERS)}
-    if not all(runs.values()):
-        return ""
-    own = {each: spread(list(found.values(GOAL_OF, each).values())).mean for each in COMPARED}
-    autoencoder = spread(list(found.values("ae", "mse").values())).mean
-    best = max(OTHERS, key=lambda name: spread(list(runs[name].values())).mean)
-    lead = paired(runs[GOAL_OF], runs[best])
-    ratio = own["mse"] / autoencoder
-    rows = [
-        ["D at least .60", _cell("disentanglement", own["disentanglement"]), own["disentanglement"] >= 0.6],
-        ["InfoM at least .65", _cell("infom", own["infom"]), own["infom"] >= 0.65],
-        ["MSE at most 1.5 times the AE's", f"{ratio:.2f} times", ratio <= 1.5],
-        [
-            f"D above that of the best of the eight others ({best}) by more than the interval",
-            _difference("disentanglement", lead),
-            lead is not None and lead.decided and lead.mean > 0,
-        ],
-    ]
-    return _table(
-        ["goal for FactorQVAE", "mean", "reached"], [[*row[:2], "yes" if row[2] else "no"] for row in rows]
-    )
-
-
-def _terms(contrast: Contrast) -> str:
-    text = ""
-    for name, factor in contrast.weights.items():
-        sign = (f" {MINUS} " if factor < 0 else " + ") if text else MINUS if factor < 0 else ""
-        text += f"{sign}{'' if abs(factor) == 1 else f'{abs(factor):g} '}{name}"
-    return text + (f" + {contrast.margin:g}" if contrast.margin else "")
+def _d_of(content: Mapping[str, Any], factors: Sequence[int]) -> float:
+    """DCI's D, of some factors alone: the mean of 1 - H_F(share) over latents, weighted by importance."""
+    importance = np.array(content["importance"])[:, factors]
+    weights = importance.sum(axis=1)
+    share = importance[weights > 0] / weights[weights > 0, None]
+    entropy = -(share * np.log(np.maximum(share, 1e-300))).sum(axis=1) / math.log(len(factors))
+    return float(weights[weights > 0] @ (1 - entropy) / weights.sum())
 
 
 def unlabelled(found: Mapping[str, Results]) -> str:
@@ -196,7 +143,7 @@ def unlabelled(found: Mapping[str, Results]) -> str:
     rows = []
     for name, runs in pooled(found).items():
         rows.append([name, *(_correlation(runs, each) for each in UNLABELLED)])
-    return _table(["runs of", *map(label, UNLABELLED)], rows)
+    return table(["runs of", *map(label, UNLABELLED)], rows)
 
 
 def pooled(found: Mapping[str, Results]) -> dict[str, list[dict[str, float]]]:
@@ -233,33 +180,3 @@ def _factor(shares: Sequence[float], runs: int) -> str:
     if not shares:
         return NONE
     return f"{figures(sum(shares) / len(shares), 3)} ({len(shares) / runs:.1f} latents)"
-
-
-def _spread(name: str, values: Mapping[int, float]) -> str:
-    if not values:
-        return NONE
-    found = spread(list(values.values()))
-    mean = _cell(name, found.mean)
-    return mean if found.deviation is None else f"{mean} ± {_cell(name, found.deviation)}"
-
-
-def _difference(name: str, found: Spread | None) -> str:
-    if found is None:
-        return NONE
-    mean = f"{'+' if found.mean >= 0 else MINUS}{_cell(name, abs(found.mean))}"
-    if found.half is None:
-        return mean
-    text = f"{mean} ± {_cell(name, found.half)}"
-    return f"**{text}**" if found.decided else text
-
-
-def _cell(name: str, value: float) -> str:
-    known = measure(name)
-    decimals = 2 if name in THOUSANDTHS else 3 if known is None else known.decimals
-    return figures(shown(name, value), decimals)
-
-
-def _table(heading: Sequence[str], rows: Sequence[Sequence[Any]], *, texts: int = 1) -> str:
-    """texts: columns that are no numbers, which end at the right."""
-    lines = [heading, ["---"] * texts + ["---:"] * (len(heading) - texts), *rows]
-    return "\n".join(f"| {' | '.join(map(str, line))} |" for line in lines)

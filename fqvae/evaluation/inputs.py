@@ -138,7 +138,7 @@ class Inputs:
     @functools.cached_property
     def books(self) -> list[NDArray[np.float64]]:
         """The codebook of each latent, float64 (K,); of scalar codes only."""
-        codebook = self.run.model.latent.get_parameter("codebook").detach().cpu().double().numpy()
+        codebook = self.run.model.latent.codebook.detach().cpu().double().numpy()
         rows = codebook[None] if codebook.ndim == 1 else codebook
         return [rows[latent % len(rows)] for latent in range(self.fit.shape[1])]
 

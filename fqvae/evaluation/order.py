@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from torch import Tensor
-
 from fqvae.metrics import code_ranks
 from fqvae.runs import Codes, Run
 
@@ -15,5 +13,4 @@ def ordered_codes(run: Run, codes: Codes) -> Codes:
     """
     if not run.discrete or run.config.model.latent.kind == "vector":
         return codes
-    codebook: Tensor = run.model.latent.get_parameter("codebook")
-    return code_ranks(codes, codebook.detach().cpu())
+    return code_ranks(codes, run.model.latent.codebook.detach().cpu())

@@ -29,7 +29,7 @@ def code_values(run: Run) -> NDArray[np.float32] | None:
     """The codebook of a discrete model, (K,) or (M, K); None for vectors, which have no order."""
     if run.config.model.latent.kind == "vector":
         return None
-    codebook: NDArray[np.float32] = run.model.latent.get_parameter("codebook").detach().cpu().numpy()
+    codebook: NDArray[np.float32] = run.model.latent.codebook.detach().cpu().numpy()
     return codebook
 
 

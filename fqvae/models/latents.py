@@ -57,9 +57,13 @@ class Drawn:
 
 
 class Latent(nn.Module):
-    """What all latents have in common."""
+    """What all latents have in common.
+
+    codebook: of a discrete latent alone: (K,), (M, K) with one for each latent, or (K, D).
+    """
 
     discrete = False
+    codebook: Tensor
 
     def __init__(self, config: LatentConfig) -> None:
         super().__init__()
@@ -132,10 +136,9 @@ class Gaussian(Latent):
 
 
 class _Coded(Latent):
-    """A latent with a codebook: (K,), (M, K) with one for each latent, or (K, D)."""
+    """A latent with a codebook."""
 
     discrete = True
-    codebook: Tensor
 
     def __init__(self, config: LatentConfig) -> None:
         super().__init__(config)

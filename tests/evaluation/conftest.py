@@ -10,7 +10,11 @@ sys.path.insert(0, str(pathlib.Path(__file__).resolve().parents[1] / "training")
 
 # Enough for codes that say something of the images.
 LONGER = ("steps=80", "log_every=40", "checkpoint_every=80", "optimizer.learning_rate=5e-3")
-VECTORS = ("model.latent.kind=vector", "model.latent.dimension=2")
+# Runs that are no model by their name: a QVAE with
+SETTINGS = {
+    "vector": ("model.latent.kind=vector", "model.latent.dimension=2"),
+    "sorted": ("model.latent.sorted=true",),
+}
 
 
 @pytest.fixture(scope="session")
@@ -24,7 +28,8 @@ def trained(tmp_path_factory):
     def train(name):
         if name not in folders:
             folders[name] = tmp_path_factory.mktemp(name) / "run"
-            run(folders[name], tiny("qvae", *LONGER, *VECTORS) if name == "vector" else tiny(name, *LONGER))
+            model = "qvae" if name in SETTINGS else name
+            run(folders[name], tiny(model, *LONGER, *SETTINGS.get(name, ())))
         return folders[name]
 
     return train

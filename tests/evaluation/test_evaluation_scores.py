@@ -30,6 +30,7 @@ def blob_run(folder):
         ("qlae", "rank", 0),
         ("vae", "rank", 1),
         ("vector", "rank", 0),
+        ("sorted", "rank", 0),
     ],
 )
 def test_scores_are_those_of_the_metrics(name, order, seed, trained):
@@ -43,7 +44,7 @@ def test_scores_are_those_of_the_metrics(name, order, seed, trained):
         raw = model.encode(images)
         errors = (model.decode(raw) - images).square().mean((1, 2, 3)).double().numpy()
     codes, discrete = raw.numpy(), name != "vae"
-    if order == "rank" and name in ("factorqvae", "qlae"):
+    if order == "rank" and name in ("factorqvae", "qlae", "sorted"):
         book = model.latent.codebook.detach().expand(4, -1).numpy()
         codes = np.stack([(book[j] < book[j, codes[:, j], None]).sum(1) for j in range(4)], axis=1)
     index = held_out(BlobSet(), 24, seed)

@@ -69,6 +69,8 @@ def test_the_order_of_codes(trained):
     assert ordered_codes(run, indices)[:, 0].tolist() == [sorted(values).index(each) for each in values]
     run = open_run(trained("vector"), dataset=BlobSet())
     assert ordered_codes(run, indices) is indices
+    run = open_run(trained("sorted"), dataset=BlobSet())
+    assert np.array_equal(ordered_codes(run, indices), indices)
 
 
 def test_opening(trained, tmp_path, monkeypatch):

@@ -58,7 +58,7 @@ def test_the_table_is_consistent():
     assert groups == sorted(groups, key=GROUPS.index)
 
 
-@pytest.mark.parametrize("name", ["factorqvae", "vae", "vector", "qlae", "dvae"])
+@pytest.mark.parametrize("name", ["factorqvae", "vae", "vector", "sorted", "qlae", "dvae"])
 @pytest.mark.parametrize(
     ("dataset", "expected"),
     [

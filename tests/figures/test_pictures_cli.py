@@ -123,6 +123,7 @@ def test_a_damaged_evaluation_is_left_out(tmp_path, capsys):
     [
         ("qvae", [], "codes that it uses on 21 held-out images, in the order of their values"),
         ("qlae", [], "in the order of their values"),
+        ("qvae", ["model.latent.sorted=true"], "in the order of their values"),
         ("qvae", VECTORS, "in the order of their indices, since vectors have no order"),
         ("vae", [], "from the 1st to the 99th percentile of its values on 21 held-out images"),
     ],

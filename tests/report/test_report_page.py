@@ -63,7 +63,8 @@ def report(run, tmp_path, **options):
 @pytest.mark.parametrize(
     ("model", "overrides"),
     [(name, ()) for name in model_names()]
-    + [("factorqvae", ("model.latent.kind=vector", "model.latent.dimension=3"))],
+    + [("factorqvae", ("model.latent.kind=vector", "model.latent.dimension=3"))]
+    + [("factorqvae", ("model.latent.sorted=true",))],
 )
 def test_every_model_has_one(model, overrides, tmp_path):
     run = reportruns.make_run(tmp_path / "run", model, *overrides)
