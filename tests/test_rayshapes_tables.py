@@ -197,6 +197,13 @@ def test_plots():
     assert [container.get_label() for container in first.containers] == ["a", "b"]
     np_x, np_y = first.containers[0][0].get_data()
     assert list(np_x) == [0.0, 0.5] and list(np_y) == pytest.approx([0.15, 0.15])
+    # Long names leave the axes their place.
+    longest = "beta 3e-3 decay 1 precision learned"
+    figure = plots.against(
+        BY_NAME["beyond"], made({longest: {0: scores(0.1)}, "as chosen": {0: scores(0.2)}})
+    )
+    figure.canvas.draw()
+    assert min(axes.get_window_extent().height for axes in figure.axes) > 0.7 * figure.dpi
     figure = plots.unlabelled({"all": [scores(0.3, mse=0.01), scores(0.4, mse=0.02, total_correlation=1.0)]})
     assert [len(axes.collections[0].get_offsets()) for axes in figure.axes] == [0, 1, 2]
 

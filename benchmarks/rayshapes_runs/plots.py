@@ -41,7 +41,9 @@ def against(question: Question, found: Results) -> Figure:
         )
     figure = measures_against(question.setting, points, {each: label(each) for each in SHOWN})
     lines = len({point.line for point in points})
-    figure.set_size_inches(WIDTH, 2.4 + 0.2 * lines / 3)
+    # Names of runs stand upright under the axes.
+    longest = 0 if question.setting else max(map(len, found.scores))
+    figure.set_size_inches(WIDTH, 2.4 + 0.2 * lines / 3 + 0.06 * max(0, longest - 10))
     headings(figure, question.title)
     return figure
 

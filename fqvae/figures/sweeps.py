@@ -16,7 +16,12 @@ from fqvae.figures.style import LINES, headings, panels, styled
 Setting: TypeAlias = "bool | int | float | str | None"
 
 _DASHES = ("-", (0, (4, 2)), (0, (1, 1.5)))  # of lines beyond the number of colours
-_CAPTION = "Points: mean over the seeds. Bars: 95 % t interval of the mean; a single seed has none."
+_CAPTION = (
+    "Points: mean over the seeds. Bars: 95 % t interval of the mean; a single seed has none, "
+    "those of two may leave the axes."
+)
+# That of two seeds is nine standard deviations to each side, and would leave no room for anything else.
+_REACH = 3.0  # standard deviations of a bar that the axes have room for
 
 
 @dataclass(frozen=True)
@@ -107,6 +112,7 @@ def _draw(axes: Axes, measure: str, points: Sequence[Point], lines: Sequence[str
             linestyle=_DASHES[number // len(LINES) % len(_DASHES)] if numeric else "none",
             label=line,
         )
+    _bound(axes, [(point.mean[measure], point.deviation.get(measure), point.seeds) for point in points])
     if numeric and numbers and float(numbers[0]) > 0 and float(numbers[-1]) >= 8 * float(numbers[0]):  # type: ignore[arg-type]
         axes.set_xscale("log")
         axes.xaxis.set_minor_locator(NullLocator())
@@ -114,6 +120,17 @@ def _draw(axes: Axes, measure: str, points: Sequence[Point], lines: Sequence[str
     if not numeric:
         axes.set_xlim(-0.5, len(places) - 0.5)
     axes.grid(axis="y")
+
+
+def _bound(axes: Axes, bars: Sequence[tuple[float, float | None, int]]) -> None:
+    """Limit the axes if a bar is longer than they have room for. bars: mean, deviation, seeds."""
+    halves = [t_interval(deviation, seeds) for _, deviation, seeds in bars]
+    room = [min(half, _REACH * (bar[1] or 0.0)) for half, bar in zip(halves, bars, strict=True)]
+    if room == halves:
+        return
+    low = min(bar[0] - each for bar, each in zip(bars, room, strict=True))
+    high = max(bar[0] + each for bar, each in zip(bars, room, strict=True))
+    axes.set_ylim(low - 0.05 * (high - low), high + 0.05 * (high - low))
 
 
 def _is_number(value: Setting) -> bool:

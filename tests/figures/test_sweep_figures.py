@@ -37,6 +37,18 @@ def drawn(axes):
     return found
 
 
+def test_bars_of_two_seeds_do_not_set_the_scale():
+    """Deviation .1: half an interval is .898 for two seeds and .248 for three; there is room for .3."""
+    two = measures_against("K", [point(1, "a", 0.5, seeds=2), point(2, "a", 0.8, seeds=2)], {}).axes[0]
+    assert two.get_ylim() == pytest.approx((0.2 - 0.045, 1.1 + 0.045))
+    _, ends = drawn(two)["a"]
+    half = math.tan(0.475 * math.pi) * 0.1 / math.sqrt(2)
+    np.testing.assert_allclose(ends, [(0.5 - half, 0.5 + half), (0.8 - half, 0.8 + half)])
+    three = measures_against("K", [point(1, "a", 0.5), point(2, "a", 0.8)], {}).axes[0]
+    low, high = three.get_ylim()
+    assert low < 0.5 - 0.248 and high > 0.8 + 0.248
+
+
 def test_numbers_are_lines(tmp_path):
     points = [point(128, "gamma 1", 0.5), point(32, "gamma 1", 0.3), point(64, "gamma 2", 0.4, None, 1)]
     figure = measures_against("K", points, {"mse": "MSE"})
