@@ -117,8 +117,7 @@ def test_codes_by_rank_and_by_index():
     found.by_index = {"qvae": {0: scores(0.3, completeness=0.5), 1: scores(0.5, completeness=0.5)}}
     rows = cells(tables.by_order(found))
     assert rows["run"][1:4] == ["D, by rank", "D, by index", "D, difference"]
-    minus = MINUS
-    assert rows["qvae"][:4] == ["2", ".550 ± .071", ".400 ± .141", f"{minus}.150 ± .635"]
+    assert rows["qvae"][:4] == ["2", ".550 ± .071", ".400 ± .141", f"{MINUS}.150 ± .635"]
     assert rows["qvae"][4:] == [".500 ± .000", ".500 ± .000", "+.000 ± .000"]
     assert tables.by_order(made({"ae": {0: scores(0.5)}})) == ""
 
@@ -169,7 +168,7 @@ def test_correlations_without_labels():
     }
     found = {"models": made(one), "gamma": made({"a": one["a"], "c": {0: scores(0.4, mse=9.0)}})}
     rows = cells(tables.unlabelled(found))
-    assert rows["runs of"] == ["straight-through gap", "total correlation", "1000 MSE"]
+    assert rows["runs of"] == ["straight-through gap", "total correlation", "MSE"]
     assert rows["models"] == [NONE, NONE, "-1.00 (3 runs)"]
     assert rows["gamma"][2] == "+0.50 (3 runs)" and rows["all"][2] == "+0.20 (4 runs)"
     assert [len(runs) for runs in tables.pooled(found).values()] == [3, 3, 4]

@@ -26,6 +26,8 @@ def first_kept(results: Path, experiment: str) -> Path | None:
 def make_again(place: Path, folder: Path) -> list[str]:
     """What differs between the results in place and those of the same run made again in folder.
 
+    Measures with codes by index are not made again.
+
     Returns:
         What is said of each measure and table that is not the same to the last digit.
 

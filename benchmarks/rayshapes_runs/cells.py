@@ -12,14 +12,17 @@ MINUS = "\u2212"
 THOUSANDTHS = ("mse",)  # measures that are shown in thousandths
 
 
-def label(name: str) -> str:
-    """A measure in a heading, of tables and plots."""
+def short_name(name: str) -> str:
+    """A measure's name for people."""
     known = measure(name)
     if name == "infoc_corrected":
         return "InfoC, corrected"
-    if name in THOUSANDTHS:
-        return f"1000 {name.upper()}"
     return name if known is None else known.short or known.label
+
+
+def label(name: str) -> str:
+    """A measure in a heading over its values, of tables and plots."""
+    return f"1000 {short_name(name)}" if name in THOUSANDTHS else short_name(name)
 
 
 def shown(name: str, value: float) -> float:
@@ -28,6 +31,7 @@ def shown(name: str, value: float) -> float:
 
 
 def mean_cell(name: str, values: Mapping[int, float]) -> str:
+    """Mean ± sample standard deviation of a measure. values: by seed."""
     if not values:
         return NONE
     found = spread(list(values.values()))
@@ -36,6 +40,7 @@ def mean_cell(name: str, values: Mapping[int, float]) -> str:
 
 
 def difference_cell(name: str, found: Spread | None) -> str:
+    """Mean ± half of the 95 % t interval of differences of a measure, bold if that leaves 0 out."""
     if found is None:
         return NONE
     mean = f"{'+' if found.mean >= 0 else MINUS}{cell(name, abs(found.mean))}"
@@ -46,12 +51,13 @@ def difference_cell(name: str, found: Spread | None) -> str:
 
 
 def cell(name: str, value: float) -> str:
+    """A value of a measure."""
     known = measure(name)
     decimals = 2 if name in THOUSANDTHS else 3 if known is None else known.decimals
     return figures(shown(name, value), decimals)
 
 
 def table(heading: Sequence[str], rows: Sequence[Sequence[Any]], *, texts: int = 1) -> str:
-    """texts: columns that are no numbers, which end at the right."""
+    """A table in Markdown. texts: columns before those of numbers, which end at the right."""
     lines = [heading, ["---"] * texts + ["---:"] * (len(heading) - texts), *rows]
     return "\n".join(f"| {' | '.join(map(str, line))} |" for line in lines)

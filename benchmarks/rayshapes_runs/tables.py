@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from rayshapes_runs.cells import MINUS, cell, difference_cell, label, mean_cell, table
+from rayshapes_runs.cells import MINUS, cell, difference_cell, label, mean_cell, short_name, table
 from rayshapes_runs.choosing import SHOWN, Choice
 from rayshapes_runs.numbers import NONE, figures, paired, spearman
 from rayshapes_runs.questions import COMPARED, ORDERED, UNLABELLED, Question
@@ -143,7 +143,7 @@ def unlabelled(found: Mapping[str, Results]) -> str:
     rows = []
     for name, runs in pooled(found).items():
         rows.append([name, *(_correlation(runs, each) for each in UNLABELLED)])
-    return table(["runs of", *map(label, UNLABELLED)], rows)
+    return table(["runs of", *map(short_name, UNLABELLED)], rows)
 
 
 def pooled(found: Mapping[str, Results]) -> dict[str, list[dict[str, float]]]:

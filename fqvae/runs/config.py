@@ -160,6 +160,11 @@ class RunConfig:
         check_choices("", self)
         check_at_least("", self, steps=1, batch_size=1, log_every=1, checkpoint_every=1, seed=0)
         check_at_least("", self, total_correlation_from=0)
+        if self.total_correlation_from >= self.steps:
+            raise ConfigError(
+                f"total_correlation_from must be below steps ({self.steps}), "
+                f"but was {self.total_correlation_from}"
+            )
         if self.total_correlation_from and not self.model.has_discriminator:
             raise ConfigError(
                 "total_correlation_from must be 0 without weights.total_correlation, "

@@ -10,7 +10,7 @@ sys.path.insert(0, str(pathlib.Path(__file__).resolve().parents[1] / "training")
 
 # Enough for codes that say something of the images.
 LONGER = ("steps=80", "log_every=40", "checkpoint_every=80", "optimizer.learning_rate=5e-3")
-# Runs that are no model by their name: a QVAE with
+# Runs of a QVAE that go by another name.
 SETTINGS = {
     "vector": ("model.latent.kind=vector", "model.latent.dimension=2"),
     "sorted": ("model.latent.sorted=true",),

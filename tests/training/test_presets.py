@@ -100,6 +100,10 @@ def test_flat_and_back(model):
             "total_correlation_from must be 0 .* was 2",
         ),
         (("smoke", "factorqvae", ["total_correlation_from=-1"]), "total_correlation_from must be .*least 0"),
+        (
+            ("smoke", "factorqvae", ["steps=7", "total_correlation_from=7"]),
+            r"total_correlation_from must be below steps \(7\), but was 7",
+        ),
         (("smoke", "factorqvae", ["batch_size=13"]), r"batch_size must be even, .* but was 13"),
         (("smoke", "ae", ["model.weights.kl=1"]), "weights.kl must be 0 for a 'plain' latent"),
         (
