@@ -2,6 +2,7 @@
 
 import csv
 import os
+import shutil
 import subprocess
 import sys
 
@@ -183,7 +184,21 @@ def test_codes_are_also_measured_by_index_where_that_is_asked_for(file, tmp_path
     kept = tmp_path / "results" / "pair"
     assert (kept / "dvae/seed-7/index/metrics.json").is_file() and not (kept / "vae/seed-7/index").exists()
     found = read_results(tmp_path / "results", str(file))
-    assert found.by_index == {"dvae": {7: found.scores["dvae"][7] | {"mse": 2.0}}}
+    values = found.contents["dvae"][7]["scores"]
+    assert found.by_index["dvae"][7]["mse"] == 2 and values["disentanglement_by_index"] == 0.5
+    # Another experiment takes both, if it wants both.
+    other = tmp_path / "other.yaml"
+    other.write_text(file.read_text())
+    monkeypatch.setattr(rayshapes, "BY_INDEX", ("pair", "other"))
+    assert run(other, tmp_path) == 0 and len(trained) == 2
+    assert read_results(tmp_path / "results", str(other)).by_index == found.by_index
+    shutil.rmtree(tmp_path / "results" / "other")
+    # What is of another checkpoint is refused.
+    path = kept / "dvae/seed-7/index/metrics.json"
+    path.write_text((text := path.read_text()).replace('"sha256": ""', '"sha256": "1"'))
+    with pytest.raises(ValueError, match="another checkpoint"):
+        read_results(tmp_path / "results", str(file))
+    path.write_text(text)
     # Without it the run is not complete.
     (kept / "dvae/seed-7/index/metrics.json").unlink()
     assert run(file, tmp_path) == 0 and trained[2:] == ["dvae, seed 7"]

@@ -108,7 +108,11 @@ def test_which_runs_are_compared():
     correlated = BY_NAME["correlated"].references
     assert correlated("hfsqvae 0.9") == ("factorqvae 0.9", "hfsqvae 0")
     assert BY_NAME["hues"].references("qvae arc") == ("qvae circle", "factorqvae arc")
-    assert BY_NAME["length"].references("qvae steps 6000 beta 1e-2") == ("factorqvae steps 6000 beta 1e-2",)
+    assert BY_NAME["length"].references("qvae steps 6000 beta 1e-2") == (
+        "qvae steps 3000 beta 1e-2",
+        "factorqvae steps 6000 beta 1e-2",
+    )
+    assert BY_NAME["gamma"].references("factorvae gamma 5e-4") == ("factorvae gamma 0",)
 
 
 def test_codes_by_rank_and_by_index():
@@ -145,10 +149,12 @@ def test_what_is_told_of_each_factor():
     }
     rows = cells(tables.told(found))
     assert rows == {
-        "run": ["floor hue", "size", "wall hue", "D", "D of the hues"],
-        "qvae": [".50", ".04", ".25", ".250", ".750"],
+        "run": ["floor hue", "size", "wall hue", "D", "D without orientation", "D of the hues"],
+        "qvae": [".50", ".04", ".25", ".380", ".380", ".750"],
     }
     assert tables.told(made({"ae": {0: scores(0.5)}})) == ""
+    figure = plots.told(found)
+    assert numpy.allclose(figure.axes[0].images[0].get_array(), [[0.5, 0.04, 0.25]])
 
 
 def test_d_of_all_factors_is_that_of_the_metrics():
@@ -168,10 +174,13 @@ def test_correlations_without_labels():
     }
     found = {"models": made(one), "gamma": made({"a": one["a"], "c": {0: scores(0.4, mse=9.0)}})}
     rows = cells(tables.unlabelled(found))
-    assert rows["runs of"] == ["straight-through gap", "total correlation", "MSE"]
-    assert rows["models"] == [NONE, NONE, "-1.00 (3 runs)"]
-    assert rows["gamma"][2] == "+0.50 (3 runs)" and rows["all"][2] == "+0.20 (4 runs)"
+    assert rows["runs of"] == ["straight-through gap", "information of pairs", "total correlation", "MSE"]
+    assert rows["models"] == [NONE, NONE, NONE, "-1.00 (3 runs)"]
+    assert rows["gamma"][3] == "+0.50 (3 runs)" and rows["all"][3] == "+0.20 (4 runs)"
     assert [len(runs) for runs in tables.pooled(found).values()] == [3, 3, 4]
+    # The total correlation of codes is left out.
+    one["b"][0] |= {"pair_information": 0.5, "total_correlation": 30.0}
+    assert [run.get("total_correlation") for run in tables.pooled(found)["models"]] == [1.0, 2.0, None]
     assert tables.pooled({}) == {} and EXPERIMENTS[1:7] == ORDERED
 
 
@@ -204,7 +213,7 @@ def test_plots():
     figure.canvas.draw()
     assert min(axes.get_window_extent().height for axes in figure.axes) > 0.7 * figure.dpi
     figure = plots.unlabelled({"all": [scores(0.3, mse=0.01), scores(0.4, mse=0.02, total_correlation=1.0)]})
-    assert [len(axes.collections[0].get_offsets()) for axes in figure.axes] == [0, 1, 2]
+    assert [len(axes.collections[0].get_offsets()) for axes in figure.axes] == [0, 0, 1, 2]
 
 
 def test_the_page(tmp_path):
@@ -218,7 +227,7 @@ def test_the_page(tmp_path):
     assert "| all | 0 | 77 |" in texts["runs"] and "not decided" in texts["claims"]
     found["gamma"] = made({"gamma 0": {0: scores(0.25)}, "gamma 2e-4": {0: scores(0.5)}})
     found["gamma"].planned = 15
-    choice = Choice("b", {}, {"b": dict.fromkeys(("score", *tables.SHOWN), 0.5)})
+    choice = Choice("b", {}, {"b": dict.fromkeys(("score", "deviation", *tables.SHOWN), 0.5)})
     (tmp_path / FILE).write_text(chosen_text({"vae": choice}))
     texts = page.parts(tmp_path, found, copy.parent / "results", copy)
     page.write(copy, texts)
@@ -226,7 +235,7 @@ def test_the_page(tmp_path):
     part = text.split("<!-- gamma:begin -->")[1].split("<!-- gamma:end -->")[0]
     assert "Only 2 of 15 runs are there." in part and "| gamma 2e-4 \u2212 gamma 0 | +.250 |" in part
     assert "](results/gamma.svg)" in part and (copy.parent / "results" / "gamma.svg").is_file()
-    assert "| vae | **b** | .500 |" in text and "| gamma | 2 | 15 |" in text
+    assert "| vae | **b** | .500 ± .500 |" in text and "| gamma | 2 | 15 |" in text
     assert "](results/unlabelled.svg)" in text
     # A page that lacks a place is left as it is.
     copy.write_text(text.replace("<!-- hues:end -->", ""))

@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from fqvae.evaluation.measures import measure
+from rayshapes_runs.derived import DERIVED
 from rayshapes_runs.numbers import NONE, Spread, figures, spread
 
 MINUS = "\u2212"
@@ -17,6 +18,8 @@ def short_name(name: str) -> str:
     known = measure(name)
     if name == "infoc_corrected":
         return "InfoC, corrected"
+    if name in DERIVED:
+        return DERIVED[name]
     return name if known is None else known.short or known.label
 
 

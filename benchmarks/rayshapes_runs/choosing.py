@@ -22,9 +22,6 @@ PRESET = "rayshapes"
 FILE = "chosen.yaml"
 CRITERION = ("disentanglement", "infom")  # whose mean is the score
 SHOWN = (*CRITERION, "mse")
-# Not chosen by itself: a QVAE as it was chosen, with the distance that was chosen for the HFS-VAE.
-_DERIVED, _CODES, _DISTANCE = "hfsqvae", "qvae", "hfsvae"
-_WEIGHT = "model.weights.hausdorff"
 _TEXT = """# The setting of its grid that each model gets: that with the largest score, the mean of D and
 # InfoM over the seeds. Written by: python benchmarks/rayshapes.py choose
 """
@@ -39,7 +36,7 @@ class Choice:
     """A model's setting.
 
     name: of the run. settings: its keys and their values as texts. grid: for each run of the model its score,
-    the means of `SHOWN` over the seeds, the best first.
+    the sample standard deviation of that over the seeds, and the means of `SHOWN`, the best first.
     """
 
     name: str
@@ -66,9 +63,12 @@ def choose(sweep: Sweep, store: Store) -> dict[str, Choice]:
         )
     grids: dict[str, dict[str, dict[str, float]]] = {}
     for name, scores in values.items():
-        means = {each: statistics.fmean(seed[each] for seed in scores) for each in SHOWN}
-        score = statistics.fmean(means[each] for each in CRITERION)
-        grids.setdefault(sweep.runs[name].model, {})[name] = {"score": score, **means}
+        by_seed = [statistics.fmean(seed[each] for each in CRITERION) for seed in scores]
+        grids.setdefault(sweep.runs[name].model, {})[name] = {
+            "score": statistics.fmean(by_seed),
+            "deviation": statistics.stdev(by_seed) if len(by_seed) > 1 else 0.0,
+            **{each: statistics.fmean(seed[each] for seed in scores) for each in SHOWN},
+        }
     choices = {}
     for model, grid in grids.items():
         ordered = sorted(grid, key=lambda name: -grid[name]["score"])
@@ -110,10 +110,6 @@ def preset_text(choices: Mapping[str, Choice]) -> str:
         return _PRESET_TEXT + _NOTHING
     lines = ["base: smoke", "models:"]
     lines += [_line(model, choices[model].settings) for model in MODELS if model in choices]
-    if _CODES in choices and _DISTANCE in choices:
-        distance = choices[_DISTANCE].settings[_WEIGHT]
-        lines.append(f"  # Not chosen: {_CODES} with the distance of {_DISTANCE}.")
-        lines.append(_line(_DERIVED, {**choices[_CODES].settings, _WEIGHT: distance}))
     return _PRESET_TEXT + "\n".join(lines) + "\n"
 
 

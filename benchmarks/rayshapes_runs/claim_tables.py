@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import itertools
+import math
 from collections.abc import Mapping
 
 from rayshapes_runs.cells import MINUS, cell, difference_cell, label, table
-from rayshapes_runs.claims import CLAIMS, OTHERS, UNDECIDED, Answer, Claim, Contrast, answer
+from rayshapes_runs.claim_list import CLAIMS, OTHERS
+from rayshapes_runs.claims import UNDECIDED, Answer, Claim, Contrast, above, answer, below
 from rayshapes_runs.numbers import paired, spread
 from rayshapes_runs.questions import COMPARED
 from rayshapes_runs.reading import Results
 
 GOAL_OF = "factorqvae"
+LATER = "\u2020"  # at claims that were written when the first runs were known
 FEW = 4  # differences that are told one by one
 
 
@@ -20,14 +24,15 @@ def claims(found: Mapping[str, Results]) -> str:
     for claim in CLAIMS:
         told = answer(claim, found)
         verdict = told.verdict if told.verdict == UNDECIDED else f"**{told.verdict}**"
-        parts.setdefault(claim.part, []).append([claim.text, verdict, _evidence(claim, told)])
+        text = f"{claim.text} {LATER}" if claim.later else claim.text
+        parts.setdefault(claim.part, []).append([text, verdict, _evidence(claim, told)])
     heading = ["claim", "verdict", "our runs: above 0 if it is right"]
     tables = [f"### {part}\n\n{table(heading, rows, texts=3)}" for part, rows in parts.items()]
     return "\n\n".join(tables)
 
 
 def _evidence(claim: Claim, told: Answer) -> str:
-    """The contrasts of a claim; of many how many are decided, and the smallest one."""
+    """The contrasts of a claim; of many how many are decided, by the rule of `answer`, and the worst one."""
     pairs = list(zip(claim.contrasts, told.spreads, strict=True))
     if not pairs:
         return "no run of ours"
@@ -35,21 +40,25 @@ def _evidence(claim: Claim, told: Answer) -> str:
         f"{label(contrast.measure)}: {_terms(contrast)} = {difference_cell(contrast.measure, part)}"
         for contrast, part in pairs
     ]
-    if len(pairs) <= FEW or any(part is None for _, part in pairs):
+    if len(pairs) <= FEW or not told.complete:
         return "<br>".join(lines[:FEW]) + ("<br>..." if len(lines) > FEW else "")
-    means = [part.mean if part else 0.0 for _, part in pairs]
-    above, below = (
-        sum(part is not None and part.decided and sign * part.mean > 0 for _, part in pairs)
-        for sign in (1, -1)
-    )
-    least = lines[means.index(min(means))]
-    return f"of {len(pairs)} differences {above} above 0, {below} below<br>the least: {least}"
+    spreads = [part for part in told.spreads if part is not None]
+    over = sum(above(part, 0.95) for part in spreads)
+    under = sum(below(part, told.level) for part in spreads)
+    # The number of standard errors decides.
+    scores = [
+        part.mean / part.deviation * part.count**0.5 if part.deviation else math.copysign(math.inf, part.mean)
+        for part in spreads
+    ]
+    least = lines[scores.index(min(scores))]
+    at = f"{100 * told.level:.3g} %"
+    return f"of {len(pairs)} differences {over} above 0, {under} below at {at}<br>most against it: {least}"
 
 
 def goals(found: Results) -> str:
-    """What FactorQVAE was meant to reach in `models`; "" before it and the eight others have runs."""
+    """What FactorQVAE was meant to reach in `models`; "" before it and the eight others have all seeds."""
     runs = {name: found.values(name, "disentanglement") for name in (GOAL_OF, *OTHERS)}
-    if not all(runs.values()):
+    if any(len(each) < found.seeds for each in runs.values()):
         return ""
     own = {each: spread(list(found.values(GOAL_OF, each).values())).mean for each in COMPARED}
     autoencoder = spread(list(found.values("ae", "mse").values())).mean
@@ -73,7 +82,11 @@ def goals(found: Results) -> str:
 
 def _terms(contrast: Contrast) -> str:
     text = ""
-    for name, factor in contrast.weights.items():
+    for factor, group in itertools.groupby(contrast.weights, contrast.weights.__getitem__):
+        names = list(group)
         sign = (f" {MINUS} " if factor < 0 else " + ") if text else MINUS if factor < 0 else ""
-        text += f"{sign}{'' if abs(factor) == 1 else f'{abs(factor):g} '}{name}"
+        if abs(factor) == 1:
+            text += sign + sign.join(names) if sign else " + ".join(names)
+        else:
+            text += f"{sign}{abs(factor):g} " + (f"({' + '.join(names)})" if len(names) > 1 else names[0])
     return text + (f" + {contrast.margin:g}" if contrast.margin else "")

@@ -12,7 +12,8 @@ from rayshapes_runs.questions import EXPERIMENTS, QUESTIONS
 from rayshapes_runs.reading import Results, read_results
 
 NOTHING = "No runs yet."
-FACTORS = ("factorqvae", "qvae")  # whose InfoM is taken apart
+# Models with codes, whose InfoM is taken apart.
+FACTORS = ("qlae", "dvae", "factordvae", "qvae", "factorqvae")
 
 
 def read_all(results: Path) -> dict[str, Results]:
@@ -42,7 +43,12 @@ def parts(results: Path, found: dict[str, Results], figures: Path, page: Path) -
         pieces.append(f"![{question.title}]({link(picture, page)})")
         texts[question.name] = "\n\n".join(filter(None, pieces))
     texts["by_factor"] = tables.by_factor(found["models"], FACTORS) or NOTHING
-    texts["told"] = tables.told(found["models"]) or NOTHING
+    texts["told"] = tables.told(found["models"])
+    if texts["told"]:
+        picture = figures / "told.svg"
+        plots.save_svg(plots.told(found["models"]), picture)
+        texts["told"] += f"\n\n![What the models tell of each factor]({link(picture, page)})"
+    texts["told"] = texts["told"] or NOTHING
     texts["by_order"] = tables.by_order(found["models"]) or NOTHING
     runs = tables.pooled(found)
     if runs:

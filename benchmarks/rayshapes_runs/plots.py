@@ -5,15 +5,17 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
+import numpy as np
 from matplotlib.figure import Figure
 
-from fqvae.figures import Point, measures_against
+from fqvae.figures import Point, heatmap, measures_against
 from fqvae.figures.style import ACCENT, WIDTH, headings, panels, styled
 from fqvae.files import write_whole
 from rayshapes_runs.cells import label, shown
 from rayshapes_runs.numbers import Spread, spread
 from rayshapes_runs.questions import UNLABELLED, Question
 from rayshapes_runs.reading import Results
+from rayshapes_runs.tables import most_told
 
 SHOWN = ("disentanglement", "infom", "infoe", "mse")
 
@@ -48,10 +50,27 @@ def against(question: Question, found: Results) -> Figure:
     return figure
 
 
+def told(found: Results) -> Figure:
+    """What `tables.told` has of factors, as a heat map; at least one run with labels."""
+    rows = {
+        name: most_told([each for each in seeds.values() if each.get("nmi")])
+        for name, seeds in found.contents.items()
+        if any(each.get("nmi") for each in seeds.values())
+    }
+    factors = next(iter(next(iter(found.contents.values())).values()))["data"]["factor_names"]
+    return heatmap(
+        # Estimates by nearest neighbours may exceed 1.
+        np.minimum(np.stack(list(rows.values())), 1.0),
+        list(rows),
+        [each.replace("_", " ") for each in factors],
+        title="Normalised information in the latent that tells most of a factor",
+    )
+
+
 @styled
 def unlabelled(runs: Mapping[str, Sequence[Mapping[str, float]]]) -> Figure:
     """D of each run against each measure that needs no labels. runs: scores by experiment; "all" is used."""
-    figure, axes = panels(len(UNLABELLED), 3, 2.0)
+    figure, axes = panels(len(UNLABELLED), 4, 2.0)
     for each, name in zip(axes, UNLABELLED, strict=True):
         both = [
             (shown(name, scores[name]), scores["disentanglement"]) for scores in runs["all"] if name in scores

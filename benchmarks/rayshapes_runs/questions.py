@@ -5,8 +5,10 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 
-MAIN = ("mse", "disentanglement", "completeness", "informativeness", "infom", "infoc", "infoe")
+DCI = ("disentanglement", "completeness", "informativeness")
+MAIN = ("mse", *DCI, "infom", "infoc", "infoe")
 COMPARED = ("disentanglement", "infom", "mse")
+INDEX = ("disentanglement_by_index", "completeness_by_index")
 
 
 @dataclass(frozen=True)
@@ -15,14 +17,16 @@ class Question:
 
     name: of its sweep, of its markers in the page, and of its plot. title: of the plot.
     references: the runs that a run of this name is compared with; itself and names that do not exist: none.
-    measures: the columns. setting: what stands on the plot's horizontal axis: a key of the configuration, or
-    "" for the runs' names. line: the key that tells the plot's lines apart; "length": model and steps.
+    measures: the columns. compared: those of the differences. setting: what stands on the plot's horizontal
+    axis: a key of the configuration, or "" for the runs' names. line: the key that tells the plot's lines
+    apart; "length": model and steps.
     """
 
     name: str
     title: str
     references: Callable[[str], tuple[str, ...]]
     measures: tuple[str, ...] = MAIN
+    compared: tuple[str, ...] = COMPARED
     setting: str = ""
     line: str = ""
 
@@ -37,6 +41,17 @@ def _uncorrelated(name: str) -> str:
     return name.split(" ")[0] + " 0"
 
 
+def _without(name: str) -> str:
+    """The same model without total correlation."""
+    return "factorvae gamma 0" if name.startswith("factorvae") else "gamma 0"
+
+
+def _shorter(name: str) -> str:
+    """The run of 3,000 steps and the same KL weight."""
+    model, _, _, *beta = name.split(" ")
+    return " ".join([model, "steps 3000", *beta])
+
+
 def _circle(name: str) -> str:
     return name.replace(" arc", " circle")
 
@@ -47,14 +62,21 @@ QUESTIONS = (
         "Twelve models",
         lambda name: ("factorqvae",),
         (*MAIN[:6], "infoc_corrected", "infoe", "mig", "sap"),
+        compared=(*DCI, "infom", "infoc_corrected", "infoe", "mig", "sap", "mse"),
     ),
     Question(
         "gamma",
         "Weight of the total correlation",
-        lambda name: ("gamma 0",),
+        lambda name: (_without(name),),
     ),
     Question("codebook", "Size and learning rate of the codebook, and precision", lambda name: ("K 64",)),
-    Question("codebooks", "One codebook, several, and vectors", lambda name: ("shared",)),
+    Question(
+        "codebooks",
+        "One codebook, several, and vectors",
+        lambda name: ("shared",),
+        (*MAIN, *INDEX, "pair_information"),
+        compared=(*COMPARED, *INDEX),
+    ),
     Question(
         "correlated",
         "Correlated factors, by the strength of the tie",
@@ -70,14 +92,17 @@ QUESTIONS = (
     Question(
         "length",
         "Length of training, by the weight of the KL divergence",
-        lambda name: (_other_model(name),),
+        lambda name: (_shorter(name), _other_model(name)),
         setting="model.weights.kl",
         line="length",
     ),
+    Question(
+        "stability", "Temperature and discriminator", lambda name: ("as chosen",), (*MAIN, "perplexity")
+    ),
     Question("beyond", "What may do better than FactorQVAE as chosen", lambda name: ("as chosen",)),
 )
-BY_INDEX = ("models",)  # whose codes are also measured by index
+BY_INDEX = ("models", "codebooks")  # whose codes are also measured by index
 # Whose runs are ordered without labels.
 ORDERED = ("models", "gamma", "codebook", "codebooks", "correlated", "estimators")
-UNLABELLED = ("straight_through_gap", "total_correlation", "mse")
+UNLABELLED = ("straight_through_gap", "pair_information", "total_correlation", "mse")
 EXPERIMENTS = ("choose", *(question.name for question in QUESTIONS))

@@ -8,16 +8,18 @@ from typing import Any
 
 from fqvae.evaluation import read_evaluation
 from fqvae.sweep import plan, read_sweep
-from rayshapes_runs.store import INDEX, Store
+from rayshapes_runs.derived import derived
+from rayshapes_runs.store import Store
 
 
 @dataclass
 class Results:
     """Of an experiment.
 
-    planned: the number of runs. scores: of measures, by name of the run and seed, names in the sweep's order.
-    configs: flat configurations by name. contents: of metrics.json, as the scores. by_index: as the scores,
-    with codes by index, of those that have them.
+    planned: the number of runs. scores: of measures, those of `derived` among them, by name of the run and
+    seed, names in the sweep's order. configs: flat configurations by name. contents: of metrics.json, as the
+    scores. by_index: as the scores, with codes by index, of those that have them. seeds: the number that each
+    run is to have.
     """
 
     planned: int
@@ -25,6 +27,7 @@ class Results:
     configs: dict[str, dict[str, Any]] = field(default_factory=dict)
     contents: dict[str, dict[int, dict[str, Any]]] = field(default_factory=dict)
     by_index: dict[str, dict[int, dict[str, float]]] = field(default_factory=dict)
+    seeds: int = 1
 
     @property
     def count(self) -> int:
@@ -46,14 +49,15 @@ def read_results(results: Path, experiment: str) -> Results:
     sweep = read_sweep(experiment)
     store = Store(results / sweep.name)
     jobs = plan(sweep, store.folder)
-    found = Results(len(jobs))
+    found = Results(len(jobs), seeds=len(sweep.seeds))
     for job in jobs:
         if store.has(job, sweep.evaluate):
             content = read_evaluation(store.place(job))
+            other = store.by_index(job)
+            if other is not None:
+                found.by_index.setdefault(job.name, {})[job.seed] = other["scores"]
+            content["scores"] |= derived(content, other)
             found.scores.setdefault(job.name, {})[job.seed] = content["scores"]
             found.contents.setdefault(job.name, {})[job.seed] = content
             found.configs[job.name] = content["config"]
-            if (store.place(job) / INDEX).exists():
-                other = read_evaluation(store.place(job) / INDEX)
-                found.by_index.setdefault(job.name, {})[job.seed] = other["scores"]
     return found

@@ -72,6 +72,19 @@ class Store:
             )
         return True
 
+    def by_index(self, job: Job) -> dict[str, Any] | None:
+        """What is kept of a run with codes by index, if anything.
+
+        Raises ValueError, OSError: a damaged file, or one of another checkpoint than the run's.
+        """
+        folder = self.place(job) / INDEX
+        if not (folder / EVALUATION).exists():
+            return None
+        content = read_evaluation(folder)
+        if content["checkpoint"]["sha256"] != read_evaluation(self.place(job))["checkpoint"]["sha256"]:
+            raise ValueError(f"{folder} is of another checkpoint than {self.place(job)}")
+        return content
+
     def put(self, job: Job) -> None:
         """Keep the results of a run that is trained and evaluated. Raises ValueError, OSError."""
         self._write(job, job.folder, thinned(read_columns(job.folder / CURVES)))
@@ -85,12 +98,11 @@ class Store:
         Raises:
             ValueError, OSError: a damaged file.
         """
-        if self.wants_index(job):  # which the others lack
-            return None
         for file in sorted(self.folder.parent.glob(f"*/*/seed-{job.seed}/{EVALUATION}")):
             content = read_evaluation(file.parent)
             same = content["checkpoint"]["step"] == job.config.steps and options.same(content)
-            if same and not differences(job.config, from_flat(content["config"])):
+            complete = (file.parent / INDEX / EVALUATION).exists() or not self.wants_index(job)
+            if same and complete and not differences(job.config, from_flat(content["config"])):
                 self._write(job, file.parent, (file.parent / CURVES).read_text("utf-8"))
                 return file.parent
         return None

@@ -7,11 +7,12 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from rayshapes_runs.cells import MINUS, cell, difference_cell, label, mean_cell, short_name, table
 from rayshapes_runs.choosing import SHOWN, Choice
 from rayshapes_runs.numbers import NONE, figures, paired, spearman
-from rayshapes_runs.questions import COMPARED, ORDERED, UNLABELLED, Question
+from rayshapes_runs.questions import ORDERED, UNLABELLED, Question
 from rayshapes_runs.reading import Results
 
 ORDER = ("disentanglement", "completeness")  # which read the order of codes
@@ -33,7 +34,8 @@ def grid(choices: Mapping[str, Choice]) -> str:
         for name, scores in choice.grid.items():
             setting = name.removeprefix(f"{model} ")
             first = [model, f"**{setting}**"] if name == choice.name else ["", setting]
-            rows.append([*first, figures(scores["score"], 3), *(cell(key, scores[key]) for key in SHOWN)])
+            score = f"{figures(scores['score'], 3)} ± {figures(scores['deviation'], 3)}"
+            rows.append([*first, score, *(cell(key, scores[key]) for key in SHOWN)])
     return table(["model", "setting", "mean of D and InfoM", *map(label, SHOWN)], rows, texts=2)
 
 
@@ -53,12 +55,14 @@ def differences(question: Question, found: Results) -> str:
     for name, other in pairs:
         if other == name or other not in found.scores:
             continue
-        parts = {each: paired(found.values(name, each), found.values(other, each)) for each in COMPARED}
+        parts = {
+            each: paired(found.values(name, each), found.values(other, each)) for each in question.compared
+        }
         seeds = max((part.count for part in parts.values() if part is not None), default=0)
         if seeds:
             cells = [difference_cell(each, part) for each, part in parts.items()]
             rows.append([f"{name} {MINUS} {other}", seeds, *cells])
-    return _over_seeds("Mean ± 95 % interval of the differences", "difference", COMPARED, rows)
+    return _over_seeds("Mean ± 95 % interval of the differences", "difference", question.compared, rows)
 
 
 def _over_seeds(what: str, first: str, measures: Sequence[str], rows: Sequence[Sequence[Any]]) -> str:
@@ -112,21 +116,31 @@ def by_factor(found: Results, names: Sequence[str]) -> str:
 
 
 def told(found: Results) -> str:
-    """How much the latent that tells most of a factor tells of it; D, and D of the hues alone."""
-    rows, factors = [], list[str]()
+    """How much the latent that tells most of a factor tells of it; D of all and of some factors."""
+    rows, factors, kept = [], list[str](), dict[str, Sequence[int]]()
     for name, seeds in found.contents.items():
         contents = [each for each in seeds.values() if each.get("importance") and each.get("nmi")]
         if not contents:
             continue
         factors = contents[0]["data"]["factor_names"]
-        most = np.mean([np.array(each["nmi"]).max(axis=1) for each in contents], axis=0)
-        hues = [place for place, factor in enumerate(factors) if factor.endswith("hue")]
-        alone = {seed: _d_of(content, hues) for seed, content in enumerate(contents)}
-        scores = {seed: content["scores"]["disentanglement"] for seed, content in enumerate(contents)}
-        cells = [mean_cell("disentanglement", each) for each in (scores, alone)]
-        rows.append([name, *(figures(each, 2) for each in most), *cells])
+        kept = {
+            "D": range(len(factors)),
+            "D without orientation": [i for i, factor in enumerate(factors) if factor != "orientation"],
+            "D of the hues": [i for i, factor in enumerate(factors) if factor.endswith("hue")],
+        }
+        parts = [
+            mean_cell("disentanglement", {seed: _d_of(each, places) for seed, each in enumerate(contents)})
+            for places in kept.values()
+        ]
+        rows.append([name, *(figures(each, 2) for each in most_told(contents)), *parts])
     names = [each.replace("_", " ") for each in factors]
-    return table(["run", *names, "D", "D of the hues"], rows) if rows else ""
+    return table(["run", *names, *kept], rows) if rows else ""
+
+
+def most_told(contents: Sequence[Mapping[str, Any]]) -> NDArray[Any]:
+    """Of each factor, normalised information in the latent that tells most of it; the mean over runs."""
+    most: NDArray[Any] = np.mean([np.array(each["nmi"]).max(axis=1) for each in contents], axis=0)
+    return most
 
 
 def _d_of(content: Mapping[str, Any], factors: Sequence[int]) -> float:
@@ -152,10 +166,21 @@ def pooled(found: Mapping[str, Results]) -> dict[str, list[dict[str, float]]]:
     for name in ORDERED:
         if name in found and found[name].count:
             contents = [each for seeds in found[name].contents.values() for each in seeds.values()]
-            lists[name] = [content["scores"] for content in contents]
+            lists[name] = [_unlabelled(content["scores"]) for content in contents]
             # Copies of a run hold the same configuration, seed included.
-            every |= {str(sorted(content["config"].items())): content["scores"] for content in contents}
+            every |= {
+                str(sorted(content["config"].items())): _unlabelled(content["scores"]) for content in contents
+            }
     return {**lists, "all": list(every.values())} if lists else {}
+
+
+def _unlabelled(scores: Mapping[str, float]) -> dict[str, float]:
+    """Without the total correlation of codes, which grows with their number and cannot be estimated."""
+    return {
+        name: value
+        for name, value in scores.items()
+        if name != "total_correlation" or "pair_information" not in scores
+    }
 
 
 def _correlation(runs: Sequence[Mapping[str, float]], name: str) -> str:
