@@ -16,7 +16,7 @@ from gradcases import (
     stored_rounding,
     worst_error,
 )
-from test_forward import CODES, ROWS, TEMPERATURES, divisor, far_case
+from test_forward import CODES, ROWS, TEMPERATURES, cluster_case, divisor, far_case
 
 SUBSETS = [s for s in itertools.product((False, True), repeat=3) if any(s)]
 
@@ -122,6 +122,15 @@ def test_far_z(backend, dtype, hard):
     """Finite gradients, and the right ones, for finite z of any size."""
     for codes, temperature in itertools.product((1, 2, 5, 64, 67), (0.01, 0.7, 100.0)):
         case = far_case(dtype, codes, temperature=temperature, hard=hard)
+        given = output_gradients(case)
+        assert_gradients(case, library_gradients(case, backend, *given), case.true_gradients(*given))
+
+
+@pytest.mark.parametrize("falling", [False, True])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_far_z_before_a_cluster_of_codes(backend, dtype, falling):
+    for temperature in (0.01, 0.7, 100.0):
+        case = cluster_case(dtype, falling, temperature=temperature)
         given = output_gradients(case)
         assert_gradients(case, library_gradients(case, backend, *given), case.true_gradients(*given))
 

@@ -17,6 +17,18 @@ template <class L> __device__ __forceinline__ void merge_nearest(NearestCode<L> 
     }
 }
 
+// Likewise of settled codes.
+template <class L> __device__ __forceinline__ void merge_settled(SettledCode<L> &mine, int lanes) {
+    for (int distance = 1; distance < lanes; distance *= 2) {
+        const auto logit = __shfl_xor_sync(kWholeWarp, mine.logit, distance);
+        const auto code = __shfl_xor_sync(kWholeWarp, mine.code, distance);
+        if (logit > mine.logit || (logit == mine.logit && code < mine.code)) {
+            mine.logit = logit;
+            mine.code = code;
+        }
+    }
+}
+
 template <class Real, bool Resident>
 __device__ __forceinline__ NearestCode<DeviceLanes<Real>> nearest_code(Block<Real, Resident> &block, int lane,
                                                                        Real z) {
@@ -52,8 +64,17 @@ __device__ __forceinline__ void with_scalar_scorer(Block<Real, Resident> &block,
         run(BoundedScorer<L, false>{block.codes(), place.reference, place.excess * 2}, reference);
     } else {
         const auto nearest = nearest_code(block, row.lane, finite.z);
-        const Real excess = exact_excess<L>(finite.z, nearest.code);
-        run(ExactScorer<L>{block.codes(), nearest.code, excess * 2}, Reference<L>{nearest.code, usable, 0});
+        const Real inside = clamp<L>(finite.z, block.lowest, block.highest);
+        SettledCode<L> settling(nearest, exact_excess<L>(inside, nearest.code),
+                                block.constants.inverse_temperature);
+        // Threads that stage a codebook together have to agree.
+        if (__syncthreads_or(settling.far)) {
+            block.each_stage(row.lane, [&](int, CodeRange range) { settling.add(range, block.codes()); });
+            merge_settled(settling, block.lanes());
+        }
+        const Real code = settling.settled(), excess = exact_excess<L>(finite.z, code);
+        run(ExactScorer<L>{block.codes(), code, excess * 2, settling.highest_logit()},
+            Reference<L>{code, usable, 0});
     }
 }
 
