@@ -18,6 +18,8 @@ from gradcases import (
 )
 from test_forward import CODES, ROWS, TEMPERATURES, cluster_case, divisor, far_case
 
+from fqvae_kernels import backends
+
 SUBSETS = [s for s in itertools.product((False, True), repeat=3) if any(s)]
 
 
@@ -124,6 +126,16 @@ def test_far_z(backend, dtype, hard):
         case = far_case(dtype, codes, temperature=temperature, hard=hard)
         given = output_gradients(case)
         assert_gradients(case, library_gradients(case, backend, *given), case.true_gradients(*given))
+
+
+@pytest.mark.parametrize("estimator", ["gumbel", "straight_through"])
+def test_sums_over_a_large_codebook_keep_their_digits(backend, estimator):
+    """One sum of 100,000 terms after the other, in float32, would be off by 1e-4 and more."""
+    if backend == "cpu" and backends.cpu.native().instruction_set() == "device":
+        pytest.skip("a thread of CUDA never sums up so many codes: they come in parts")
+    case = make(8, 100_000, temperature=0.7, estimator=estimator)
+    given = output_gradients(case)
+    assert_gradients(case, library_gradients(case, backend, *given), case.true_gradients(*given))
 
 
 @pytest.mark.parametrize("falling", [False, True])

@@ -114,12 +114,11 @@ FQVAE_INLINE void with_scorer(const Call &call, const Plan &plan, const Codebook
     const auto range = CodeRange::all<L>(call.codes);
     const auto inside = clamp<L>(finite.z, L::set(lowest), L::set(highest));
     nearest_row<L>(range, given, L::numbers(plan.numbers), inside, nearest);
-    SettledCode<L> settling(nearest, exact_excess<L>(inside, nearest.code),
-                            inverse_of_temperature<Real>(call.temperature));
-    if (L::any(settling.far))
-        settling.add(range, given);
-    const auto code = settling.settled();
-    run(ExactScorer<L>{given, code, exact_excess<L>(finite.z, code) * two, settling.highest_logit()},
+    auto code = nearest.code;
+    const auto far = is_to_settle<L>(nearest, inverse_of_temperature<Real>(call.temperature));
+    if (L::any(far))
+        code = L::select(far, settled_nearest<L>(range, given, inside, code), code);
+    run(ExactScorer<L>{given, code, exact_excess<L>(finite.z, code) * two},
         Reference<L>{code, finite.usable, zero}, no_tile);
 }
 

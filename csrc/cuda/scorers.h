@@ -17,18 +17,6 @@ template <class L> __device__ __forceinline__ void merge_nearest(NearestCode<L> 
     }
 }
 
-// Likewise of settled codes.
-template <class L> __device__ __forceinline__ void merge_settled(SettledCode<L> &mine, int lanes) {
-    for (int distance = 1; distance < lanes; distance *= 2) {
-        const auto logit = __shfl_xor_sync(kWholeWarp, mine.logit, distance);
-        const auto code = __shfl_xor_sync(kWholeWarp, mine.code, distance);
-        if (logit > mine.logit || (logit == mine.logit && code < mine.code)) {
-            mine.logit = logit;
-            mine.code = code;
-        }
-    }
-}
-
 template <class Real, bool Resident>
 __device__ __forceinline__ NearestCode<DeviceLanes<Real>> nearest_code(Block<Real, Resident> &block, int lane,
                                                                        Real z) {
@@ -40,6 +28,22 @@ __device__ __forceinline__ NearestCode<DeviceLanes<Real>> nearest_code(Block<Rea
     });
     merge_nearest(nearest, block.lanes());
     return nearest;
+}
+
+// The code of the largest logit; the threads that share a row agree on it. A CPU looks for it in two steps
+// (nearest.h), of which the second one seldom runs; here it would cost registers always.
+template <class Real, bool Resident>
+__device__ __forceinline__ Real reference_code(Block<Real, Resident> &block, int lane, Real z) {
+    using L = DeviceLanes<Real>;
+    const Real inside = clamp<L>(z, block.lowest, block.highest);
+    Real code = block.given(0);
+    block.each_stage(
+        lane, [&](int, CodeRange range) { code = settled_nearest<L>(range, block.codes(), inside, code); });
+    for (int distance = 1; distance < block.lanes(); distance *= 2) {
+        const Real other = __shfl_xor_sync(kWholeWarp, code, distance);
+        code = is_nearer<L>(other, code, inside) ? other : code;
+    }
+    return __shfl_sync(kWholeWarp, code, 0, block.lanes()); // of two that are equally near, one
 }
 
 // Calls run(scorer, reference) for rows of scalars. WithInside: there is a shorter program for rows that are
@@ -63,17 +67,8 @@ __device__ __forceinline__ void with_scalar_scorer(Block<Real, Resident> &block,
         }
         run(BoundedScorer<L, false>{block.codes(), place.reference, place.excess * 2}, reference);
     } else {
-        const auto nearest = nearest_code(block, row.lane, finite.z);
-        const Real inside = clamp<L>(finite.z, block.lowest, block.highest);
-        SettledCode<L> settling(nearest, exact_excess<L>(inside, nearest.code),
-                                block.constants.inverse_temperature);
-        // Threads that stage a codebook together have to agree.
-        if (__syncthreads_or(settling.far)) {
-            block.each_stage(row.lane, [&](int, CodeRange range) { settling.add(range, block.codes()); });
-            merge_settled(settling, block.lanes());
-        }
-        const Real code = settling.settled(), excess = exact_excess<L>(finite.z, code);
-        run(ExactScorer<L>{block.codes(), code, excess * 2, settling.highest_logit()},
+        const Real code = reference_code(block, row.lane, finite.z);
+        run(ExactScorer<L>{block.codes(), code, exact_excess<L>(finite.z, code) * 2},
             Reference<L>{code, usable, 0});
     }
 }

@@ -150,7 +150,6 @@ template <class L> struct ExactScorer {
     static constexpr double kOffsetScale = 1;
     const typename L::Real *codes; // as given
     F reference, twice_excess;
-    F highest_logit; // see nearest.h
 
     FQVAE_INLINE F excess() const { return twice_excess * L::set(static_cast<typename L::Real>(0.5)); }
     FQVAE_INLINE F offset(int k) const { return offset_of(L::set(codes[k])); }
@@ -164,8 +163,7 @@ template <class L> struct ExactScorer {
     }
     FQVAE_INLINE F logit(int, F d) const {
         const F product = d * (twice_excess - d);
-        const F logit = L::max(product * L::set(static_cast<typename L::Real>(kLog2E)), L::set(kLowestLogit));
-        return L::min(logit, highest_logit);
+        return L::max(product * L::set(static_cast<typename L::Real>(kLog2E)), L::set(kLowestLogit));
     }
 };
 
