@@ -9,6 +9,7 @@ from torch import Tensor
 
 from fqvae_kernels import _arguments
 from fqvae_kernels._call import ESTIMATORS
+from fqvae_kernels._draws import lies_as
 from fqvae_kernels._quantizer import masks
 from fqvae_kernels._quantizer.capture import happens_once, warn_left_out
 from fqvae_kernels._quantizer.checks import check_float
@@ -236,6 +237,7 @@ class ScalarQuantizer(ScalarCodes):
         given = z
         if mask is not None or self._arranges(z):
             z, mask = self._arrange(z, mask)
+            z = lies_as(z, given, 1 if self.channel_first else None)
         if self.data_start is not None:
             self._start_if_waiting(z, self.data_start)
         codebook = self.codebook

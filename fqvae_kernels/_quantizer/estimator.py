@@ -11,6 +11,7 @@ from torch import Tensor
 
 from fqvae_kernels import _arguments
 from fqvae_kernels._call import Tally
+from fqvae_kernels._draws import lies_as
 from fqvae_kernels._quantizer import precision
 from fqvae_kernels._quantizer.codebook import codes_at
 from fqvae_kernels._quantizer.losses import compute_dtype
@@ -105,7 +106,8 @@ def _kl(z: Tensor, codebook: Tensor, factor: Factor | None, backend: str | None)
 
 def _scaled(z: Tensor, codebook: Tensor, factor: Factor) -> tuple[Tensor, Tensor]:
     dtype = compute_dtype(z)
-    return precision.scaled_z(z, factor, dtype), precision.scaled_codebook(codebook, factor, dtype)
+    scaled = lies_as(precision.scaled_z(z, factor, dtype), z)
+    return scaled, precision.scaled_codebook(codebook, factor, dtype)
 
 
 def _one_hot(indices: Tensor, quantized: Tensor, codes: int) -> Tensor:
