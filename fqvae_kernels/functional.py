@@ -344,6 +344,9 @@ def _prepare(
     temperature = _arguments.check_temperature(
         temperature, input.device, compute_dtype(input), read=not traced, name=temperature_name
     )
+    if traced and isinstance(temperature, Tensor):
+        for value in autograd.values_behind(temperature):
+            _arguments.check_temperature_value(value, compute_dtype(input), temperature_name)
     if seed is not None:
         seed = _arguments.check_seed(seed, input.device, read=not traced)
     elif traced:
