@@ -140,8 +140,8 @@ def test_infom_by_factor():
 
 
 def test_what_is_told_of_each_factor():
-    """D of the hues: latents of weight 1.2, 0.5 and 0.3, with entropies 0, 1 and 0 of two. D of all: of weight
-    1.6, 0.6 and 0.8, with entropies .5119, .9360 and .6022 of three."""
+    """D of the hues: latents of weight 1.2, .5 and .3, with entropies 0, 1 and 0 of two. D of all: of weight
+    1.6, .6 and .8, with entropies .5119, .9360 and .6022 of three."""
     found = made({"qvae": {0: scores(0.25)}, "ae": {0: scores(0.5)}})
     found.contents["qvae"][0] |= {
         "data": {"factor_names": ["floor_hue", "size", "wall_hue"]},
@@ -241,8 +241,8 @@ def test_the_page(tmp_path):
     # A page that lacks a place is left as it is.
     copy.write_text(text.replace("<!-- hues:end -->", ""))
     with pytest.raises(ValueError, match="hues:begin"):
-        page.write(copy, {**texts, "models": "changed"})
-    assert "changed" not in copy.read_text()
+        page.write(copy, {**texts, "models": "other runs"})
+    assert "other runs" not in copy.read_text()
 
 
 def test_the_page_that_is_there_has_a_place_for_every_part():
