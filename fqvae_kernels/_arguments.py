@@ -175,7 +175,7 @@ def check_temperature(
             raise ValueError(
                 f"{name} must be finite and greater than 0, but was beyond every float"
             ) from None
-        _check_temperature_value(value, compute_dtype, name)
+        check_temperature_value(value, compute_dtype, name)
         return value
     if temperature.dim() != 0:
         raise ValueError(
@@ -187,9 +187,21 @@ def check_temperature(
     if not read or temperature.device.type != "cpu":
         return temperature
     value = temperature.item()
-    _check_temperature_value(value, compute_dtype, name)
+    check_temperature_value(value, compute_dtype, name)
     # Within a level of forward-mode AD it may carry a tangent.
     return temperature if temperature.requires_grad or forward_ad._current_level >= 0 else value
+
+
+def check_temperature_value(value: float, compute_dtype: torch.dtype, name: str = "temperature") -> None:
+    """That a temperature is finite and greater than 0, and its reciprocal finite in the compute dtype."""
+    if not 0 < value < math.inf:
+        raise ValueError(f"{name} must be finite and greater than 0, but was {value}")
+    lowest = _LOWEST_TEMPERATURE[compute_dtype]
+    if value < lowest:
+        raise ValueError(
+            f"{name} must be at least {lowest:.8g}, so that its reciprocal is finite in "
+            f"{compute_dtype}, but was {value}"
+        )
 
 
 def check_seed(seed: SupportsIndex | Tensor, device: torch.device, *, read: bool = True) -> int | Tensor:
@@ -262,17 +274,6 @@ def _check_same_device(name: str, value: Tensor, device: torch.device) -> None:
 # The lowest temperature whose reciprocal is finite: the largest number's reciprocal rounds down to one whose
 # own would overflow.
 _LOWEST_TEMPERATURE = {torch.float32: 2.0**-128 * (1 + 2.0**-21), torch.float64: 2.0**-1024 * (1 + 2.0**-50)}
-
-
-def _check_temperature_value(value: float, compute_dtype: torch.dtype, name: str) -> None:
-    if not 0 < value < math.inf:
-        raise ValueError(f"{name} must be finite and greater than 0, but was {value}")
-    lowest = _LOWEST_TEMPERATURE[compute_dtype]
-    if value < lowest:
-        raise ValueError(
-            f"{name} must be at least {lowest:.8g}, so that its reciprocal is finite in "
-            f"{compute_dtype}, but was {value}"
-        )
 
 
 def _integer(name: str, value: SupportsIndex, wanted: str) -> int:

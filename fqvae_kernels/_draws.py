@@ -1,8 +1,8 @@
 """The draws of a pass wherever plain PyTorch computes it: under torch.compile, and under torch.func.
 
 A pass on its own draws with `reference.draw`. Under torch.func.vmap each sample is a part of a whole, whose
-rows
-are counted together: they are numbered in C order of the tensor that holds all samples, as that tensor lies.
+rows are counted together: they are numbered in C order of the tensor that holds all samples, as that tensor
+lies. Most of PyTorch's operations move its samples to the front; `lies_as` moves them back.
 """
 
 from __future__ import annotations
@@ -21,8 +21,7 @@ def draw(call: Call, input: Tensor, codebook: Tensor) -> Tensor:
     """As `reference.draw`, for tensors that may be traced or batched."""
     if torch.compiler.is_compiling():
         return _operators.draw(call, input, codebook)
-    stack = torch._C._functorch.get_interpreter_stack() or ()
-    if all(interpreter.key() != torch._C._functorch.TransformType.Vmap for interpreter in stack):
+    if not _is_vmapped():
         return reference.draw(call, input, codebook)
     layout = _Layout(
         input.dim() - 1 if call.is_logits else None,
@@ -37,6 +36,58 @@ def draw(call: Call, input: Tensor, codebook: Tensor) -> Tensor:
         call.changed(temperature=1.0, seed=0 if isinstance(seed, Tensor) else seed),
     )
     return drawn.squeeze(-1) if call.is_logits and call.estimator != "gumbel" else drawn
+
+
+def lies_as(values: Tensor, given: Tensor, moved: int | None = None) -> Tensor:
+    """The same values; under torch.func.vmap their whole has its samples where that of `given` has them.
+
+    values: made of given's, with as many dimensions and in their order, but for the dimension `moved` of
+    given, which is the last one of values, or the last two.
+    """
+    if torch.compiler.is_compiling() or not torch._C._are_functorch_transforms_active() or not _is_vmapped():
+        return values
+    if moved is not None:
+        moved %= given.dim()
+    there: Tensor = _LiesAs.apply(values, given.detach(), moved)  # type: ignore[no-untyped-call]
+    return there
+
+
+def _is_vmapped() -> bool:
+    stack = torch._C._functorch.get_interpreter_stack() or ()
+    return any(interpreter.key() == torch._C._functorch.TransformType.Vmap for interpreter in stack)
+
+
+class _LiesAs(torch.autograd.Function):
+    @staticmethod
+    def forward(values: Tensor, given: Tensor, moved: int | None) -> Tensor:
+        return values.view_as(values)
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
+        pass
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
+        return gradient, None, None
+
+    @staticmethod
+    def jvp(ctx: Any, tangent: Tensor, *others: Any) -> Tensor:
+        return tangent.view_as(tangent)
+
+    @staticmethod
+    def vmap(
+        info: Any, in_dims: tuple[int | None, ...], values: Tensor, given: Tensor, moved: int | None
+    ) -> tuple[Tensor, int | None]:
+        dim, given_dim = in_dims[:2]
+        if given_dim is None:  # samples come in at the front, as in `_Draws`
+            given_dim, given = 0, given.unsqueeze(0).expand(info.batch_size, *given.shape)
+        if dim is None:
+            return _LiesAs.apply(values, given.select(given_dim, 0), moved), None  # type: ignore[no-untyped-call]
+        to = given_dim
+        if moved is not None:
+            moved += given_dim <= moved
+            to -= moved < given_dim
+        return _LiesAs.apply(values.movedim(dim, to), given, moved), to  # type: ignore[no-untyped-call]
 
 
 class _Layout(NamedTuple):

@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 
 from fqvae_kernels import backends, reference
+from fqvae_kernels._arguments import check_temperature
 from fqvae_kernels._call import Call, Incoming, Kept, Needs, Wants
 from fqvae_kernels._seeds import draw_seed_tensor, place_of_numbers, seed_to_tensor
 from fqvae_kernels._tensors import compute_dtype, dense, dense_incoming, dense_pair
@@ -125,6 +126,8 @@ def _rows(input: Tensor, codebook: Tensor, is_logits: bool) -> int:
 def _quantize(input: Tensor, codebook: Tensor, *arguments: Any) -> tuple[Tensor, ...]:
     call, backend, _ = _split(arguments)
     kernel = backends.kernel(backend)
+    # Now it has a value, unless it is on a GPU.
+    check_temperature(call.temperature, input.device, compute_dtype(input))
     stats = None
     if any(call.needs):
         # Zeros, because an operator's output is the same for every call, also where the kernel leaves it

@@ -13,6 +13,7 @@ from torch import Tensor
 
 from fqvae_kernels import _arguments, _operators, _vectors, autograd, backends
 from fqvae_kernels._call import Call, Tally, Wants, draws
+from fqvae_kernels._draws import lies_as
 from fqvae_kernels._seeds import draw_seed
 from fqvae_kernels._tensors import compute_dtype
 from fqvae_kernels._types import GumbelQuantized, NearestQuantized
@@ -192,7 +193,7 @@ def gumbel_softmax(
         return gumbel_softmax(
             logits.unsqueeze(0), tau, hard, dim, seed=seed, row_offset=row_offset, backend=backend
         ).squeeze(0)
-    rows = logits.movedim(dim, -1)
+    rows = lies_as(logits.movedim(dim, -1), logits, dim)
     if rows.shape[-1] == 0:
         return logits.softmax(dim)
     codebook = rows.new_zeros(rows.shape[-1], dtype=compute_dtype(rows))  # any values
@@ -343,6 +344,9 @@ def _prepare(
     temperature = _arguments.check_temperature(
         temperature, input.device, compute_dtype(input), read=not traced, name=temperature_name
     )
+    if traced and isinstance(temperature, Tensor):
+        for value in autograd.values_behind(temperature):
+            _arguments.check_temperature_value(value, compute_dtype(input), temperature_name)
     if seed is not None:
         seed = _arguments.check_seed(seed, input.device, read=not traced)
     elif traced:

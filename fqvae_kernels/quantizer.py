@@ -9,8 +9,9 @@ from torch import Tensor
 
 from fqvae_kernels import _arguments
 from fqvae_kernels._call import ESTIMATORS
+from fqvae_kernels._draws import lies_as
 from fqvae_kernels._quantizer import masks
-from fqvae_kernels._quantizer.capture import happens_once, warn_left_out
+from fqvae_kernels._quantizer.capture import happens_once, is_repeated, warn_left_out
 from fqvae_kernels._quantizer.checks import check_float
 from fqvae_kernels._quantizer.codebook import codes_at
 from fqvae_kernels._quantizer.level_passes import LevelPasses
@@ -144,7 +145,8 @@ class ScalarQuantizer(ScalarCodes):
             together. What an optimizer keeps for a code that restarts stays as it is: its next steps go on
             with the old averages. The counts are in `state_dict` (`revival.unused`, `revival.calls`).
             Programs of torch.compile and other captures, and passes that checkpointing repeats, neither count
-            nor restart anything. Not for sorted codes.
+            nor restart anything; the latter see the codes of the last call, so that a backward pass has to
+            come before the next call. Not for sorted codes.
         backend: as for `gumbel_quantize`.
 
     Raises:
@@ -236,6 +238,7 @@ class ScalarQuantizer(ScalarCodes):
         given = z
         if mask is not None or self._arranges(z):
             z, mask = self._arrange(z, mask)
+            z = lies_as(z, given, 1 if self.channel_first else None)
         if self.data_start is not None:
             self._start_if_waiting(z, self.data_start)
         codebook = self.codebook
@@ -244,6 +247,8 @@ class ScalarQuantizer(ScalarCodes):
             self._check_codes_last("revive_after must be None")
             # Codes may change in place before this call's backward pass.
             codebook = codebook.clone()
+            if revival.replaced is not None and is_repeated():
+                codebook = codebook - codebook.detach() + revival.replaced
         passes: Passes = OnePass
         if self.levels is not None:
             codebook = self._own_codebook(codebook)

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from fqvae_kernels import _arguments, _vectors
+from fqvae_kernels._draws import lies_as
 from fqvae_kernels._quantizer import masks, vector_codes
 from fqvae_kernels._quantizer.checks import check_float
 from fqvae_kernels._quantizer.counted import Counted
@@ -160,6 +161,7 @@ class GumbelVectorQuantizer(Counted, Estimating):
         if return_kl is not None:
             _arguments.check_flag("return_kl", return_kl)
         self._check_input(x, mask)
+        given = x
         usable, projection = mask, self.projection
         if projection is not None:
             finite = x.isfinite().all(-1)
@@ -168,7 +170,7 @@ class GumbelVectorQuantizer(Counted, Estimating):
             # Else 0 * NaN would reach the weights of the projection.
             x = torch.where(usable.unsqueeze(-1), x, 0)
         flat = x if projection is None else projection(x)
-        logits = flat.unflatten(-1, (self.num_codebooks, self.codebook_size))
+        logits = lies_as(flat.unflatten(-1, (self.num_codebooks, self.codebook_size)), given, -1)
         wants_kl = self.kl_weight != 0 or bool(return_kl)
         row_offset = first_row() if row_offset is None else row_offset
         taken = self._take(logits, temperature, seed, row_offset, return_weights, wants_kl)

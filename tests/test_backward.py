@@ -16,7 +16,9 @@ from gradcases import (
     stored_rounding,
     worst_error,
 )
-from test_forward import CODES, ROWS, TEMPERATURES, divisor, far_case
+from test_forward import CODES, ROWS, TEMPERATURES, cluster_case, divisor, far_case
+
+from fqvae_kernels import backends
 
 SUBSETS = [s for s in itertools.product((False, True), repeat=3) if any(s)]
 
@@ -122,6 +124,25 @@ def test_far_z(backend, dtype, hard):
     """Finite gradients, and the right ones, for finite z of any size."""
     for codes, temperature in itertools.product((1, 2, 5, 64, 67), (0.01, 0.7, 100.0)):
         case = far_case(dtype, codes, temperature=temperature, hard=hard)
+        given = output_gradients(case)
+        assert_gradients(case, library_gradients(case, backend, *given), case.true_gradients(*given))
+
+
+@pytest.mark.parametrize("estimator", ["gumbel", "straight_through"])
+def test_sums_over_a_large_codebook_keep_their_digits(backend, estimator):
+    """One sum of 100,000 terms after the other, in float32, would be off by 1e-4 and more."""
+    if backend == "cpu" and backends.cpu.native().instruction_set() == "device":
+        pytest.skip("a thread of CUDA never sums up so many codes: they come in parts")
+    case = make(8, 100_000, temperature=0.7, estimator=estimator)
+    given = output_gradients(case)
+    assert_gradients(case, library_gradients(case, backend, *given), case.true_gradients(*given))
+
+
+@pytest.mark.parametrize("falling", [False, True])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_far_z_before_a_cluster_of_codes(backend, dtype, falling):
+    for temperature in (0.01, 0.7, 100.0):
+        case = cluster_case(dtype, falling, temperature=temperature)
         given = output_gradients(case)
         assert_gradients(case, library_gradients(case, backend, *given), case.true_gradients(*given))
 

@@ -17,7 +17,7 @@ from gradcases import (
     stored_rounding,
     worst_error,
 )
-from test_forward import divisor, far_case
+from test_forward import cluster_case, divisor, far_case
 from test_statistics import chi_squared
 
 import fqvae_kernels
@@ -102,6 +102,14 @@ def test_no_worse_than_naive_in_the_same_dtype(backend, estimator, dtype):
 def test_far_z(backend, estimator, dtype):
     for codes, temperature in itertools.product((1, 2, 5, 67), (0.05, 5.0)):
         case = far_case(dtype, codes, temperature=temperature, estimator=estimator)
+        check_pass(case, backend, *output_gradients(case))
+
+
+@pytest.mark.parametrize("falling", [False, True])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_far_z_before_a_cluster_of_codes(backend, estimator, dtype, falling):
+    for temperature in (0.01, 5.0):
+        case = cluster_case(dtype, falling, temperature=temperature, estimator=estimator)
         check_pass(case, backend, *output_gradients(case))
 
 

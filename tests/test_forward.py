@@ -90,6 +90,27 @@ def test_far_z(backend, dtype, hard):
         check_forward(case, result, weights=True)
 
 
+def cluster_case(dtype, falling, **options):
+    """z in a gap so wide that its distances to a cluster of codes round to the same number."""
+    wide = 1e6 if dtype == torch.float32 else 1e13
+    near = torch.tensor([0.0, 1e-5, 3e-3, 0.01, 0.011, 0.5, 1.0], dtype=dtype)
+    book = torch.cat([near, torch.tensor([-wide, wide], dtype=dtype)]).sort(descending=falling).values
+    share = torch.tensor([1e-5, 1e-3, 0.01, 0.1, 0.3, 0.49], dtype=dtype)
+    case = make(12, len(book), dtype=dtype, **options)
+    return case.but(input=torch.cat([share, -share]) * wide, codebook=book, note="cluster")
+
+
+@pytest.mark.parametrize("falling", [False, True])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_far_z_before_a_cluster_of_codes(backend, dtype, falling):
+    for temperature, hard in itertools.product((0.01, 0.7, 100.0), (False, True)):
+        case = cluster_case(dtype, falling, temperature=temperature, hard=hard)
+        result = case.call(backend, return_weights=True)
+        for output in (result.quantized, result.kl, result.weights):
+            assert torch.isfinite(output).all(), case
+        check_forward(case, result, weights=True)
+
+
 @pytest.mark.parametrize("descending", [False, True])
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
 def test_far_z_whose_nearest_code_comes_late(backend, dtype, descending):

@@ -147,6 +147,38 @@ def test_nothing_happens_in_eval_nor_in_what_stands_for_other_calls():
     assert q.revival.calls == 1
 
 
+@pytest.mark.parametrize("reentrant", [False, True])
+@pytest.mark.parametrize("options", [{}, {"levels": [4, 3], "codebook_size": None}], ids=["one", "levels"])
+def test_checkpointing_repeats_a_call_with_the_codes_that_it_had(reentrant, options):
+    """Codes restart after the call, and are others when the backward pass repeats it."""
+    gradients = []
+    for checkpointed in (False, True):
+        torch.manual_seed(0)
+        q = ScalarQuantizer(
+            **{
+                "codebook_size": 8,
+                "revive_after": 1,
+                "temperature": 0.5,
+                "init": "linspace",
+                "init_scale": 4.0,
+            }
+            | options
+        )
+        z = leaf(torch.linspace(0.1, 0.2, 8).reshape(4, 2))
+
+        def loss(x, q=q):
+            out = q(x, seed=7)
+            return (out.quantized**2).sum()
+
+        for _ in range(2):
+            before = q.codebook.detach().clone()
+            (checkpoint(loss, z, use_reentrant=reentrant) if checkpointed else loss(z)).backward()
+            assert not torch.equal(before, q.codebook)  # some restarted
+        gradients.append((z.grad, q.codebook.grad))
+    for got, expected in zip(*gradients, strict=True):
+        assert torch.equal(got, expected)
+
+
 def test_without_it_nothing_is_kept():
     q = ScalarQuantizer(4)
     assert q.revival is None and list(q.state_dict()) == ["codebook"]

@@ -138,8 +138,13 @@ def relative_logits(z: Array, m: Array) -> Array:
     """-(z - m)^2 minus its maximum over k, so that a far z loses nothing. z ``(N,)``, m ``(N, K)``."""
     # Clamping z does not change which code is nearest and keeps the distances exact.
     clamped = np.clip(z, m.min(axis=1), m.max(axis=1))
-    nearest = m[np.arange(len(z)), np.abs(clamped[:, None] - m).argmin(axis=1)][:, None]
+    rows = np.arange(len(z))
+    nearest = m[rows, np.abs(clamped[:, None] - m).argmin(axis=1)][:, None]
     with np.errstate(over="ignore"):
+        # Where the distances of several codes round to the same number, these tell which of them is nearest.
+        step = m - nearest
+        above = 2.0 * (step * ((clamped[:, None] - nearest) - step / 2.0))
+        nearest = m[rows, above.argmax(axis=1)][:, None]
         step = m - nearest
         # Since nearest is nearest, the true value is never above zero; rounding may be.
         return np.minimum(2.0 * (step * ((z[:, None] - nearest) - step / 2.0)), 0.0)

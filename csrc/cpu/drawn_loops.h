@@ -112,7 +112,7 @@ template <class L> struct DrawnLoops {
         };
         const auto without_posterior = std::bool_constant<!IO::kManyPrograms>();
 
-        DrawnGradient<L> gradient;
+        RowGradient<L> gradient;
         if (Scorer::kBounded && group.tabulated()) { // rows within the table take their KL's gradient from it
             const auto place = group.table.locate(reference.x);
             const F kl = L::select(place.inside, incoming.kl, L::set(0)) * IO::real(kLn2);

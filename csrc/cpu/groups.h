@@ -111,10 +111,15 @@ FQVAE_INLINE void with_scorer(const Call &call, const Plan &plan, const Codebook
         }
     }
     NearestCode<L> nearest(given[0]);
-    nearest_row<L>(CodeRange::all<L>(call.codes), given, L::numbers(plan.numbers),
-                   clamp<L>(finite.z, L::set(lowest), L::set(highest)), nearest);
-    run(ExactScorer<L>{given, nearest.code, exact_excess<L>(finite.z, nearest.code) * two},
-        Reference<L>{nearest.code, finite.usable, zero}, no_tile);
+    const auto range = CodeRange::all<L>(call.codes);
+    const auto inside = clamp<L>(finite.z, L::set(lowest), L::set(highest));
+    nearest_row<L>(range, given, L::numbers(plan.numbers), inside, nearest);
+    auto code = nearest.code;
+    const auto far = is_to_settle<L>(nearest, inverse_of_temperature<Real>(call.temperature));
+    if (L::any(far))
+        code = L::select(far, settled_nearest<L>(range, given, inside, code), code);
+    run(ExactScorer<L>{given, code, exact_excess<L>(finite.z, code) * two},
+        Reference<L>{code, finite.usable, zero}, no_tile);
 }
 
 } // namespace

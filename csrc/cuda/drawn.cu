@@ -175,7 +175,7 @@ __device__ __forceinline__ void backward_row(const BackwardArguments &args, Bloc
     if constexpr (!Scorer::kGivenLogits)
         of_code += slopes.chosen * ((Scorer::kInside ? 0 : scorer.excess()) - chosen_offset);
 
-    DrawnGradient<L> gradient{0, 0};
+    RowGradient<L> gradient{0, 0};
     const auto gradients = [&](int stage, CodeRange range) {
         const bool weighed = block.resident() && range.one_tile();
         const auto more = drawn_gradient<L, General, WithPosterior, General>(

@@ -30,6 +30,22 @@ __device__ __forceinline__ NearestCode<DeviceLanes<Real>> nearest_code(Block<Rea
     return nearest;
 }
 
+// The code of the largest logit; the threads that share a row agree on it. A CPU looks for it in two steps
+// (nearest.h), of which the second one seldom runs; here it would cost registers always.
+template <class Real, bool Resident>
+__device__ __forceinline__ Real reference_code(Block<Real, Resident> &block, int lane, Real z) {
+    using L = DeviceLanes<Real>;
+    const Real inside = clamp<L>(z, block.lowest, block.highest);
+    Real code = block.given(0);
+    block.each_stage(
+        lane, [&](int, CodeRange range) { code = settled_nearest<L>(range, block.codes(), inside, code); });
+    for (int distance = 1; distance < block.lanes(); distance *= 2) {
+        const Real other = __shfl_xor_sync(kWholeWarp, code, distance);
+        code = is_nearer<L>(other, code, inside) ? other : code;
+    }
+    return __shfl_sync(kWholeWarp, code, 0, block.lanes()); // of two that are equally near, one
+}
+
 // Calls run(scorer, reference) for rows of scalars. WithInside: there is a shorter program for rows that are
 // their own reference, which may_be_inside allows.
 template <bool WithInside = true, class Real, bool Resident, class Run>
@@ -51,9 +67,9 @@ __device__ __forceinline__ void with_scalar_scorer(Block<Real, Resident> &block,
         }
         run(BoundedScorer<L, false>{block.codes(), place.reference, place.excess * 2}, reference);
     } else {
-        const auto nearest = nearest_code(block, row.lane, finite.z);
-        const Real excess = exact_excess<L>(finite.z, nearest.code);
-        run(ExactScorer<L>{block.codes(), nearest.code, excess * 2}, Reference<L>{nearest.code, usable, 0});
+        const Real code = reference_code(block, row.lane, finite.z);
+        run(ExactScorer<L>{block.codes(), code, exact_excess<L>(finite.z, code) * 2},
+            Reference<L>{code, usable, 0});
     }
 }
 

@@ -12,13 +12,9 @@
 
 #include "finish.h"
 #include "forward.h"
+#include "gradient.h"
 
 namespace fqvae {
-
-template <class L> struct RowGradient {
-    typename L::F input;       // dL/dz
-    typename L::F temperature; // dL/dtau of each row
-};
 
 // Leaves log2 w, log2 q and d of each code in the tile; of KeptWeights, which load_tile has left in
 // tile.noise, w itself stays there, and no noise is drawn. Bounded costs are small enough to take log2_total
@@ -65,7 +61,7 @@ FQVAE_INLINE typename L::F weights_mean_row(CodeRange range, RowContext<L, Score
     using F = typename L::F;
     constexpr int width = L::width;
     Tile<L> &tile = row.tile;
-    F mean = L::set(0);
+    TileSum<L> mean;
     for (int first = range.begin; first < range.end; first += range.step) {
         const int count = range.template count<L>(first);
         load_tile(first, count);
@@ -74,10 +70,11 @@ FQVAE_INLINE typename L::F weights_mean_row(CodeRange range, RowContext<L, Score
         for_codes<unrolled<L, false>()>(count, [&](int k) FQVAE_LAMBDA {
             const F v = L::load(tile.grad_weights + k * width) - incoming.chosen_weight;
             const F w = L::load(tile.noise + k * width);
-            mean = L::fma(KeptWeights ? w : exp2(w), v, mean);
+            mean.add(KeptWeights ? w : exp2(w), v);
         });
+        mean.end_tile();
     }
-    return mean;
+    return mean.sum();
 }
 
 // Adds each code's gradient to `codebook`: add(first, k, x) for code first + k of the tile that begins at
@@ -111,7 +108,7 @@ FQVAE_INLINE RowGradient<L> backward_row(CodeRange range, RowContext<L, Scorer> 
     const F mean_logit = stats.mean_logit - stats.log2_partition, kl_mean = kl * mean_logit;
     const F log2_codes = L::set(row.constants.log2_codes);
 
-    RowGradient<L> gradient{zero, zero};
+    RowGradientSums<L> sums;
     for (int first = range.begin; first < range.end; first += range.step) {
         const int count = range.template count<L>(first);
         if (!weighed) {
@@ -126,7 +123,7 @@ FQVAE_INLINE RowGradient<L> backward_row(CodeRange range, RowContext<L, Scorer> 
                 const F pull = slope_here * d;
                 const F rest = Scorer::kInside ? incoming.direct - pull
                                                : L::fma(slope_here, scorer.excess(), incoming.direct - pull);
-                gradient.input = L::fma(w, pull, gradient.input);
+                sums.input.add(w, pull);
                 codebook.add(first, k, w, rest);
                 return;
             }
@@ -138,7 +135,7 @@ FQVAE_INLINE RowGradient<L> backward_row(CodeRange range, RowContext<L, Scorer> 
                 ds = L::fma(w * (v - incoming.weights_mean), ds_scale, ds);
             }
             if constexpr (General && !KeptWeights)
-                gradient.temperature = L::fma(ds, weight + log2_codes, gradient.temperature);
+                sums.temperature.add(ds, weight + log2_codes);
             F dl = ds;
             if constexpr (WithPosterior) {
                 const F logit = L::load(tile.logit + k * width);
@@ -151,15 +148,15 @@ FQVAE_INLINE RowGradient<L> backward_row(CodeRange range, RowContext<L, Scorer> 
                 codebook.add(first, k, w, incoming.direct);
             } else {
                 const F term = dl * d, direct = L::fma(w, incoming.direct, zero - term);
-                gradient.input = gradient.input + term;
+                sums.input.add(term);
                 codebook.add(first, k, Scorer::kInside ? direct : L::fma(dl, scorer.excess(), direct));
             }
         });
         if constexpr (Scorer::kGivenLogits)
             store_tile(first, count);
+        sums.end_tile();
     }
-    gradient.temperature = gradient.temperature * L::set(static_cast<Real>(-kLn2) / dl_scale);
-    return gradient;
+    return sums.gradient(L::set(static_cast<Real>(-kLn2) / dl_scale));
 }
 
 } // namespace fqvae

@@ -15,6 +15,7 @@
 // Nothing but the index is kept between the passes: the backward pass takes its sums anew.
 #pragma once
 
+#include "gradient.h"
 #include "score.h"
 
 namespace fqvae {
@@ -228,25 +229,20 @@ template <class L> struct DrawnSlopes {
     }
 };
 
-template <class L> struct DrawnGradient {
-    typename L::F input;       // dL/dz
-    typename L::F temperature; // dL/dtau of each row
-};
-
 // The gradients of a row but for the one-hot's part, of which chosen(first, count) adds slopes.chosen to the
 // given logits' gradient in tile.given, before store_tile(first, count) takes it. To dL/dz the caller adds
 // slopes.chosen d[index], and to the code at the index a + slopes.chosen (e - d[index]), of given logits a
 // alone. weighed: the only tile is ready. codebook: as in backward.h.
 template <class L, bool WithWeights, bool WithPosterior, bool WithTemperature, class Scorer,
           class CodebookSums, class LoadTile, class Chosen, class StoreTile>
-FQVAE_INLINE DrawnGradient<L> drawn_gradient(CodeRange range, typename L::Real inverse_temperature,
-                                             Scorer scorer, DrawnSlopes<L> slopes, typename L::F reference,
-                                             bool weighed, CodebookSums codebook, Tile<L> &tile,
-                                             LoadTile load_tile, Chosen chosen, StoreTile store_tile) {
+FQVAE_INLINE RowGradient<L> drawn_gradient(CodeRange range, typename L::Real inverse_temperature,
+                                           Scorer scorer, DrawnSlopes<L> slopes, typename L::F reference,
+                                           bool weighed, CodebookSums codebook, Tile<L> &tile,
+                                           LoadTile load_tile, Chosen chosen, StoreTile store_tile) {
     using F = typename L::F;
     constexpr int width = L::width;
     const F zero = L::set(0);
-    DrawnGradient<L> gradient{zero, zero};
+    RowGradientSums<L> sums;
     for (int first = range.begin; first < range.end; first += range.step) {
         const int count = range.template count<L>(first);
         if (!weighed)
@@ -260,7 +256,7 @@ FQVAE_INLINE DrawnGradient<L> drawn_gradient(CodeRange range, typename L::Real i
             if constexpr (WithWeights)
                 dl = L::fma(w * (v - slopes.weight), slopes.soft_weights, dl);
             if constexpr (WithTemperature)
-                gradient.temperature = L::fma(dl, L::load(tile.logit + k * width), gradient.temperature);
+                sums.temperature.add(dl, L::load(tile.logit + k * width));
             if constexpr (WithPosterior) {
                 const F logit = L::load(tile.logit + k * width), e = exp2(logit);
                 dl = L::fma(e * (d - slopes.posterior_offset), slopes.posterior, dl);
@@ -272,7 +268,7 @@ FQVAE_INLINE DrawnGradient<L> drawn_gradient(CodeRange range, typename L::Real i
                 L::store(tile.given + k * width, dl);
             } else {
                 const F term = dl * d;
-                gradient.input = gradient.input + term;
+                sums.input.add(term);
                 codebook.add(first, k,
                              Scorer::kInside ? zero - term : L::fma(dl, scorer.excess(), zero - term));
             }
@@ -281,9 +277,9 @@ FQVAE_INLINE DrawnGradient<L> drawn_gradient(CodeRange range, typename L::Real i
             chosen(first, count);
             store_tile(first, count);
         }
+        sums.end_tile();
     }
-    gradient.temperature = gradient.temperature * L::set(slopes.temperature);
-    return gradient;
+    return sums.gradient(L::set(slopes.temperature));
 }
 
 } // namespace fqvae

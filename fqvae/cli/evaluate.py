@@ -86,7 +86,7 @@ def _evaluate_all(options: argparse.Namespace, words: list[str]) -> int:
     checkpoints = [read_checkpoint(word).path for word in words]
     folders = _folders(checkpoints, options.out)
     known = [
-        None if options.again else _known(checkpoint, folder, conditions)
+        None if options.again else _known(checkpoint, folder, conditions, options.root)
         for checkpoint, folder in zip(checkpoints, folders, strict=True)
     ]
     for folder, content in zip(folders, known, strict=True):
@@ -115,13 +115,29 @@ def _folders(checkpoints: Sequence[Path], out: Path | None) -> list[Path]:
     return [out / checkpoint.parent.resolve().name for checkpoint in checkpoints]
 
 
-def _known(checkpoint: Path, folder: Path, conditions: Options) -> dict[str, Any] | None:
+def _known(checkpoint: Path, folder: Path, conditions: Options, root: Path | None) -> dict[str, Any] | None:
     """What is known of this checkpoint under these conditions."""
     from fqvae.evaluation import find_evaluation
     from fqvae.runs.run import sha256
 
     content, _ = find_evaluation(folder, sha256(checkpoint))
-    return content if content is not None and conditions.same(content) else None
+    if content is None or not conditions.same(content) or _labelled_anew(checkpoint, content, root):
+        return None
+    return content
+
+
+def _labelled_anew(checkpoint: Path, content: dict[str, Any], root: Path | None) -> bool:
+    """Whether the images have other labels than those that were measured with, as far as can be told."""
+    from fqvae.runs.checkpoint import read_checkpoint
+    from fqvae.runs.data import digest_of_labels, open_data
+
+    if not content["data"].get("labels"):  # an old file, or a set whose labels do not change
+        return False
+    try:
+        dataset = open_data(read_checkpoint(checkpoint).config.data, root)
+        return digest_of_labels(dataset) != str(content["data"]["labels"])
+    except Exception:  # of somebody's own set anything may come; it is told when the set is wanted
+        return False
 
 
 def _measure(

@@ -92,9 +92,9 @@ def open_dataset(
         dataset = open_by_function(name, expanded, arguments or {})
         if size and tuple(dataset.image_shape[1:]) != (size, size):
             raise ValueError(f"size must be that of {name}, {tuple(dataset.image_shape)}, but was {size}")
-        return dataset
+        return _with_channels(dataset, channels)
     if name == RayShapes.name:
-        return RayShapes(size or 64, **options)
+        return _with_channels(RayShapes(size or 64, **options), channels)
     if name not in (*_PUBLISHED, *_OWN):
         known = (RayShapes.name, *_PUBLISHED, *_OWN)
         raise ValueError(
@@ -108,4 +108,12 @@ def open_dataset(
         return _OWN[name](root, size=size, channels=channels, resize=resize, cache=cache, **options)
     if size not in (0, 64):
         raise ValueError(f"size must be 64 for {name}, but was {size}")
-    return _PUBLISHED[name](root, cache=cache, **options)
+    return _with_channels(_PUBLISHED[name](root, cache=cache, **options), channels)
+
+
+def _with_channels(dataset: ImageDataset, channels: int) -> ImageDataset:
+    """The set, whose channels these are; 0: any."""
+    own = dataset.image_shape[0]
+    if channels not in (0, own):
+        raise ValueError(f"channels must be those of {dataset.name}, {own}, but was {channels}")
+    return dataset

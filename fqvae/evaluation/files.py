@@ -22,6 +22,7 @@ from fqvae.evaluation.measures import MEASURES, TABLES, applicable
 from fqvae.evaluation.measuring import Evaluation
 from fqvae.files import write_together
 from fqvae.runs import Run, to_flat
+from fqvae.runs.data import describe, digest_of_labels
 from fqvae.runs.names import EVALUATION
 
 FORMAT = 2
@@ -69,6 +70,8 @@ def _stored(run: Run, evaluation: Evaluation) -> dict[str, Any]:
             "factor_sizes": list(dataset.factor_sizes),
             "grid": has_full_grid(dataset),
             "available": evaluation.available,
+            "images": describe(dataset)["digest"],
+            "labels": digest_of_labels(dataset),
         },
         "options": asdict(evaluation.options),
         "measures": {
@@ -111,11 +114,11 @@ def read_evaluation(folder: str | Path) -> dict[str, Any]:
     """What `write_evaluation` wrote in metrics.json, of a run's folder.
 
     Keys: format; versions; model; config, flat; checkpoint: file, sha256, step; data: name, size,
-    factor_names, factor_sizes, grid, available (images to measure on); options; cautions, sentences by
-    measure; seconds. scores: the values of measures by name, of those alone whose version is this program's.
-    Likewise the tables as lists, each under its name, None where the run has none: importance (M, F),
-    nmi (F, M), nmi_latents (M, M), usage (M, K), perplexity (M,), codes_used (M,). missing: the names of the
-    measures and tables that apply to the run and are old or not there.
+    factor_names, factor_sizes, grid, available (images to measure on), images and labels (digests; not in old
+    files); options; cautions, sentences by measure; seconds. scores: the values of measures by name, of those
+    alone whose version is this program's. Likewise the tables as lists, each under its name, None where the
+    run has none: importance (M, F), nmi (F, M), nmi_latents (M, M), usage (M, K), perplexity (M,), codes_used
+    (M,). missing: the names of the measures and tables that apply to the run and are old or not there.
 
     Raises FileNotFoundError; ValueError for a file that is damaged or of another format.
     """

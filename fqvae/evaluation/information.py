@@ -20,7 +20,7 @@ def factor_shares(content: Mapping[str, Any]) -> Floats:
     """
     nmi = np.asarray(content["nmi"], dtype=np.float64)
     if content.get("codes_used") is None:
-        return nmi
+        return np.minimum(nmi, 1.0)  # an estimate that may exceed it
     sizes, samples = content["data"]["factor_sizes"], content["options"]["train"]
     return beyond_chance(nmi, chance_share(np.asarray(sizes), np.asarray(content["codes_used"]), samples))
 

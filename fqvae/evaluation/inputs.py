@@ -204,7 +204,7 @@ def present(config: Mapping[str, Any], labels: bool, grid: bool) -> frozenset[st
         "grid": labels and grid,
         "codes": discrete,
         "scalar codes": discrete and kind != "vector",
-        "soft samples": discrete and config["model.latent.estimator"] != "nearest",
+        "soft samples": discrete and config["model.latent.estimator"] == "gumbel",
     }
     return frozenset(name for name, there in has.items() if there)
 

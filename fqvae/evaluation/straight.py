@@ -60,7 +60,12 @@ def _soft(model: Autoencoder) -> Iterator[None]:
     """Inside, samples are soft whatever the configuration says."""
     latent, config = model.latent, model.latent.config
     latent.config = dataclasses.replace(config, hard=False)
+    quantizer = getattr(latent, "quantizer", None)  # that of scalars, which has a setting of its own
+    if quantizer is not None:
+        quantizer.hard = False
     try:
         yield
     finally:
         latent.config = config
+        if quantizer is not None:
+            quantizer.hard = config.hard

@@ -167,6 +167,13 @@ def _check_comparable(first: Path, one: dict[str, Any], second: Path, other: dic
                     f"{first} and {second} cannot be compared: {part}.{key} was {one[part][key]!r} for the "
                     f"first and {other[part][key]!r} for the second"
                 )
+    for key in ("images", "labels"):  # old files lack them
+        digests = {each["data"].get(key) for each in (one, other)} - {None}
+        if len(digests) > 1:
+            raise ValueError(
+                f"{first} and {second} cannot be compared: they were measured on other {key}, though both "
+                f"sets are called {one['data']['name']!r}"
+            )
 
 
 def _names(contents: Sequence[dict[str, Any]]) -> list[str]:

@@ -109,6 +109,7 @@ def score_heatmaps(evaluation: Evaluation) -> dict[str, Figure]:
         if evaluation[key] is None:
             continue
         table = np.transpose(evaluation[key]) if transposed else np.asarray(evaluation[key])
+        table = np.minimum(table, 1.0)  # what nearest neighbours estimate may exceed 1
         latents = [str(latent) for latent in range(table.shape[1])]
         figures[key] = heatmap(
             table,

@@ -86,6 +86,11 @@ class LatentConfig:
     learn_precision: bool = False
     sorted: bool = False
 
+    @property
+    def has_temperature(self) -> bool:
+        """Whether codes are drawn at a temperature."""
+        return self.kind in ("scalar", "logits", "vector") and self.estimator != "nearest"
+
     def __post_init__(self) -> None:
         check_choices("latent.", self)
         check_at_least("latent.", self, size=1, codebook_size=1, dimension=1)

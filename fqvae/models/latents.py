@@ -294,7 +294,8 @@ class Vector(_Coded):
         nothing, how = torch.zeros_like(self.codebook[:, 0]), self._sampling(noise, temperature)
         _, codes, kl, weights = gumbel_quantize_logits(self._logits(z), nothing, return_weights=True, **how)
         assert weights is not None
-        quantized = (weights @ self.codebook).flatten(1)
+        with _full_precision(head.device):
+            quantized = (weights @ self.codebook).flatten(1)
         return Drawn(quantized, z, kl, codes, discriminator_input=weights)
 
     def codes(self, head: Tensor) -> Tensor:
@@ -306,7 +307,8 @@ class Vector(_Coded):
 
     def _logits(self, z: Tensor) -> Tensor:
         """-|z - m|**2 + |z|**2, which has the same softmax: (batch, M, K)."""
-        logits = z @ self.codebook.T * 2
+        with _full_precision(z.device):
+            logits: Tensor = z @ self.codebook.T * 2
         return logits - self.codebook.square().sum(-1)
 
 
@@ -320,6 +322,11 @@ def build_latent(config: LatentConfig) -> Latent:
         "vector": Vector,
     }
     return kinds[config.kind](config)
+
+
+def _full_precision(device: torch.device) -> torch.autocast:
+    """Inside, autocast leaves matrix products alone: codes are compared and summed in full precision."""
+    return torch.autocast(device.type, enabled=False)
 
 
 def normal_noise(noise: Noise, like: Tensor) -> Tensor:

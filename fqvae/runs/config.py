@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import math
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal
@@ -12,6 +13,8 @@ from fqvae.data import RayShapes, is_own
 from fqvae.models.config import ConfigError, ModelConfig, check_at_least, check_choices
 from fqvae.runs.keys import build, did_you_mean, to_flat
 from fqvae.runs.words import full_key
+
+LOWEST_TEMPERATURE = 3e-39  # whose reciprocal is still finite in float32
 
 Protocol = Literal["ours", "authors"]
 
@@ -172,6 +175,13 @@ class RunConfig:
             )
         if self.temperature_steps is not None:
             check_at_least("", self, temperature_steps=1)
+            lowest = math.exp(-(self.steps - 1) / self.temperature_steps)
+            if lowest < LOWEST_TEMPERATURE and self.model.latent.has_temperature:
+                least = math.ceil((self.steps - 1) / -math.log(LOWEST_TEMPERATURE))
+                raise ConfigError(
+                    f"temperature_steps must be at least {least} for {self.steps} steps, at whose end the "
+                    f"temperature else is below {LOWEST_TEMPERATURE:.3g}, but was {self.temperature_steps}"
+                )
         if self.model.has_discriminator and self.batch_size % 2:
             raise ConfigError(
                 f"batch_size must be even, because half of it is for the discriminator, "

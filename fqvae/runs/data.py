@@ -15,6 +15,7 @@ from fqvae.data import ImageDataset, RayShapes, open_dataset
 from fqvae.runs.config import DataConfig
 
 _COMPARED = 16  # images that the digest of a set is made of
+_AT_ONCE = 65_536  # images whose labels are read together
 
 
 def open_data(data: DataConfig, root: str | Path | None = None) -> ImageDataset:
@@ -95,17 +96,30 @@ def describe(dataset: ImageDataset) -> dict[str, Any]:
     }
 
 
-def check_reopens(trained_on: Mapping[str, Any] | None) -> None:
+def check_reopens(trained_on: Mapping[str, Any] | None, data: DataConfig) -> None:
     """Raise ValueError if a run was trained on a set that does not say how it is opened again.
 
-    trained_on: the set, as `describe` tells it; None in an old run.
+    trained_on: the set, as `describe` tells it; None in an old run. data: the run's; where it names a
+    function, that opens the set.
     """
-    if trained_on is not None and not trained_on["reopens"]:
+    if trained_on is not None and not trained_on["reopens"] and ":" not in data.name:
         raise ValueError(
             f"the run was trained on {trained_on['name']!r}, a set that was given in Python and does not say "
             "how it is opened again: give it anew, as dataset= of open_run or train, or train with a set "
             "that has a method reopen (see fqvae.data.ImageDataset)"
         )
+
+
+def digest_of_labels(dataset: ImageDataset) -> str:
+    """SHA-256 of the factors' names, numbers of values, and values for all images; empty for RayShapes, whose
+    factors are always the same."""
+    if isinstance(dataset, RayShapes):
+        return ""
+    digest = hashlib.sha256(json.dumps([dataset.factor_names, dataset.factor_sizes]).encode())
+    for start in range(0, len(dataset) if dataset.factor_names else 0, _AT_ONCE):
+        index = np.arange(start, min(start + _AT_ONCE, len(dataset)))
+        digest.update(dataset.factors(index).contiguous().numpy().tobytes())
+    return digest.hexdigest()
 
 
 def check_same(trained_on: Mapping[str, Any] | None, dataset: ImageDataset) -> None:

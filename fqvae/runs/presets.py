@@ -55,12 +55,12 @@ def load_preset(preset: str, model: str = "factorqvae", overrides: Iterable[str]
         raise ConfigError(
             f"there is no model {model!r}{did_you_mean(model, known)} There are {', '.join(known)}"
         )
-    values, given = _layers(preset, MODELS[model]), _settings(overrides)
-    if is_own(given.get("data.name", "")):
-        resized = given.get("data.resize", "").lower() == "true"
-        values.pop("data.channels", None)
-        values = {key: value for key, value in values.items() if key != "data.size" or resized}
+    given = _settings(overrides)
+    values = _values(preset, MODELS[model], MODELS[model].has_discriminator, given)
     config = from_flat({**values, **given})
+    if config.model.has_discriminator != MODELS[model].has_discriminator:  # by a weight that is given
+        values = _values(preset, MODELS[model], config.model.has_discriminator, given)
+        config = from_flat({**values, **given})
     if config.protocol == "ours":
         return config
     values |= {f"model.latent.{key}": value for key, value in MODELS[model].authors.items()}
@@ -102,12 +102,22 @@ def load_file(path: str | Path, model: str | None = None, overrides: Iterable[st
         raise ConfigError(f"{path}: {error}") from error
 
 
-def _layers(preset: str, model: Model) -> dict[str, Any]:
+def _values(preset: str, model: Model, has_discriminator: bool, given: Mapping[str, str]) -> dict[str, Any]:
+    """The keys of a preset for the images that are given."""
+    values = _layers(preset, model, has_discriminator)
+    if is_own(given.get("data.name", "")):
+        resized = given.get("data.resize", "").lower() == "true"
+        values.pop("data.channels", None)
+        values = {key: value for key, value in values.items() if key != "data.size" or resized}
+    return values
+
+
+def _layers(preset: str, model: Model, has_discriminator: bool) -> dict[str, Any]:
     """The keys of a model, of what a preset builds on, and of the preset itself."""
     content = _read(preset)
-    below = _layers(content["base"], model) if "base" in content else _model_keys(model)
+    below = _layers(content["base"], model, has_discriminator) if "base" in content else _model_keys(model)
     keys = {**below, **content.get("all", {})}
-    if model.has_discriminator:
+    if has_discriminator:
         keys |= content.get("discriminator", {})
     keys |= content.get("models", {}).get(model.name, {})
     return full_keys(keys)

@@ -66,7 +66,7 @@ def open_run(
     checkpoint = read_checkpoint(path)
     config = checkpoint.config
     if dataset is None:
-        check_reopens(checkpoint.trained_on)
+        check_reopens(checkpoint.trained_on, config.data)
         dataset = open_data(config.data, root)
     check_same(checkpoint.trained_on, dataset)
     model = build_model(checkpoint).to(device)

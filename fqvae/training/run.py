@@ -106,7 +106,7 @@ def train(
         _check_free(folder)
     trained_on = checkpoint.trained_on if checkpoint is not None else None
     if dataset is None:
-        check_reopens(trained_on)
+        check_reopens(trained_on, config.data)
         dataset = open_data(config.data)
     check_same(trained_on, dataset)
     config = replace(config, data=sized(config.data, dataset))

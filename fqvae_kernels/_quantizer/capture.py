@@ -11,7 +11,7 @@ from torch import Tensor
 def happens_once(tensor: Tensor) -> bool:
     """True unless a program is being captured from this call, or a backward pass repeats it."""
     # This comes first: torch.compile looks at no more.
-    return not (torch.compiler.is_compiling() or _is_captured(tensor) or _is_recomputed())
+    return not (torch.compiler.is_compiling() or _is_captured(tensor) or is_repeated())
 
 
 def warn_left_out(setting: str) -> None:
@@ -41,6 +41,6 @@ def _is_captured(tensor: Tensor) -> bool:
     )
 
 
-def _is_recomputed() -> bool:
+def is_repeated() -> bool:
     """Whether a backward pass runs: what checkpointing repeats within it has been counted before."""
-    return torch._C._current_graph_task_id() != -1
+    return not torch.compiler.is_compiling() and torch._C._current_graph_task_id() != -1

@@ -9,8 +9,9 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from fqvae_kernels import _arguments
+from fqvae_kernels import _arguments, autograd
 from fqvae_kernels._call import Tally
+from fqvae_kernels._draws import lies_as
 from fqvae_kernels._quantizer import precision
 from fqvae_kernels._quantizer.codebook import codes_at
 from fqvae_kernels._quantizer.losses import compute_dtype
@@ -90,7 +91,10 @@ def check_unused(
 ) -> None:
     """Name what is wrong with arguments that change nothing here, as where they do."""
     if temperature is not None:
-        _arguments.check_temperature(temperature, z.device, read=False)
+        _arguments.check_temperature(temperature, z.device, compute_dtype(z), read=False)
+        if isinstance(temperature, Tensor):
+            for value in autograd.values_behind(temperature):
+                _arguments.check_temperature_value(value, compute_dtype(z))
     if seed is not None:
         _arguments.check_seed(seed, z.device, read=False)
     if row_offset is not None:
@@ -105,7 +109,8 @@ def _kl(z: Tensor, codebook: Tensor, factor: Factor | None, backend: str | None)
 
 def _scaled(z: Tensor, codebook: Tensor, factor: Factor) -> tuple[Tensor, Tensor]:
     dtype = compute_dtype(z)
-    return precision.scaled_z(z, factor, dtype), precision.scaled_codebook(codebook, factor, dtype)
+    scaled = lies_as(precision.scaled_z(z, factor, dtype), z)
+    return scaled, precision.scaled_codebook(codebook, factor, dtype)
 
 
 def _one_hot(indices: Tensor, quantized: Tensor, codes: int) -> Tensor:

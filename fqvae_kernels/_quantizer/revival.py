@@ -27,6 +27,9 @@ class Revival(torch.nn.Module):
 
     Buffers, which `state_dict` holds and which are the same on all ranks: `unused`, (codebooks, codes),
     int64, the calls since a code was last taken; `calls`, 0-d, int64, which seeds the choice of inputs.
+
+    replaced: the codebook of the last call, if codes restarted after it; a backward pass that repeats the
+    call wants it. None: its codes are as they were.
     """
 
     unused: Tensor
@@ -34,12 +37,14 @@ class Revival(torch.nn.Module):
 
     def __init__(self, codebooks: int, codes: int, after: int) -> None:
         super().__init__()
+        self.replaced: Tensor | None = None
         self.after = _arguments.check_count("revive_after", after, 1)
         self.register_buffer("unused", torch.zeros(codebooks, codes, dtype=torch.int64))
         self.register_buffer("calls", torch.zeros((), dtype=torch.int64))
 
     def reset(self) -> None:
         """Start counting anew."""
+        self.replaced = None
         self.unused.zero_()
         self.calls.zero_()
 
@@ -51,6 +56,7 @@ class Revival(torch.nn.Module):
         count. Where torch.distributed is initialised it is a collective call: a code is unused if no rank
         takes it, and it restarts at an input of rank 0.
         """
+        self.replaced = None
         codebooks = self.unused.shape[0]
         # Each codebook a row.
         z, indices = z.reshape(-1, codebooks).T, indices.reshape(-1, codebooks).T
@@ -69,6 +75,7 @@ class Revival(torch.nn.Module):
         if together:
             torch.distributed.broadcast(inputs, src=0)
         due &= inputs.isfinite()
+        self.replaced = codebook.detach().clone()
         codebook.copy_(torch.where(due, inputs, codebook.reshape(due.shape)).reshape(codebook.shape))
         self.unused.masked_fill_(due, 0)
 

@@ -40,6 +40,11 @@ def stripes(root=None, *, count=40, seed=0):
 
 
 @opener
+def plain_stripes():
+    return Stripes()
+
+
+@opener
 def nothing():
     return 5
 

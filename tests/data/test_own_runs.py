@@ -216,6 +216,40 @@ def test_rayshapes_given_in_python_keep_their_ties(tmp_path):
     assert run.dataset.correlation.strength == 0.5
 
 
+def test_a_set_by_a_function_need_not_say_how_it_is_opened(tmp_path):
+    """The configuration does."""
+    train(tmp_path / "run", "data.name=ownset:plain_stripes", "steps=2")
+    assert len(open_run(tmp_path / "run").dataset) == 40
+    assert main(["traverse", str(tmp_path / "run"), "--samples", "2"]) == 0
+    assert main(["train", "--resume", str(tmp_path / "run"), "--device", "cpu"]) == 0
+
+
+def test_channels_that_a_set_does_not_have():
+    for name, size, there in (("rayshapes", 32, 3), ("ownset:stripes", 8, 1)):
+        assert open_dataset(name, size=size, channels=there).image_shape[0] == there
+        with pytest.raises(ValueError, match=rf"^channels must be those of .*, {there}, but was {4 - there}"):
+            open_dataset(name, channels=4 - there)
+
+
+def test_labels_that_were_corrected_are_measured_anew(tmp_path, capsys):
+    """The same images with other labels, under the same name."""
+    images, digit = own.GREY[:200], own.DIGITS.target[:200]
+    file, folder = tmp_path / "digits.npz", tmp_path / "run"
+
+    def evaluate():
+        assert main(["evaluate", str(folder), "--train", "12", "--test", "6"]) == 0
+        printed = capsys.readouterr().out
+        return "measured before" in printed, "no labels" in printed
+
+    own.save(file, images)
+    train(folder, "data.name=arrays", f"data.root={file}")
+    assert evaluate() == (False, True) and evaluate() == (True, True)
+    own.save(file, images, factors=digit, factor_names=["digit"])
+    assert evaluate() == (False, False) and evaluate() == (True, False)
+    own.save(file, images, factors=9 - digit, factor_names=["digit"])
+    assert evaluate() == (False, False)
+
+
 @pytest.mark.parametrize("how", [5, {"root": "x"}, {"name": "arrays", "path": "x"}])
 def test_a_reopen_that_gives_something_else(tmp_path, how):
     given = Stripes()

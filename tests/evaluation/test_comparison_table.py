@@ -140,10 +140,13 @@ def test_keys_of_the_same_last_word_are_written_in_full(write):
         ("options__order", "index", "options.order was 'rank' for the first and 'index'"),
         ("data__name", "shapes3d", "data.name was 'rayshapes' for the first and 'shapes3d'"),
         ("data__size", 64, "data.size was 32 for the first and 64"),
+        ("data__images", "c0", "they were measured on other images, though both sets are called 'rayshapes'"),
+        ("data__labels", "c0", "they were measured on other labels"),
     ],
 )
 def test_what_cannot_be_compared(key, value, words, write):
-    folders = [write("a"), write("b", "ae"), write("c", "vae", **{key: value})]
+    digests = {"data__images": "a0", "data__labels": "a0"}
+    folders = [write("a", **digests), write("b", "ae"), write("c", "vae", **{**digests, key: value})]
     with pytest.raises(ValueError, match=f"a and .*c cannot be compared: {words}"):
         comparison(folders)
 

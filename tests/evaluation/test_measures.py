@@ -23,7 +23,7 @@ from fqvae.evaluation import (
     read_evaluation,
     write_evaluation,
 )
-from fqvae.evaluation.inputs import Inputs
+from fqvae.evaluation.inputs import Inputs, present
 from fqvae.evaluation.measures import GROUPS, Measure
 from fqvae.evaluation.table import comparison, scores_text
 from fqvae.models.config import LatentConfig
@@ -251,12 +251,21 @@ def test_the_straight_through_gap(trained):
         gaps.append(abs(errors[0] - errors[1]).item())
     assert found.scores["straight_through_gap"] == pytest.approx(np.mean(gaps), rel=1e-3)
     # A model with hard samples is measured with soft ones.
-    latent = run.model.latent
-    latent.config = dataclasses.replace(latent.config, hard=True)
+    config = dataclasses.replace(run.model.latent.config, hard=True)
+    latent = build_latent(config)
+    latent.load_state_dict(run.model.latent.state_dict())
+    run.model.latent = latent
     assert (
         evaluate(run, **FAST, seed=5).scores["straight_through_gap"] == found.scores["straight_through_gap"]
     )
-    assert latent.config.hard is True
+    assert latent.config.hard is True and latent.quantizer.hard is True
+
+
+@pytest.mark.parametrize("estimator", ["straight_through", "reinmax", "nearest"])
+def test_estimators_without_soft_samples_have_no_gap(estimator):
+    config = {"model.latent.kind": "scalar", "model.latent.estimator": estimator}
+    assert "soft samples" not in present(config, labels=True, grid=True)
+    assert "soft samples" in present({**config, "model.latent.estimator": "gumbel"}, labels=True, grid=True)
 
 
 def test_capacity_and_ends(trained):

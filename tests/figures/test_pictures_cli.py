@@ -100,6 +100,9 @@ def test_what_an_evaluation_adds(evaluated, capsys):
     maps = runs.score_heatmaps(found)
     held = {name: figure.axes[0].images[0].get_array() for name, figure in maps.items()}
     np.testing.assert_array_equal(held["nmi"], found["nmi"])
+    # What nearest neighbours estimate of a latent that tells all may exceed 1.
+    more = dict(found, nmi=(np.array(found["nmi"]) * 0 + 1.13).tolist())
+    assert (runs.score_heatmaps(more)["nmi"].axes[0].images[0].get_array() == 1).all()
     np.testing.assert_array_equal(held["importance"], np.transpose(found["importance"]))
     factors = [tick.get_text() for tick in maps["nmi"].axes[0].get_yticklabels()]
     assert factors == ["floor hue", "wall hue", "object hue", "scale", "shape", "orientation"]

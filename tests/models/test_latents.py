@@ -137,6 +137,18 @@ def test_vector():
     assert torch.equal(latent.codes(head), (z - latent.codebook).square().sum(-1).argmin(-1))
 
 
+@pytest.mark.parametrize("hard", [False, True])
+def test_autocast_changes_no_vectors(hard):
+    latent, head = made("vector", dimension=4, hard=hard)
+    plain = latent.draw(head, Noise(5), TEMPERATURE, discriminator_input=True)
+    with torch.autocast("cpu", torch.bfloat16):
+        cast = latent.draw(head, Noise(5), TEMPERATURE, discriminator_input=True)
+        codes = latent.codes(head)
+    assert torch.equal(latent.codes(head), codes)
+    for name in ("quantized", "codes", "kl", "discriminator_input"):
+        assert torch.equal(getattr(cast, name), getattr(plain, name))
+
+
 @pytest.mark.parametrize("kind", ["scalar", "logits", "vector"])
 def test_hard_samples_are_exactly_codes(kind):
     latent, head = made(kind, hard=True)

@@ -49,6 +49,31 @@ def test_the_papers_27(model, data, column):
         assert 1 / config.temperature_steps == pytest.approx(2e-5 if factor else 1e-5)
 
 
+@pytest.mark.parametrize("protocol", ["ours", "authors"])
+def test_what_a_discriminator_needs_follows_the_weights(protocol):
+    """A batch of two halves, and two steps of the optimizers in each, whatever the model is called."""
+
+    def numbers(model, *settings):
+        config = load_preset("shapes3d", model, [*settings, f"protocol={protocol}"])
+        return config.model.has_discriminator, config.batch_size, config.temperature_steps, config.steps
+
+    assert numbers("factorqvae", "gamma=0") == numbers("qvae") == (False, 256, 100_000, numbers("qvae")[3])
+    assert numbers("qvae", "gamma=1e-4") == numbers("factorqvae") == (True, 512, 50_000, 50_000)
+    assert numbers("qvae", "gamma=1e-4", "batch_size=64")[1] == 64
+
+
+def test_a_temperature_that_falls_too_low_is_refused_before_training():
+    """exp(-2999/34) is 5e-39, exp(-2999/33) is 3.4e-40, whose reciprocal float32 does not have."""
+    for model in ("qvae", "dvae"):
+        assert load_preset("smoke", model, ["temperature_steps=34"]).temperature_steps == 34
+        with pytest.raises(
+            ConfigError, match=r"^temperature_steps must be at least 34 for 3000 steps.*was 33"
+        ):
+            load_preset("smoke", model, ["temperature_steps=33"])
+    for model in ("vae", "qlae"):  # which have none
+        assert load_preset("smoke", model, ["temperature_steps=1"]).temperature_steps == 1
+
+
 def test_presets_for_rendered_images():
     assert preset_names() == ["isaac3d", "mpi3d_complex", "rayshapes", "shapes3d", "small", "smoke"]
     smoke, small = load_preset("smoke"), load_preset("small")

@@ -8,7 +8,7 @@ import torch
 from cases import DTYPES, make
 from estimator_checks import ESTIMATORS, check_estimator, check_indices, row_uniform
 from test_backward import SUBSETS
-from test_forward import TEMPERATURES, divisor, far_case
+from test_forward import TEMPERATURES, cluster_case, divisor, far_case
 from test_triton_interpreted import CODES, rows_at_edges
 
 from fqvae_kernels.backends._triton.launch import forward_tile
@@ -48,6 +48,13 @@ def test_many_rows(interpreted, few_rows_are_many, estimator, is_logits, latents
 def test_far_z(interpreted, estimator, dtype):
     for codes in (5, 67):
         check_estimator(far_case(dtype, codes, temperature=0.7), interpreted, estimator)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_far_z_before_a_cluster_of_codes(interpreted, estimator, dtype):
+    for falling, temperature in ((False, 0.01), (True, 5.0)):
+        case = cluster_case(dtype, falling, temperature=temperature, estimator=estimator)
+        check_estimator(case, interpreted, estimator)
 
 
 def test_wide_codebooks(interpreted, estimator):

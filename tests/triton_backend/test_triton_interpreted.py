@@ -14,7 +14,7 @@ import truth
 from cases import DTYPES, check_forward, compute_dtype, double, make, output_gradients
 from gradcases import assert_gradients, check_temperatures_near_zero, library_gradients
 from test_backward import SUBSETS, chosen
-from test_forward import TEMPERATURES, divisor, far_case
+from test_forward import TEMPERATURES, cluster_case, divisor, far_case
 from test_nearest import check as check_nearest
 
 import fqvae_kernels
@@ -129,6 +129,13 @@ def test_programs_share_the_rows(interpreted, monkeypatch):
 def test_far_z(interpreted, dtype):
     for codes, temperature, hard in ((5, 0.01, False), (67, 0.7, True)):
         case = far_case(dtype, codes, temperature=temperature, hard=hard)
+        check_both(case, interpreted, (True, True, True))
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_far_z_before_a_cluster_of_codes(interpreted, dtype):
+    for falling, temperature in ((False, 0.01), (True, 0.7), (True, 0.01)):
+        case = cluster_case(dtype, falling, temperature=temperature)
         check_both(case, interpreted, (True, True, True))
 
 

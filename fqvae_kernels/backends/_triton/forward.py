@@ -240,7 +240,7 @@ def nearest_kernel(
     usable = is_finite(z) & finite
     z = tl.where(usable, z, 0.0)
     # Far from all codes the distances would round to the same number.
-    _, index = nearest_code(book, codes, tl.minimum(tl.maximum(z, lowest), highest), ROWS, BLOCKS)
+    index = nearest_code(book, codes, tl.minimum(tl.maximum(z, lowest), highest), ROWS, BLOCKS)
     if quantized is not None:
         tl.store(quantized + row, tl.where(usable, tl.load(book + index), float("nan")), mask=inside)
     if indices is not None:

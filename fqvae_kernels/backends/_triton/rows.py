@@ -23,6 +23,8 @@ from fqvae_kernels.backends._triton.jit import settle_keys
 # Codebooks whose codes lie within such a distance are seen from z itself, or from their end next to z; others
 # from the nearest code, which costs a pass to find.
 NARROW = tl.constexpr(8.0)
+# Of float32 lengths, to keep their products finite and normal.
+LENGTHS32 = tl.constexpr(2.0**-40)
 # Codes that a program looks at together to find the ends of a codebook that all its rows share.
 RANGE_TILE = tl.constexpr(256)
 
@@ -94,10 +96,9 @@ def codebook_range(
 
 @triton.jit
 def nearest_code(book, codes, z, ROWS: tl.constexpr, BLOCKS: tl.constexpr):
-    """The nearest code of each z, and its number, the lowest on a tie; z (ROWS, 1), within the codebook."""
+    """The number of the code nearest to each z, the lowest on a tie; z (ROWS, 1), within the codebook."""
     block = tl.arange(0, BLOCKS)[None, :]
     distance = tl.full([ROWS, BLOCKS], float("inf"), z.dtype)
-    nearest = tl.zeros([ROWS, BLOCKS], dtype=z.dtype)
     index = tl.zeros([ROWS, BLOCKS], dtype=tl.int32)
     for first in range(0, codes, 4 * BLOCKS):
         for j in tl.static_range(4):
@@ -106,11 +107,37 @@ def nearest_code(book, codes, z, ROWS: tl.constexpr, BLOCKS: tl.constexpr):
             away = tl.abs(z - code)
             closer = away < distance
             distance = tl.minimum(away, distance)
-            nearest = tl.where(closer, code, nearest)
             index = tl.where(closer, number, index)
     closest = distance == tl.min(distance, axis=1, keep_dims=True)
-    index = tl.min(tl.where(closest, index, codes - 1), axis=1, keep_dims=True)
-    return tl.max(tl.where(closest, nearest, -float("inf")), axis=1, keep_dims=True), index
+    return tl.min(tl.where(closest, index, codes - 1), axis=1, keep_dims=True)
+
+
+@triton.jit
+def reference_code(book, codes, z, ROWS: tl.constexpr, BLOCKS: tl.constexpr):
+    """The code of each z that has the largest logit; z (ROWS, 1), within the codebook.
+
+    That is the nearest one. Far from it the distances |z - m| of several codes round to the same number, but
+    the signs of their logits, seen from each other, still tell which is nearer.
+    """
+    scale: tl.constexpr = 1.0 if z.dtype == tl.float64 else LENGTHS32
+    block = tl.arange(0, BLOCKS)[None, :]
+    found = tl.zeros([ROWS, BLOCKS], dtype=z.dtype) + clamp_code(tl.load(book))
+    for first in range(0, codes, 4 * BLOCKS):
+        for j in tl.static_range(4):
+            code = load_codes(book, first + 4 * block + j, codes)
+            offset = code - found
+            found = tl.where(offset * (0.5 * offset - (z - found)) < 0, code, found)
+    away = tl.abs(z - found)
+    nearest = tl.where(away == tl.min(away, axis=1, keep_dims=True), found, -float("inf"))
+    nearest = tl.max(nearest, axis=1, keep_dims=True)
+    for _ in tl.static_range(
+        2
+    ):  # seen from a code that is all but the nearest, none rounds to another's logit
+        excess = tl.minimum(tl.maximum(z - nearest, -FAR_EXCESS), FAR_EXCESS)
+        logit = distance_logit((found - nearest) * scale, excess * scale)
+        best = tl.where(logit == tl.max(logit, axis=1, keep_dims=True), found, float("inf"))
+        nearest = tl.min(best, axis=1, keep_dims=True)
+    return nearest
 
 
 @triton.jit
@@ -168,7 +195,7 @@ def stand(
             width = tl.max(tl.max(width, axis=1), axis=0)
         reference = tl.minimum(tl.maximum(z, lowest), highest)
         if width > NARROW:
-            reference, _ = nearest_code(book, codes, reference, ROWS, BLOCKS)
+            reference = reference_code(book, codes, reference, ROWS, BLOCKS)
         excess = tl.minimum(tl.maximum(z - reference, -FAR_EXCESS), FAR_EXCESS)
     return reference, excess, usable
 
