@@ -1,5 +1,6 @@
 """Figures hold the data that they were given, whatever the caller's settings, and are saved whole or not."""
 
+import itertools
 import os
 import subprocess
 import sys
@@ -148,6 +149,18 @@ def test_heatmap():
     places = [text.get_position() for text in axes.texts]
     assert places == [(column, row) for row in range(2) for column in range(3)]
     assert figure.get_suptitle() == "T" and axes.get_xlabel() == "latent" and bar.get_ylabel() == "S"
+
+
+@pytest.mark.parametrize("names", [["0", "1", "11"], ["floor hue", "wall hue", "orientation"]])
+def test_names_of_columns_stand_beside_each_other(names):
+    figure = figures.heatmap([[0.2, 0.8, 0.4]] * 4, list("abcd"), names)
+    figure.canvas.draw()
+    axes = figure.axes[0]
+    boxes = [tick.get_window_extent() for tick in axes.get_xticklabels()]
+    assert all(one.x1 < other.x0 for one, other in itertools.pairwise(boxes))
+    assert min(box.y0 for box in boxes) > 0
+    # Cells keep their size.
+    assert axes.get_window_extent().width == pytest.approx(3 * 0.36 * figure.dpi, rel=0.4)
 
 
 def luminance(color):
