@@ -91,12 +91,18 @@ def test_means_and_differences():
     assert rows["gamma 0"][:3] == ["3", "4.00 ± .00", ".200 ± .100"] and rows["gamma 5e-4"][0] == "2"
     assert rows["gamma 0"][3] == NONE  # there is no completeness
     rows = cells(tables.differences(BY_NAME["gamma"], found))
-    assert list(rows) == ["difference", "gamma 2e-4 \u2212 gamma 0", "gamma 5e-4 \u2212 gamma 0"]
+    assert list(rows) == ["difference from gamma 0", "gamma 2e-4", "gamma 5e-4"]
     # Differences of .2, .21, .19: mean .2, deviation .01.
-    assert rows["gamma 2e-4 \u2212 gamma 0"][:3] == ["3", "**+.200 ± .025**", "+.000 ± .000"]
-    assert rows["gamma 2e-4 \u2212 gamma 0"][3] == "+.00 ± 2.48"
+    assert rows["gamma 2e-4"][:3] == ["3", "**+.200 ± .025**", "+.000 ± .000"]
+    assert rows["gamma 2e-4"][3] == "+.00 ± 2.48"
     # 0 and .2: mean .1, deviation .1414, t(.975, 1) = 12.71.
-    assert rows["gamma 5e-4 \u2212 gamma 0"][:2] == ["2", "+.100 ± 1.271"]
+    assert rows["gamma 5e-4"][:2] == ["2", "+.100 ± 1.271"]
+    # From several each is named.
+    runs = {
+        f"{model} {strength}": {0: scores(0.1)} for model in ("factorqvae", "qvae") for strength in (0, 0.9)
+    }
+    rows = cells(tables.differences(BY_NAME["correlated"], made(runs)))
+    assert list(rows)[:2] == ["difference", f"factorqvae 0.9 {MINUS} factorqvae 0"] and len(rows) == 5
 
 
 def test_which_runs_are_compared():
@@ -234,7 +240,7 @@ def test_the_page(tmp_path):
     page.write(copy, texts)
     text = copy.read_text()
     part = text.split("<!-- gamma:begin -->")[1].split("<!-- gamma:end -->")[0]
-    assert "Only 2 of 15 runs are there." in part and "| gamma 2e-4 \u2212 gamma 0 | +.250 |" in part
+    assert "Only 2 of 15 runs are there." in part and "| gamma 2e-4 | +.250 |" in part
     assert "](results/gamma.svg)" in part and (copy.parent / "results" / "gamma.svg").is_file()
     assert "| vae | **b** | .500 ± .500 |" in text and "| gamma | 2 | 15 |" in text
     assert "](results/unlabelled.svg)" in text

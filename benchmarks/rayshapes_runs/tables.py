@@ -51,18 +51,23 @@ def means(question: Question, found: Results) -> str:
 def differences(question: Question, found: Results) -> str:
     """Differences to the reference by seed: mean ± half of the 95 % t interval, bold if that leaves 0 out."""
     rows = []
-    pairs = [(name, other) for name in found.scores for other in question.references(name)]
+    pairs = [
+        (name, other)
+        for name in found.scores
+        for other in question.references(name)
+        if other != name and other in found.scores
+    ]
+    others = {other for _, other in pairs}
+    first = f"difference from {others.pop()}" if len(others) == 1 else "difference"
     for name, other in pairs:
-        if other == name or other not in found.scores:
-            continue
         parts = {
             each: paired(found.values(name, each), found.values(other, each)) for each in question.compared
         }
         seeds = max((part.count for part in parts.values() if part is not None), default=0)
         if seeds:
             cells = [difference_cell(each, part) for each, part in parts.items()]
-            rows.append([f"{name} {MINUS} {other}", seeds, *cells])
-    return _over_seeds("Mean ± 95 % interval of the differences", "difference", question.compared, rows)
+            rows.append([f"{name} {MINUS} {other}" if first == "difference" else name, seeds, *cells])
+    return _over_seeds("Mean ± 95 % interval of the differences", first, question.compared, rows)
 
 
 def _over_seeds(what: str, first: str, measures: Sequence[str], rows: Sequence[Sequence[Any]]) -> str:

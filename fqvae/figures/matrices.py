@@ -44,13 +44,16 @@ def heatmap(
         raise ValueError(f"matrix must be in [0, 1], but ran from {np.nanmin(table)} to {np.nanmax(table)}")
     rows, columns = table.shape
     letters = 0.068 * max(map(len, row_names))  # inches, about
+    # Long names of columns stand upright.
+    below = 0.068 * max(map(len, column_names))
+    upright = below > 0.8 * _CELL
     lines = title.split("\n")
     width = max(1.4 + letters + _CELL * columns, 0.2 + 0.085 * max(map(len, lines)))
-    height = max(1 + _CELL * rows, 1.8) + 0.15 * len(lines)
+    height = max(1 + _CELL * rows, 1.8) + 0.15 * len(lines) + (below if upright else 0)
     figure = Figure((width, height), layout=spaced())
     axes = figure.add_subplot()
     image = axes.imshow(table, cmap=SEQUENTIAL, vmin=0, vmax=1, interpolation="none", aspect="equal")
-    axes.set_xticks(range(columns), column_names)
+    axes.set_xticks(range(columns), column_names, rotation=90 if upright else 0)
     axes.set_yticks(range(rows), row_names, color=INK)
     axes.set(xlabel=column_axis, ylabel=row_axis)
     headings(figure, title)

@@ -1,5 +1,6 @@
 """Figures hold the data that they were given, whatever the caller's settings, and are saved whole or not."""
 
+import itertools
 import os
 import subprocess
 import sys
@@ -148,6 +149,18 @@ def test_heatmap():
     places = [text.get_position() for text in axes.texts]
     assert places == [(column, row) for row in range(2) for column in range(3)]
     assert figure.get_suptitle() == "T" and axes.get_xlabel() == "latent" and bar.get_ylabel() == "S"
+
+
+FACTORS = ["floor hue", "wall hue", "object hue", "scale", "shape", "orientation"]
+
+
+@pytest.mark.parametrize("names", [list("012345"), FACTORS])
+def test_names_of_columns_stand_beside_each_other(names):
+    figure = figures.heatmap([[0.2] * 6] * 12, list("abcdefghijkl"), names)
+    figure.draw_without_rendering()
+    boxes = [tick.get_window_extent() for tick in figure.axes[0].get_xticklabels()]
+    assert all(one.x1 < other.x0 for one, other in itertools.pairwise(boxes))
+    assert min(box.y0 for box in boxes) > 0
 
 
 def luminance(color):
