@@ -153,7 +153,7 @@ def test_those_that_come_along():
     """How many runs each has is asked in tests/test_rayshapes_choosing.py."""
     assert sweep_names() == [
         *("beyond", "choose", "codebook", "codebooks", "correlated", "estimators", "first", "gamma"),
-        *("hues", "length", "models", "orientation"),
+        *("hues", "length", "models", "orientation", "stability"),
     ]
     assert not set(sweep_names()) & set(preset_names())
     runs = {name: plan(read_sweep(name), pathlib.Path("out")) for name in sweep_names()}
@@ -168,27 +168,36 @@ def test_those_that_come_along():
     assert precisions[7:] == [(4, False), (1, True)] and set(precisions[:7]) == {(1, False)}
     without, *others = configs["gamma"].values()
     assert without.model.weights.total_correlation == 0
-    assert [each.model.weights.total_correlation for each in others] == [2e-4, 5e-4, 2e-3, 8e-3]
+    assert [each.model.weights.total_correlation for each in others] == [
+        *(2e-4, 5e-4, 2e-3, 8e-3),
+        *(0, 5e-4),  # of FactorVAE
+    ]
     # A discriminator has half of the images to itself.
-    assert {each.batch_size for each in others} == {2 * without.batch_size}
+    assert all(
+        each.batch_size == (2 if each.model.has_discriminator else 1) * without.batch_size for each in others
+    )
+    assert [each.model.has_discriminator for each in others] == [True] * 4 + [False, True]
     strengths = [config.data.strength for config in configs["correlated"].values()]
     assert strengths == [0, 0.5, 0.9] * 5
     books = [config.model.latent for config in configs["codebooks"].values()]
     assert [(each.kind, each.codebooks, each.dimension) for each in books] == [
-        *(("scalar", "shared", 1), ("scalar", "per_latent", 1)),
-        *(("vector", "shared", 4), ("vector", "shared", 16)),
+        *[("scalar", "shared", 1)] * 2,
+        *[("scalar", "per_latent", 1)] * 2,
+        *[("vector", "shared", 4)] * 2,
+        *[("vector", "shared", 16)] * 2,
     ]
     latents = [config.model.latent for config in configs["estimators"].values()]
     assert [(each.estimator, each.hard) for each in latents] == [
         *(("gumbel", False), ("gumbel", True)),
-        *(("straight_through", False), ("reinmax", False), ("nearest", False)),
+        *(("straight_through", False), ("reinmax", False)),
+        *[("nearest", False)] * 2,
     ]
     nearest = configs["estimators"]["nearest"]
     assert nearest.batch_size == without.batch_size and not nearest.model.has_discriminator
     assert {each.model.name for each in configs["beyond"].values()} == {"factorqvae"}
     assert configs["beyond"]["as chosen"] == dataclasses.replace(configs["models"]["factorqvae"], seed=101)
     lengths = [(config.steps, config.model.weights.kl) for config in configs["length"].values()]
-    assert lengths == 2 * [(steps, beta) for steps in (3000, 6000, 12000) for beta in (1e-3, 3e-3, 1e-2)]
+    assert lengths == 2 * [(steps, beta) for steps in (3000, 6000, 12000) for beta in (3e-3, 1e-2, 3e-2)]
     assert [(job.name, job.seed) for job in runs["first"]] == [
         (name, seed) for seed in (0, 1) for name in ("factorqvae", "qvae", "vae", "ae")
     ]
@@ -355,7 +364,7 @@ def test_help_shows_the_format(capsys):
     with pytest.raises(SystemExit):
         main(["sweep", "--help"])
     printed = capsys.readouterr().out
-    assert "length, models, orientation." in printed
+    assert "length, models, orientation, stability." in printed
     # The example in the help is a sweep file.
     example = printed[printed.index("    preset: smoke") : printed.index("Every run is trained")]
     assert yaml.safe_load(example)["runs"]["gamma 0"] == {
