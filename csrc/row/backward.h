@@ -148,7 +148,7 @@ FQVAE_INLINE RowGradient<L> backward_row(CodeRange range, RowContext<L, Scorer> 
                 codebook.add(first, k, w, incoming.direct);
             } else {
                 const F term = dl * d, direct = L::fma(w, incoming.direct, zero - term);
-                sums.input.add(term);
+                sums.input.add(dl, d);
                 codebook.add(first, k, Scorer::kInside ? direct : L::fma(dl, scorer.excess(), direct));
             }
         });
