@@ -86,3 +86,21 @@ def put(values: Tensor, parameter: Tensor) -> None:
             parameter.placements,  # type: ignore[attr-defined]
         )
     parameter.copy_(values)
+
+
+def values_behind(tensor: Tensor) -> list[float]:
+    """The values of a tensor that may be traced, as far as they can be looked at here: those of a CPU tensor,
+    also behind the transforms of torch.func. None of a program's."""
+    if torch.compiler.is_compiling():
+        return []
+    while torch._C._functorch.is_functorch_wrapped_tensor(tensor):
+        tensor = torch._C._functorch.get_unwrapped(tensor)
+    if (
+        type(tensor) not in (Tensor, torch.nn.Parameter)
+        or tensor.device.type != "cpu"
+        or torch._C._len_torch_dispatch_stack() > 0
+        or torch._C._get_tracing_state() is not None
+    ):
+        return []
+    values: list[float] = tensor.detach().flatten().tolist()
+    return values

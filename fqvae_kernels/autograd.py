@@ -43,24 +43,6 @@ def is_traced(*arguments: object) -> bool:
     )
 
 
-def values_behind(tensor: Tensor) -> list[float]:
-    """The values of a tensor that may be traced, as far as they can be looked at here: those of a CPU tensor,
-    also behind the transforms of torch.func. None of a program's."""
-    if torch.compiler.is_compiling():
-        return []
-    while _C._functorch.is_functorch_wrapped_tensor(tensor):
-        tensor = _C._functorch.get_unwrapped(tensor)
-    if (
-        type(tensor) not in _PLAIN_TYPES
-        or tensor.device.type != "cpu"
-        or _C._len_torch_dispatch_stack() > 0
-        or _C._get_tracing_state() is not None
-    ):
-        return []
-    values: list[float] = tensor.detach().flatten().tolist()
-    return values
-
-
 def quantize(backend: Backend, input: Tensor, codebook: Tensor, call: Call, traced: bool) -> GumbelQuantized:
     """One pass of a sampling estimator, differentiable in input, codebook and a temperature tensor.
 

@@ -15,7 +15,7 @@ from fqvae_kernels import _arguments, _operators, _vectors, autograd, backends
 from fqvae_kernels._call import Call, Tally, Wants, draws
 from fqvae_kernels._draws import lies_as
 from fqvae_kernels._seeds import draw_seed
-from fqvae_kernels._tensors import compute_dtype
+from fqvae_kernels._tensors import compute_dtype, values_behind
 from fqvae_kernels._types import GumbelQuantized, NearestQuantized
 
 __all__ = ["gumbel_noise", "gumbel_quantize", "gumbel_quantize_logits", "gumbel_softmax", "nearest_quantize"]
@@ -345,7 +345,7 @@ def _prepare(
         temperature, input.device, compute_dtype(input), read=not traced, name=temperature_name
     )
     if traced and isinstance(temperature, Tensor):
-        for value in autograd.values_behind(temperature):
+        for value in values_behind(temperature):
             _arguments.check_temperature_value(value, compute_dtype(input), temperature_name)
     if seed is not None:
         seed = _arguments.check_seed(seed, input.device, read=not traced)

@@ -9,13 +9,14 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from fqvae_kernels import _arguments, autograd
+from fqvae_kernels import _arguments
 from fqvae_kernels._call import Tally
 from fqvae_kernels._draws import lies_as
 from fqvae_kernels._quantizer import precision
 from fqvae_kernels._quantizer.codebook import codes_at
 from fqvae_kernels._quantizer.losses import compute_dtype
 from fqvae_kernels._quantizer.precision import Factor
+from fqvae_kernels._tensors import values_behind
 from fqvae_kernels.functional import gumbel_quantize, nearest_counted, nearest_quantize, posterior_kl
 
 
@@ -93,7 +94,7 @@ def check_unused(
     if temperature is not None:
         _arguments.check_temperature(temperature, z.device, compute_dtype(z), read=False)
         if isinstance(temperature, Tensor):
-            for value in autograd.values_behind(temperature):
+            for value in values_behind(temperature):
                 _arguments.check_temperature_value(value, compute_dtype(z))
     if seed is not None:
         _arguments.check_seed(seed, z.device, read=False)
