@@ -2,9 +2,15 @@
 
 import contextlib
 import functools
+import os
 import pathlib
 import sys
 from dataclasses import dataclass
+
+# Workers of pytest-xdist share the processors: with threads for all of them in each worker, threads wait for
+# each other, and what takes a second takes ten. It has to be said before PyTorch and NumPy are imported.
+if workers := os.environ.get("PYTEST_XDIST_WORKER_COUNT"):
+    os.environ.setdefault("OMP_NUM_THREADS", str(max(1, (os.cpu_count() or 1) // int(workers))))
 
 import pytest
 import torch
