@@ -53,7 +53,8 @@ def gumbel_quantize(
 
     "straight_through" and "reinmax" draw the index from q by one uniform number a row, return the code at the
     index and one-hot weights, and differ in the gradient of the logits (docs/estimators.md): straight_through
-    takes that of softmax(l / temperature), reinmax is exact to second order (Liu et al., NeurIPS 2023).
+    takes that of softmax(l / temperature), reinmax is exact to second order at temperature 1, and wrong below
+    (Liu et al., NeurIPS 2023).
 
     z, codebook and a temperature tensor get gradients through quantized, kl and weights. Nothing of size N x
     K is allocated unless weights are asked for. Derivatives of derivatives, forward-mode AD and

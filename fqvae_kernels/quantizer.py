@@ -52,11 +52,12 @@ class ScalarQuantizer(ScalarCodes):
                             under noisy weights, or with `hard` the code of the largest weight
         "straight_through"  a code drawn from the posterior, its gradient that of
                             softmax(logits / temperature) (Bengio et al., 2013)
-        "reinmax"           the same code, its gradient right to second order (Liu et al., NeurIPS 2023)
+        "reinmax"           the same code, its gradient right to second order at temperature 1, and wrong
+                            below (Liu et al., NeurIPS 2023)
         "nearest"           the nearest code, its gradient going straight through to z, so that the codebook
-                            learns from `codebook_weight` or `kl_weight` only (van den Oord et al., 2017). To
-                            reconstruct well, start with codebook_weight=1, commitment_weight=0.25 and
-                            revive_after=10
+                            learns from the terms of the loss only: `codebook_weight`, `kl_weight`,
+                            `entropy_weight` (van den Oord et al., 2017). To reconstruct well, start with
+                            codebook_weight=1, commitment_weight=0.25 and revive_after=10
 
     In `eval()` every estimator takes the nearest code: nothing is drawn, weights are one-hot, and no KL is
     computed unless `kl_weight` or `entropy_weight` is not 0 or the call says return_kl=True. What

@@ -102,7 +102,7 @@ def open_dataset(
             f"did you mean {nearest(name, known)!r}?"
         )
     if root is None:
-        what = _ROOTS.get(name, "its file, or the folder that it lies in")
+        what = _ROOTS.get(name) or f"its file {_PUBLISHED[name].original}, or the folder that it lies in"
         raise ValueError(f"root must be given for {name}: data.root=PATH, {what}")
     if name in _OWN:
         return _OWN[name](root, size=size, channels=channels, resize=resize, cache=cache, **options)
