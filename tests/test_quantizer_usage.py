@@ -342,3 +342,26 @@ def test_counts_that_are_restored_go_on():
     second.restore(saved)
     second.count(drawn, 2)
     assert second.local().tolist() == [[2, 2, 0], [0, 0, 4]] and saved.tolist() == [[1, 1, 0], [0, 0, 2]]
+
+
+@pytest.mark.parametrize("training", [False, True])
+@pytest.mark.parametrize("shape", [(1, 100_000), (2, 3, 50_000)])
+def test_so_many_places_that_they_are_no_latents(shape, training):
+    """Their table would have gigabytes."""
+    q = ScalarQuantizer(1024, channel_first=False).train(training)
+    q(torch.randn(shape))
+    assert q.usage.shape == (1, 1024) and int(q.usage.sum()) == torch.Size(shape).numel()
+    q(torch.randn(7, 3))
+    assert q.usage.shape == (3, 1024)
+    fixed = ScalarQuantizer(1024, num_codebooks=5000).train(training)
+    fixed(torch.randn(1, 5000))
+    assert fixed.usage.shape == (5000, 1024)
+
+
+def test_usage_without_a_parameter():
+    q = ScalarQuantizer(4)
+    codes = q.codebook.detach()
+    del q.codebook
+    q.register_buffer("codebook", codes)
+    q(torch.randn(5, 2))
+    assert q.usage.shape == (2, 4) and q.perplexity().shape == (2,)
