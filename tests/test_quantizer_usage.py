@@ -345,17 +345,17 @@ def test_counts_that_are_restored_go_on():
 
 
 @pytest.mark.parametrize("training", [False, True])
-@pytest.mark.parametrize("shape", [(1, 100_000), (2, 3, 50_000)])
+@pytest.mark.parametrize("shape", [(1, 70_000), (1, 2, 70_000)])
 def test_so_many_places_that_they_are_no_latents(shape, training):
-    """Their table would have gigabytes."""
-    q = ScalarQuantizer(1024, channel_first=False).train(training)
+    """Of a few of them the table would have gigabytes."""
+    q = ScalarQuantizer(64, channel_first=False).train(training)
     q(torch.randn(shape))
-    assert q.usage.shape == (1, 1024) and int(q.usage.sum()) == torch.Size(shape).numel()
+    assert q.usage.shape == (1, 64) and int(q.usage.sum()) == torch.Size(shape).numel()
     q(torch.randn(7, 3))
-    assert q.usage.shape == (3, 1024)
-    fixed = ScalarQuantizer(1024, num_codebooks=5000).train(training)
-    fixed(torch.randn(1, 5000))
-    assert fixed.usage.shape == (5000, 1024)
+    assert q.usage.shape == (3, 64)
+    fixed = ScalarQuantizer(64, num_codebooks=70_000).train(training)
+    fixed(torch.randn(1, 70_000))
+    assert fixed.usage.shape == (70_000, 64)
 
 
 def test_usage_without_a_parameter():
