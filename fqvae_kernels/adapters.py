@@ -80,19 +80,22 @@ class DacQuantizer(_Adapter):
     loss, which DAC gives the weight 1, and the commitment loss is 0.
 
     Args:
-        quantizer: with one codebook.
+        quantizer: with one codebook and without dim. With channel_first=True its usage has the M scalars;
+            else a frame's place counts as a latent.
         hidden_size: of the encoder's output (`config.hidden_size`).
         latents: M, scalars a frame; M log2(K) is at most 63.
 
     Raises:
         TypeError: another quantizer.
-        ValueError: several codebooks, or codes of more than 63 bits.
+        ValueError: several codebooks, a dim, or codes of more than 63 bits.
     """
 
     def __init__(self, quantizer: ScalarQuantizer, hidden_size: int, latents: int) -> None:
         super().__init__(quantizer)
         if quantizer.num_codebooks != 1:
             raise ValueError(f"quantizer must have one codebook, but had {quantizer.num_codebooks}")
+        if quantizer.dim is not None:
+            raise ValueError(f"quantizer must have no dim: the adapter projects; but had {quantizer.dim}")
         if latents < 1 or quantizer.codebook_size**latents > 2**63:
             raise ValueError(
                 "latents must be at least 1 and the codes of a frame at most 2**63, but there were "
@@ -124,8 +127,9 @@ class DacQuantizer(_Adapter):
 
     def codebook(self, codes: Tensor) -> Tensor:
         """The scalars (B, T, M) that packed codes (B, T) stand for."""
-        return self.quantizer.codes(self.quantizer.from_tokens(codes, num_latents=self.codebook_dim))
+        scalars = self.quantizer.codes(self.quantizer.from_tokens(codes, num_latents=self.codebook_dim))
+        return scalars.movedim(1, -1) if self.quantizer.channel_first else scalars
 
     def _packed(self, indices: Tensor) -> Tensor:
         """Indices (B, M, T) as one number (B, T), the first latent's the most significant."""
-        return self.quantizer.to_tokens(indices.movedim(1, -1))
+        return self.quantizer.to_tokens(indices if self.quantizer.channel_first else indices.movedim(1, -1))

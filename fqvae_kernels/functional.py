@@ -53,7 +53,8 @@ def gumbel_quantize(
 
     "straight_through" and "reinmax" draw the index from q by one uniform number a row, return the code at the
     index and one-hot weights, and differ in the gradient of the logits (docs/estimators.md): straight_through
-    takes that of softmax(l / temperature), reinmax is exact to second order (Liu et al., NeurIPS 2023).
+    takes that of softmax(l / temperature), reinmax is exact to second order at temperature 1, and wrong below
+    (Liu et al., NeurIPS 2023).
 
     z, codebook and a temperature tensor get gradients through quantized, kl and weights. Nothing of size N x
     K is allocated unless weights are asked for. Derivatives of derivatives, forward-mode AD and
@@ -242,14 +243,20 @@ def nearest_counted(
     return autograd.nearest_counted(z, codebook, tally)
 
 
-def posterior_kl(z: Tensor, codebook: Tensor, *, backend: str | None = None) -> Tensor:
-    """KL(posterior || uniform) of each scalar, as `gumbel_quantize` gives it, in a pass of its own.
+def posterior_kl(
+    input: Tensor, codebook: Tensor, *, is_logits: bool = False, backend: str | None = None
+) -> Tensor:
+    """KL(posterior || uniform) of each row, as `gumbel_quantize` gives it, in a pass of its own.
 
-    No sample enters it. It is differentiable in z and codebook. Arguments and errors: `gumbel_quantize`.
+    No sample enters it. It is differentiable in input and codebook. Arguments and errors: `gumbel_quantize`,
+    or with is_logits `gumbel_quantize_logits`, whose logits are then the input.
     """
-    _arguments.check_scalars(z, codebook)
-    given: _Given = ("straight_through", False, False, 1.0, 0, 0, Wants(quantized=False, indices=False))
-    kl = _sample(z, codebook, given, backend).kl
+    if is_logits:
+        _arguments.check_logits(input, codebook)
+    else:
+        _arguments.check_scalars(input, codebook)
+    given: _Given = ("straight_through", is_logits, False, 1.0, 0, 0, Wants(quantized=False, indices=False))
+    kl = _sample(input, codebook, given, backend).kl
     assert kl is not None
     return kl
 

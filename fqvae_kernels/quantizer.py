@@ -52,11 +52,12 @@ class ScalarQuantizer(ScalarCodes):
                             under noisy weights, or with `hard` the code of the largest weight
         "straight_through"  a code drawn from the posterior, its gradient that of
                             softmax(logits / temperature) (Bengio et al., 2013)
-        "reinmax"           the same code, its gradient right to second order (Liu et al., NeurIPS 2023)
+        "reinmax"           the same code, its gradient right to second order at temperature 1, and wrong
+                            below (Liu et al., NeurIPS 2023)
         "nearest"           the nearest code, its gradient going straight through to z, so that the codebook
-                            learns from `codebook_weight` or `kl_weight` only (van den Oord et al., 2017). To
-                            reconstruct well, start with codebook_weight=1, commitment_weight=0.25 and
-                            revive_after=10
+                            learns from the terms of the loss only: `codebook_weight`, `kl_weight`,
+                            `entropy_weight` (van den Oord et al., 2017). To reconstruct well, start with
+                            codebook_weight=1, commitment_weight=0.25 and revive_after=10
 
     In `eval()` every estimator takes the nearest code: nothing is drawn, weights are one-hot, and no KL is
     computed unless `kl_weight` or `entropy_weight` is not 0 or the call says return_kl=True. What
@@ -91,12 +92,12 @@ class ScalarQuantizer(ScalarCodes):
     or of dimension 1 with channel_first, in training and in eval(), since the last `reset_usage()`. The table
     grows when more latents come. Under a single codebook a z of fewer than two dimensions counts as one
     latent; so does one of four or more if channel_first is not said, since the last dimension of an image is
-    usually its width. A forward pass that
-    checkpointing repeats within a backward pass counts once. Counting is part of no program that is captured:
-    calls under torch.compile, torch.export, torch.jit.trace, make_fx, FakeTensorMode, torch.func and the
-    capture of CUDA graphs are not counted; `count_usage(indices)` counts what such a program returned. Usage
-    is a running statistic, no part of `state_dict`, and not broadcast by DistributedDataParallel: each rank
-    counts its own, and reading sums over ranks.
+    usually its width, and one with so many values there that the table would have more than 2**22 counts. A
+    forward pass that checkpointing repeats within a backward pass counts once. Counting is part of no program
+    that is captured: calls under torch.compile, torch.export, torch.jit.trace, make_fx, FakeTensorMode,
+    torch.func and the capture of CUDA graphs are not counted; `count_usage(indices)` counts what such a
+    program returned. Usage is a running statistic, no part of `state_dict`, and not broadcast by
+    DistributedDataParallel: each rank counts its own, and reading sums over ranks.
 
     Args:
         codebook_size: K, at least 1; 64 if not given.
@@ -243,10 +244,11 @@ class ScalarQuantizer(ScalarCodes):
             self._start_if_waiting(z, self.data_start)
         codebook = self.codebook
         revival = self.revival if self.training else None
-        if revival is not None:
-            self._check_codes_last("revive_after must be None")
+        if revival is not None or (self.training and self._may_start()):
             # Codes may change in place before this call's backward pass.
             codebook = codebook.clone()
+        if revival is not None:
+            self._check_codes_last("revive_after must be None")
             if revival.replaced is not None and is_repeated():
                 codebook = codebook - codebook.detach() + revival.replaced
         passes: Passes = OnePass
@@ -258,7 +260,9 @@ class ScalarQuantizer(ScalarCodes):
         )
         if revival is not None:
             if happens_once(taken.indices):
-                revival.step(z, taken.indices, self.codebook)
+                restarted = revival.step(z, taken.indices, self.codebook)
+                if restarted is not None:
+                    self._write("codebook", restarted)
             elif torch.compiler.is_compiling():
                 warn_left_out("revive_after")
         losses = weighted_losses(

@@ -64,6 +64,23 @@ def test_the_five_of_dac():
     assert torch.equal(again, codes) and torch.equal(values, taken.quantized) and own.training
 
 
+def test_dac_with_the_scalars_in_dimension_1():
+    torch.manual_seed(0)
+    last = DacQuantizer(quantizer(estimator="nearest"), 6, 4)
+    first = DacQuantizer(quantizer(estimator="nearest", channel_first=True), 6, 4)
+    first.load_state_dict(last.state_dict())
+    for frames in (7, 9):
+        hidden = z_of(2, 6, frames)
+        for got, true in zip(first(hidden), last(hidden), strict=True):
+            torch.testing.assert_close(got, true)
+        codes = last(hidden)[3]
+        assert torch.equal(first.codebook(codes), last.codebook(codes))
+        assert torch.equal(first.decode_latents(first(hidden)[4])[1], codes)
+    assert first.quantizer.usage.shape == (4, 8)
+    with pytest.raises(ValueError, match="no dim"):
+        DacQuantizer(quantizer(dim=4, num_latents=2), 6, 4)
+
+
 def test_what_does_not_fit_is_named():
     for make in (DiffusersQuantizer, PythaeQuantizer, lambda q: DacQuantizer(q, 4, 2)):
         with pytest.raises(TypeError, match="quantizer must be a ScalarQuantizer, but was Linear"):

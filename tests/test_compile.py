@@ -245,6 +245,19 @@ def test_dynamic_shapes(served):
         close(fast(z), step(z))
 
 
+@pytest.mark.parametrize("options", [{"num_codebooks": 3}, {"dim": 3, "num_latents": 2}])
+def test_dynamic_channels(options):
+    """A size that the compiler does not know is compared with the one that the module has."""
+    q = ScalarQuantizer(5, channel_first=True, estimator="nearest", **options)
+    fast = torch.compile(q, fullgraph=True, backend=COMPILER, dynamic=True)
+    for shape in ((4, 3, 5), (2, 3, 7)):
+        z = torch.randn(shape)
+        found, expected = fast(z), q(z)
+        close(found.quantized, expected.quantized)
+        codes = torch.compile(q.codes, fullgraph=True, backend=COMPILER, dynamic=True)
+        close(codes(expected.indices), q.codes(expected.indices))
+
+
 @pytest.mark.skipif(
     shutil.which("g++") is None and shutil.which("clang++") is None, reason="inductor needs a compiler"
 )

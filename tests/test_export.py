@@ -9,7 +9,7 @@ import pytest
 import torch
 import truth
 
-from fqvae_kernels import ScalarQuantizer, nearest_quantize
+from fqvae_kernels import GumbelVectorQuantizer, ScalarQuantizer, nearest_quantize
 
 pytestmark = [
     pytest.mark.skipif(
@@ -190,6 +190,14 @@ def test_an_exported_program_holds_plain_operators(estimator, strict):
         found, expected = each.module()(x), module(x)
         assert torch.equal(found[0], expected[0]) and torch.equal(found[1], expected[1])
         torch.testing.assert_close(found[2], expected[2])
+
+
+def test_an_exported_program_of_vectors_holds_plain_operators():
+    q = GumbelVectorQuantizer(None, 5, 4, num_codebooks=2, kl_weight=0.5).eval()
+    program = exported(q, torch.randn(4, 10))
+    assert [name for name in operators(program) if "fqvae" in name] == []
+    x = torch.randn(9, 10)
+    torch.testing.assert_close(program.module()(x).loss, q(x).loss)
 
 
 def test_a_named_backend_stays_in_the_program(native):

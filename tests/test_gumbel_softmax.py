@@ -268,3 +268,39 @@ def test_the_benchmark_runs(monkeypatch, capsys):
     assert all(0 < line.forward[name] < line.both[name] for line in lines for name in line.both)
     printed = capsys.readouterr().out
     assert "| 8 x 5 |" in printed and "eager / ours" in printed and "Milliseconds." in printed
+
+
+@pytest.mark.parametrize(
+    "tau",
+    [
+        torch.ones(1, requires_grad=True),
+        torch.full((4, 1), 0.5),
+        torch.tensor(1),
+        torch.nn.Parameter(torch.ones(1)),
+    ],
+    ids=["one value", "for each row", "an integer", "a parameter"],
+)
+def test_a_temperature_that_pytorch_alone_takes_goes_there(tau):
+    logits = logits_of((4, 6))
+    torch.manual_seed(1)
+    expected = THEIRS(logits, tau)
+    with fqvae_kernels.patched():
+        torch.manual_seed(1)
+        assert torch.equal(F.gumbel_softmax(logits, tau), expected)
+
+
+@pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::torch.jit.TracerWarning")
+def test_what_is_traced_goes_to_pytorch():
+    with fqvae_kernels.patched():
+        traced = torch.jit.trace(F.gumbel_softmax, (torch.zeros(4, 6),), check_trace=False)
+        first, second = traced(torch.zeros(4, 6)), traced(torch.zeros(4, 6))
+    assert not torch.equal(first, second)  # it draws anew
+
+
+def test_more_places_than_the_kernels_count_go_to_pytorch(monkeypatch):
+    monkeypatch.setattr(fqvae_kernels.patching, "MOST_CODES", 5)
+    with fqvae_kernels.patched():
+        torch.manual_seed(1)
+        found = F.gumbel_softmax(torch.zeros(4, 6))
+    torch.manual_seed(1)
+    assert torch.equal(found, THEIRS(torch.zeros(4, 6)))

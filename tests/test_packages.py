@@ -183,3 +183,29 @@ def test_the_extras_have_the_packages():
     for module, package in PACKAGES.items():
         found = {name.lower().replace("_", "-") for name in by_module.get(module, [])}
         assert not found or package.name.lower() in found, f"{module} comes from {found}"
+
+
+@pytest.mark.parametrize("kind", ["MemoryError", "torch.OutOfMemoryError", "RuntimeError"])
+def test_too_little_memory_is_told_in_a_line(kind, monkeypatch, capsys):
+    import torch
+
+    import fqvae.cli
+
+    raised = {
+        "MemoryError": MemoryError(),
+        "torch.OutOfMemoryError": torch.OutOfMemoryError("CUDA out of memory.\nTried"),
+        "RuntimeError": RuntimeError(
+            "[enforce fail at x] DefaultCPUAllocator: can't allocate memory: 1 bytes"
+        ),
+    }[kind]
+
+    def fail(arguments):
+        raise raised
+
+    monkeypatch.setattr(fqvae.cli, "_run", fail)
+    assert fqvae.cli.main([]) == 1
+    error = capsys.readouterr().err
+    assert error.startswith("fqvae: error: out of memory") and error.count("\n") == 1
+    raised = RuntimeError("a fault of ours")
+    with pytest.raises(RuntimeError, match="a fault of ours"):
+        fqvae.cli.main([])

@@ -4,6 +4,7 @@ import copy
 import math
 import pickle
 
+import numpy as np
 import pytest
 import torch
 from gradcases import leaf
@@ -194,6 +195,11 @@ def test_a_learned_precision_finds_the_scale_of_the_data():
         (q(x, seed=step).quantized - x).square().mean().backward()
         optimizer.step()
     assert q.precision.item() > 20
+
+
+def test_an_init_of_another_type_is_named():
+    with pytest.raises(TypeError, match=r"init must be a tensor or one of .* was of type ndarray"):
+        ScalarQuantizer(3, init=np.zeros(3))
 
 
 @pytest.mark.parametrize("init", ["normal", "uniform", "linspace"])

@@ -159,3 +159,22 @@ def test_bad_input_is_named(z):
     for use in (q, q.init_from):
         with pytest.raises((TypeError, ValueError), match="z"):
             use(z)
+
+
+@pytest.mark.parametrize("estimator", ESTIMATORS)
+def test_a_start_between_a_call_and_its_backward_pass(estimator):
+    """The second latent is constant at first, so that its codes start in the second call."""
+    q = waiting(estimator=estimator, num_codebooks=2, codebook_weight=1.0)
+    first, second = leaf(z_of(6, 2)), leaf(z_of(6, 2))
+    with torch.no_grad():
+        first[:, 1] = 0.5
+    before = q(first, seed=1)
+    assert q.data_start.done.tolist() == [1, 0]
+    codes = q.codebook.detach().clone()
+    (before.quantized.sum() + before.loss + q(second, seed=2).loss).backward()
+    assert q.data_start.done.tolist() == [1, 1] and not torch.equal(q.codebook, codes)
+    alone = ScalarQuantizer(5, num_codebooks=2, init=codes, codebook_weight=1.0, estimator=estimator)
+    z = leaf(first.detach())
+    out = alone(z, seed=1)
+    (out.quantized.sum() + out.loss).backward()
+    torch.testing.assert_close(first.grad, z.grad)

@@ -342,3 +342,26 @@ def test_counts_that_are_restored_go_on():
     second.restore(saved)
     second.count(drawn, 2)
     assert second.local().tolist() == [[2, 2, 0], [0, 0, 4]] and saved.tolist() == [[1, 1, 0], [0, 0, 2]]
+
+
+@pytest.mark.parametrize("training", [False, True])
+@pytest.mark.parametrize("shape", [(1, 70_000), (1, 2, 70_000)])
+def test_so_many_places_that_they_are_no_latents(shape, training):
+    """Of a few of them the table would have gigabytes."""
+    q = ScalarQuantizer(64, channel_first=False).train(training)
+    q(torch.randn(shape))
+    assert q.usage.shape == (1, 64) and int(q.usage.sum()) == torch.Size(shape).numel()
+    q(torch.randn(7, 3))
+    assert q.usage.shape == (3, 64)
+    fixed = ScalarQuantizer(64, num_codebooks=70_000).train(training)
+    fixed(torch.randn(1, 70_000))
+    assert fixed.usage.shape == (70_000, 64)
+
+
+def test_usage_without_a_parameter():
+    q = ScalarQuantizer(4)
+    codes = q.codebook.detach()
+    del q.codebook
+    q.register_buffer("codebook", codes)
+    q(torch.randn(5, 2))
+    assert q.usage.shape == (2, 4) and q.perplexity().shape == (2,)

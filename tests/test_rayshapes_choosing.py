@@ -109,7 +109,7 @@ def jobs(name):
     ("name", "runs"),
     [
         *(("choose", 104), ("models", 60), ("gamma", 35), ("codebook", 27), ("codebooks", 40)),
-        *(("correlated", 45), ("estimators", 30), ("stability", 15), ("hues", 12), ("orientation", 6)),
+        *(("correlated", 45), ("estimators", 35), ("stability", 15), ("hues", 12), ("orientation", 6)),
         *(("length", 36), ("beyond", 26)),
     ],
 )

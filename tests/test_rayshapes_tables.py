@@ -189,6 +189,10 @@ def test_correlations_without_labels():
     one["b"][0] |= {"pair_information": 0.5, "total_correlation": 30.0}
     assert [run.get("total_correlation") for run in tables.pooled(found)["models"]] == [1.0, 2.0, None]
     assert tables.pooled({}) == {} and EXPERIMENTS[1:7] == ORDERED
+    # The same run under another name, as QVAE is FactorQVAE with gamma = 0.
+    content = found["gamma"].contents["c"][0]
+    found["models"].contents["b"][1] = {**content, "config": {**content["config"], "model.name": "other"}}
+    assert len(tables.pooled(found)["all"]) == 4
 
 
 def test_results_are_read_in_the_order_of_the_sweep(tmp_path):

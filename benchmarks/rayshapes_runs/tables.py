@@ -15,6 +15,8 @@ from rayshapes_runs.numbers import NONE, figures, paired, spearman
 from rayshapes_runs.questions import ORDERED, UNLABELLED, Question
 from rayshapes_runs.reading import Results
 
+# What a model is called, and where images lie.
+_NAMES = ("model.name", "data.root", "data.cache")
 ORDER = ("disentanglement", "completeness")  # which read the order of codes
 
 
@@ -172,11 +174,13 @@ def pooled(found: Mapping[str, Results]) -> dict[str, list[dict[str, float]]]:
         if name in found and found[name].count:
             contents = [each for seeds in found[name].contents.values() for each in seeds.values()]
             lists[name] = [_unlabelled(content["scores"]) for content in contents]
-            # Copies of a run hold the same configuration, seed included.
-            every |= {
-                str(sorted(content["config"].items())): _unlabelled(content["scores"]) for content in contents
-            }
+            every |= {_same(content["config"]): _unlabelled(content["scores"]) for content in contents}
     return {**lists, "all": list(every.values())} if lists else {}
+
+
+def _same(config: Mapping[str, Any]) -> str:
+    """Equal for copies of a run: its settings and seed, whatever the model is called (gamma 0 is QVAE)."""
+    return str(sorted((key, value) for key, value in config.items() if key not in _NAMES))
 
 
 def _unlabelled(scores: Mapping[str, float]) -> dict[str, float]:

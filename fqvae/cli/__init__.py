@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from signal import SIGINT
 
 import fqvae
-from fqvae.cli.printing import make_printable, nobody_reads
+from fqvae.cli.printing import is_out_of_memory, make_printable, nobody_reads
 from fqvae.packages import explain
 from fqvae.signals import Terminated, raising_terminated, status_of
 
@@ -42,6 +42,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
         if isinstance(error, BrokenPipeError) and nobody_reads(sys.stdout):
             return status_of(_SIGPIPE)
         print(f"fqvae: error: {error}", file=sys.stderr)
+        return 1
+    except (MemoryError, RuntimeError) as error:
+        if not is_out_of_memory(error):
+            raise
+        first = str(error).strip().splitlines()[:1]
+        print(f"fqvae: error: out of memory{f': {first[0]}' if first else ''}", file=sys.stderr)
         return 1
 
 

@@ -38,6 +38,7 @@ def _compare(options: argparse.Namespace, words: list[str]) -> int:
         raise ValueError(f"name at least two runs' folders, but was {' '.join(words) or 'nothing'!r}")
     from fqvae.report.compare import Compared, build_comparison
     from fqvae.runs import read_checkpoint, to_flat
+    from fqvae.runs.config import NO_SETTINGS
 
     for word in words:
         if Path(word).is_file():
@@ -48,7 +49,7 @@ def _compare(options: argparse.Namespace, words: list[str]) -> int:
     groups: dict[str, str] = {}
     runs = []
     for folder, label, checkpoint in zip(folders, labels, checkpoints, strict=True):
-        flat = {key: value for key, value in to_flat(checkpoint.config).items() if key != "seed"}
+        flat = {key: value for key, value in to_flat(checkpoint.config).items() if key not in NO_SETTINGS}
         group = groups.setdefault(f"{flat} {checkpoint.step}", label)  # named after its first run
         runs.append(Compared(folder, label, group))
     order = list(groups.values())

@@ -37,6 +37,14 @@ def make_printable(*streams: Any) -> None:
             stream.reconfigure(errors="fqvae.plain")
 
 
+def is_out_of_memory(error: BaseException) -> bool:
+    """Whether Python, PyTorch or a GPU had no memory left."""
+    # PyTorch's class is asked by name, since PyTorch may not be imported yet; on the CPU it has none.
+    return isinstance(error, MemoryError) or (
+        type(error).__name__ == "OutOfMemoryError" or "can't allocate memory" in str(error)
+    )
+
+
 def nobody_reads(stream: Any) -> bool:
     """Whether the reader of a stream's pipe is gone, as with `fqvae ... | head`; then it ends nowhere.
 

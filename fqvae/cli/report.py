@@ -20,7 +20,7 @@ def add(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
         description=_DESCRIPTION,
     )
     parser.add_argument("--out", type=Path, metavar="FILE", help="by default report.html in the run's folder")
-    parser.add_argument("--images", type=int, default=8, help="of the explorer (%(default)s)")
+    parser.add_argument("--images", type=int, help="of the explorer (8, or all that are encoded)")
     parser.add_argument("--steps", type=int, default=12, help="of a slider (%(default)s)")
     parser.add_argument(
         "--samples", type=int, default=2_000, help="held-out images to count codes on (%(default)s)"

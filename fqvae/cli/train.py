@@ -48,7 +48,8 @@ def add(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
         "--fast",
         choices=("auto", "on", "off"),
         default="auto",
-        help="bfloat16, channels-last and torch.compile; auto: all on a GPU, channels-last alone on a CPU",
+        help="bfloat16, channels-last and torch.compile (on a CPU of the official network alone); auto: all "
+        "on a GPU, channels-last on a CPU",
     )
     parser.add_argument(
         "--logger",

@@ -43,6 +43,10 @@ _PUBLISHED: dict[str, Callable[..., FactorDataset]] = {
 }
 _OWN: dict[str, Callable[..., ImageDataset]] = {kind.name: kind for kind in (ArrayImages, FolderImages)}
 _ROOTS = {
+    **{
+        kind.name: f"{kind.original}, or the folder that it lies in"
+        for kind in (Shapes3D, Isaac3D, MPI3DComplex)
+    },
     ArrayImages.name: "an npz file with images, and factors if they are known",
     FolderImages.name: "a folder of PNG or JPEG files, with labels.csv if their factors are known",
 }
@@ -102,8 +106,7 @@ def open_dataset(
             f"did you mean {nearest(name, known)!r}?"
         )
     if root is None:
-        what = _ROOTS.get(name, "its file, or the folder that it lies in")
-        raise ValueError(f"root must be given for {name}: data.root=PATH, {what}")
+        raise ValueError(f"root must be given for {name}: data.root=PATH, {_ROOTS[name]}")
     if name in _OWN:
         return _OWN[name](root, size=size, channels=channels, resize=resize, cache=cache, **options)
     if size not in (0, 64):

@@ -123,7 +123,12 @@ def read_csv(path: Path, files: Sequence[str]) -> Labels:
 
 
 def _numbers(texts: list[str]) -> NDArray[Any]:
-    """Whole numbers if all texts are such, or else numbers, or else the texts."""
+    """Whole numbers if all texts are such, or else numbers, or else the texts.
+
+    With an underscore, which Python's numbers may have anywhere, they are texts: 1_12 is not 11_2.
+    """
+    if any("_" in text for text in texts):
+        return np.array(texts)
     for kind in (int, float):
         try:
             numbers = [kind(text) for text in texts]

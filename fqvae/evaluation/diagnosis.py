@@ -148,11 +148,8 @@ def _poor_pictures(facts: Facts) -> Numbers | None:
     explained, d = facts.measure("explained"), facts.measure("disentanglement")
     if explained >= POOR_PICTURES or d < GOOD_D:
         return None
-    gamma, size = (
-        facts.setting("model.weights.total_correlation"),
-        facts.setting("model.latent.codebook_size"),
-    )
-    return {"explained": explained, "d": d, "gamma": _gamma(gamma), "size": size}
+    codes = f", with {facts.setting('model.latent.codebook_size')} codes" if facts.has("usage") else ""
+    return {"explained": explained, "d": d, "gamma": _gamma(facts), "codes": codes}
 
 
 def _poor_disentanglement(facts: Facts) -> Numbers | None:
@@ -164,8 +161,7 @@ def _poor_disentanglement(facts: Facts) -> Numbers | None:
         late = float(_late(accuracy).mean())
         side = "above" if late > HIGH_ACCURACY else "not above"
         told = f"; at the end the discriminator is right in {late:.0%} of cases, {side} {HIGH_ACCURACY:.0%}"
-    gamma = _gamma(facts.setting("model.weights.total_correlation"))
-    return {"explained": explained, "d": d, "gamma": gamma, "told": told}
+    return {"explained": explained, "d": d, "gamma": _gamma(facts), "told": told}
 
 
 def _at_chance(facts: Facts) -> Numbers | None:
@@ -266,7 +262,9 @@ def _listed(words: Sequence[str]) -> str:
     return ", ".join(words)
 
 
-def _gamma(weight: float | None) -> str:
+def _gamma(facts: Facts) -> str:
+    names = ("total_correlation", "batch_total_correlation")
+    weight = sum(facts.setting(f"model.weights.{name}") or 0.0 for name in names)
     return f"the weight of total correlation is {weight:g}" if weight else "total correlation has no weight"
 
 
@@ -276,8 +274,9 @@ SIGNATURES: tuple[Signature, ...] = (
         ("explained", "disentanglement"),
         _poor_pictures,
         "Reconstructions explain {explained:.0%} of the variance of the pixels, below "
-        f"{POOR_PICTURES:.0%}, while disentanglement is {{d:.2f}}; {{gamma}}, with {{size}} codes.",
-        "a smaller weight of total correlation or of the KL term (a tenth), or more codes or latents.",
+        f"{POOR_PICTURES:.0%}, while disentanglement is {{d:.2f}}; {{gamma}}{{codes}}.",
+        "a smaller weight of total correlation or of the KL term (a tenth), or more latents (or codes, where "
+        "there are any).",
     ),
     Signature(
         "good reconstruction, poor disentanglement",

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import csv
+import io
 import json
 import math
 import platform
@@ -34,7 +36,7 @@ _KEYS: dict[str, tuple[str, ...]] = {
         *("model.latent.kind", "model.latent.estimator"),
     ),
     "checkpoint": ("sha256", "step"),
-    "data": ("name", "size", "factor_names", "grid", "available"),
+    "data": ("name", "size", "factor_names", "factor_sizes", "grid", "available"),
     "options": ("train", "test", "seed", "classifier", "order", "protocol"),
     "measures": (),
     "tables": (),
@@ -200,6 +202,11 @@ def _problem(content: dict[str, Any]) -> str | None:
         for key in keys:
             if key not in content[part]:
                 return f"{part} has no {key}"
+    names, sizes = content["data"]["factor_names"], content["data"]["factor_sizes"]
+    if not (isinstance(names, list) and isinstance(sizes, list) and len(names) == len(sizes)):
+        return "data.factor_names and data.factor_sizes are not lists of one length"
+    if not all(isinstance(each, str) for each in content["cautions"].values()):
+        return "a caution is no text"
     for part in ("measures", "tables"):
         for name, entry in content[part].items():
             if not isinstance(entry, dict) or not {"value", "version"} <= set(entry):
@@ -233,5 +240,8 @@ def _wrong_value(content: dict[str, Any]) -> str | None:
 
 
 def _csv(corner: str, columns: Sequence[object], rows: Sequence[object], matrix: NDArray[Any]) -> str:
-    lines = [[corner, *columns], *([row, *values] for row, values in zip(rows, matrix.tolist(), strict=True))]
-    return "".join(",".join(map(str, line)) + "\n" for line in lines)
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow([corner, *columns])
+    writer.writerows([row, *values] for row, values in zip(rows, matrix.tolist(), strict=True))
+    return text.getvalue()

@@ -79,9 +79,9 @@ class Options:
                 train = available - test
         elif train is None:
             assert test is not None
-            train = min(TRAIN, available - test)
+            train = min(TRAIN, max(available - test, 0))
         elif test is None:
-            test = min(TEST, available - train)
+            test = min(TEST, max(available - train, 0))
         assert train is not None and test is not None
         what = "images" if self.protocol == "authors" else "test images"
         if available < 3:

@@ -15,6 +15,7 @@ from torch import Tensor
 from fqvae.models.autoencoder import Autoencoder, to_float
 from fqvae.models.latents import Noise
 from fqvae.runs import Run
+from fqvae.runs.config import LOWEST_TEMPERATURE
 
 
 def straight_through_gap(
@@ -38,6 +39,7 @@ def straight_through_gap(
     """
     model, config = run.model, run.config
     temperature = math.exp(-run.step / (config.temperature_steps or config.steps))
+    temperature = max(temperature, LOWEST_TEMPERATURE)  # that of the last step was still above it
     device = next(model.parameters()).device
     total = 0.0
     with torch.no_grad(), _soft(model):

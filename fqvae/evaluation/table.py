@@ -16,9 +16,9 @@ from fqvae.evaluation.files import read_evaluation
 from fqvae.evaluation.measures import headlines, measure
 from fqvae.evaluation.options import shortened
 from fqvae.models.table import CUSTOM, MODELS
+from fqvae.runs.config import NO_SETTINGS
 
-# Keys that make no other configuration.
-_IGNORED = ("seed", "data.root", "data.cache")
+_SEVERAL_SETS = "Caution: runs of other data.arguments were measured on other images."
 
 
 @dataclass(frozen=True)
@@ -72,8 +72,11 @@ class Comparison:
         return text.getvalue()
 
 
-def comparison(folders: Sequence[str | Path]) -> Comparison:
+def comparison(folders: Sequence[str | Path], *, several_sets: bool = False) -> Comparison:
     """Put evaluated runs in one table: a line for each configuration, in the paper's order of models.
+
+    several_sets: the runs may have been measured on other images of a set of one name, as a sweep over
+        data.arguments has them; a caution says so.
 
     Raises:
         FileNotFoundError: a run that was not evaluated.
@@ -85,11 +88,11 @@ def comparison(folders: Sequence[str | Path]) -> Comparison:
     read = {Path(folder): read_evaluation(folder) for folder in folders}
     first, *others = read
     for folder in others:
-        _check_comparable(first, read[first], folder, read[folder])
+        _check_comparable(first, read[first], folder, read[folder], several_sets)
 
     groups: dict[str, dict[int, Path]] = {}
     for folder, content in read.items():
-        config = {key: value for key, value in content["config"].items() if key not in _IGNORED}
+        config = {key: value for key, value in content["config"].items() if key not in NO_SETTINGS}
         key = json.dumps([config, content["checkpoint"]["step"]], sort_keys=True)
         group, seed = groups.setdefault(key, {}), content["config"]["seed"]
         if seed in group:
@@ -106,10 +109,13 @@ def comparison(folders: Sequence[str | Path]) -> Comparison:
         _line(name, {seed: read[folder]["scores"] for seed, folder in sorted(group.items())})
         for name, group in zip(names, grouped, strict=True)
     )
+    cautions = dict.fromkeys(caution for each in read.values() for caution in _cautions(each))
+    if several_sets:
+        cautions = {_SEVERAL_SETS: None, **cautions}
     return Comparison(
         lines,
         f"{conditions(read[first])}; mean ± sample standard deviation over the seeds of training.",
-        tuple(dict.fromkeys(caution for each in read.values() for caution in _cautions(each))),
+        tuple(cautions),
     )
 
 
@@ -156,7 +162,9 @@ def _time(seconds: dict[str, float]) -> str:
     return told + (f", of which {seconds['dci']:.0f} s for DCI" if "dci" in seconds else "")
 
 
-def _check_comparable(first: Path, one: dict[str, Any], second: Path, other: dict[str, Any]) -> None:
+def _check_comparable(
+    first: Path, one: dict[str, Any], second: Path, other: dict[str, Any], several_sets: bool
+) -> None:
     for part, keys in (
         ("options", ("protocol", "train", "test", "classifier", "order")),
         ("data", ("name", "size", "factor_names")),
@@ -167,7 +175,7 @@ def _check_comparable(first: Path, one: dict[str, Any], second: Path, other: dic
                     f"{first} and {second} cannot be compared: {part}.{key} was {one[part][key]!r} for the "
                     f"first and {other[part][key]!r} for the second"
                 )
-    for key in ("images", "labels"):  # old files lack them
+    for key in () if several_sets else ("images", "labels"):  # old files lack them
         digests = {each["data"].get(key) for each in (one, other)} - {None}
         if len(digests) > 1:
             raise ValueError(
@@ -185,7 +193,7 @@ def _names(contents: Sequence[dict[str, Any]]) -> list[str]:
         differing = [
             key
             for key in config
-            if key not in _IGNORED and any(each.get(key) != config[key] for each in alike)
+            if key not in NO_SETTINGS and any(each.get(key) != config[key] for each in alike)
         ]
         ends = [key.rsplit(".", 1)[-1] for key in differing]
         labels = [

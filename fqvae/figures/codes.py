@@ -10,7 +10,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 from numpy.typing import ArrayLike
 
-from fqvae.figures.style import ACCENT, FAINT, MUTED, headings, panels, styled, two_decimals
+from fqvae.figures.style import ACCENT, FAINT, MUTED, headings, literal, panels, styled, two_decimals
 from fqvae.metrics._information import entropy_of_counts
 
 _COLUMNS, _HEIGHT = 3, 1.35
@@ -104,7 +104,7 @@ def value_histograms(
 
 
 def _finish(axes: Axes, label: str, detail: str) -> None:
-    axes.set_title(label, pad=14)
+    axes.set_title(literal(label), pad=14)
     axes.annotate(
         detail,
         (0, 1),

@@ -12,7 +12,7 @@ from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 from numpy.typing import ArrayLike, NDArray
 
-from fqvae.figures.style import INK, MUTED, SECOND, canvas, styled
+from fqvae.figures.style import INK, MUTED, SECOND, canvas, literal, styled
 
 _CELL = 128  # pixels that an image is enlarged to, if a whole factor allows it
 _GAP = 10
@@ -72,7 +72,7 @@ def traversals(
     bottom = top + len(rows) * height
     figure, axes = canvas(width, bottom + (_LINE + 4) * len(note.splitlines()) + _MARGIN)
 
-    axes.text(_MARGIN, _MARGIN, title, va="top", fontsize=9, fontweight="bold")
+    axes.text(_MARGIN, _MARGIN, literal(title), va="top", fontsize=9, fontweight="bold")
     if original is not None:
         (picture,) = pictures("original", np.asarray(original)[None])
         _label(axes, first + size / 2, "image")
@@ -97,14 +97,14 @@ def traversals(
 
 
 def _small(axes: Axes, x: float, y: float, text: str, **style: Any) -> None:
-    axes.text(x, y, text, **{"fontsize": 6.5, "color": MUTED, "linespacing": 1.45, **style})
+    axes.text(x, y, literal(text), **{"fontsize": 6.5, "color": MUTED, "linespacing": 1.45, **style})
 
 
 def _label(axes: Axes, y: float, text: str, detail: str = "", color: str = INK) -> None:
     """To the left of a row, its middle at y."""
     lines = detail.splitlines()
     y -= len(lines) * _LINE / 2
-    axes.text(_LABELS - 16, y, text, ha="right", va="center", color=color)
+    axes.text(_LABELS - 16, y, literal(text), ha="right", va="center", color=color)
     for number, line in enumerate(lines, 1):
         _small(axes, _LABELS - 16, y + number * _LINE, line, ha="right", va="center")
 

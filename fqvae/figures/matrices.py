@@ -8,7 +8,7 @@ import numpy as np
 from matplotlib.figure import Figure
 from numpy.typing import ArrayLike
 
-from fqvae.figures.style import INK, MUTED, PAPER, SEQUENTIAL, headings, spaced, styled
+from fqvae.figures.style import INK, MUTED, PAPER, SEQUENTIAL, headings, literal, spaced, styled
 
 _CELL = 0.36  # inches
 
@@ -53,9 +53,9 @@ def heatmap(
     figure = Figure((width, height), layout=spaced())
     axes = figure.add_subplot()
     image = axes.imshow(table, cmap=SEQUENTIAL, vmin=0, vmax=1, interpolation="none", aspect="equal")
-    axes.set_xticks(range(columns), column_names, rotation=90 if upright else 0)
-    axes.set_yticks(range(rows), row_names, color=INK)
-    axes.set(xlabel=column_axis, ylabel=row_axis)
+    axes.set_xticks(range(columns), map(literal, column_names), rotation=90 if upright else 0)
+    axes.set_yticks(range(rows), map(literal, row_names), color=INK)
+    axes.set(xlabel=literal(column_axis), ylabel=literal(row_axis))
     headings(figure, title)
     axes.tick_params(length=0)
     axes.spines[:].set_visible(False)

@@ -106,8 +106,13 @@ def spaced() -> ConstrainedLayoutEngine:
     return ConstrainedLayoutEngine(w_pad=0.05, h_pad=0.06)
 
 
+def literal(text: str) -> str:
+    """People's own words, such as names of factors, for matplotlib, to which $ begins mathematics."""
+    return text.replace("$", r"\$")
+
+
 def headings(figure: Figure, title: str, x: str = "", y: str = "") -> None:
     """A title above all axes, and what these have in common along x and y."""
-    figure.suptitle(title, fontsize=9, fontweight="bold", x=0.01, ha="left")
+    figure.suptitle(literal(title), fontsize=9, fontweight="bold", x=0.01, ha="left")
     figure.supxlabel(x, fontsize=7.5, color=MUTED)
     figure.supylabel(y, fontsize=7.5, color=MUTED)

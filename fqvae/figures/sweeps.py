@@ -11,7 +11,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import NullLocator
 
-from fqvae.figures.style import LINES, headings, panels, styled
+from fqvae.figures.style import LINES, headings, literal, panels, styled
 
 Setting: TypeAlias = "bool | int | float | str | None"
 
@@ -110,13 +110,13 @@ def _draw(axes: Axes, measure: str, points: Sequence[Point], lines: Sequence[str
             capsize=2,
             elinewidth=0.8,
             linestyle=_DASHES[number // len(LINES) % len(_DASHES)] if numeric else "none",
-            label=line,
+            label=literal(line),
         )
     _bound(axes, [(point.mean[measure], point.deviation.get(measure), point.seeds) for point in points])
     if numeric and numbers and float(numbers[0]) > 0 and float(numbers[-1]) >= 8 * float(numbers[0]):  # type: ignore[arg-type]
         axes.set_xscale("log")
         axes.xaxis.set_minor_locator(NullLocator())
-    axes.set_xticks(list(places.values()), [_text(value) for value in places])
+    axes.set_xticks(list(places.values()), [literal(_text(value)) for value in places])
     if not numeric:
         axes.set_xlim(-0.5, len(places) - 0.5)
     axes.grid(axis="y")

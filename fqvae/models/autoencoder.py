@@ -59,12 +59,13 @@ class Autoencoder(nn.Module):
         """The codes of images, nothing drawn: (batch, M).
 
         int64 in [0, K) for the models with a codebook; the posterior means, or z itself, for the others.
-        images: (batch, C, S, S), uint8 or in the units of `to_float`. Raises ValueError for another shape.
+        images: (batch, C, S, S), torch or NumPy: uint8, or floats, black at -1/2 and white at 1/2. Raises
+        ValueError for another shape or range, TypeError for other integers.
         """
         return self.latent.codes(self._head(images))
 
     def decode(self, codes: Tensor) -> Tensor:
-        """Images of codes (batch, M): float (batch, C, S, S), black at -1/2 and white at 1/2; see `to_uint8`.
+        """Images of codes (batch, M): float (batch, C, S, S), black at -1/2 and white at 1/2.
 
         Raises TypeError, ValueError for codes of another dtype or shape, or out of range.
         """

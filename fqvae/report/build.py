@@ -39,7 +39,7 @@ def build_report(
     run: Run,
     out: str | Path,
     *,
-    images: int = 8,
+    images: int | None = None,
     steps: int = 12,
     samples: int = 2_000,
     seed: int = 0,
@@ -52,7 +52,7 @@ def build_report(
     Args:
         run: an open one.
         out: the file; it is written whole or not at all.
-        images: how many the explorer has, at least 1 and at most samples.
+        images: how many the explorer has, at least 1 and at most samples; None: 8, or all there are.
         steps: of its sliders, at least 2.
         samples: held-out images that are encoded, at least 2: which codes a latent uses is counted there. No
             more than the test split has are taken.
@@ -68,9 +68,10 @@ def build_report(
         OSError: the file cannot be written; where its folder does not allow it, before the work.
     """
     for name, value, least in (("images", images, 1), ("steps", steps, 2), ("samples", samples, 2)):
-        if value < least:
+        if value is not None and value < least:
             raise ValueError(f"{name} must be at least {least}, but was {value}")
     samples = min(samples, len(split(run.dataset).test))
+    images = min(8, samples) if images is None else images
     if images > samples:
         raise ValueError(f"images must be at most {samples}, the held-out images encoded, but was {images}")
     out = Path(out)

@@ -11,10 +11,10 @@ from fqvae.evaluation.measures import headlines, measure
 from fqvae.report.html import escape
 from fqvae.runs import RunConfig, to_flat
 from fqvae.runs.checkpoint import checkpoint_path
+from fqvae.runs.config import NO_SETTINGS
 from fqvae.runs.run import sha256
 
 _COLOURS, _DASHES = 8, 3
-_IGNORED = ("seed", "data.root")
 
 
 def colour(group: int) -> str:
@@ -80,7 +80,7 @@ def settings_table(runs: Sequence[tuple[str, RunConfig, int]]) -> str:
     differing = [
         key
         for key in next(iter(columns.values()))
-        if key not in _IGNORED and len({str(column[key]) for column in columns.values()}) > 1
+        if key not in NO_SETTINGS and len({str(column[key]) for column in columns.values()}) > 1
     ]
     if not differing:
         return "<p>None but the seed.</p>"

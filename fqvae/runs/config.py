@@ -14,6 +14,8 @@ from fqvae.models.config import ConfigError, ModelConfig, check_at_least, check_
 from fqvae.runs.keys import build, did_you_mean, to_flat
 from fqvae.runs.words import full_key
 
+# Keys that make no other configuration: runs that differ in them alone are seeds of one.
+NO_SETTINGS = ("seed", "data.root", "data.cache")
 LOWEST_TEMPERATURE = 3e-39  # whose reciprocal is still finite in float32
 
 Protocol = Literal["ours", "authors"]

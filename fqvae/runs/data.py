@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 
 from fqvae.data import ImageDataset, RayShapes, open_dataset
+from fqvae.data.rooms import Rooms
 from fqvae.runs.config import DataConfig
 
 _COMPARED = 16  # images that the digest of a set is made of
@@ -81,10 +82,13 @@ def describe(dataset: ImageDataset) -> dict[str, Any]:
     """What a run remembers of its set: plain values, equal for equal images.
 
     name, images (how many), shape (of one), digest (SHA-256 of the pixels of a few, evenly spaced; empty for
-    RayShapes, which another processor may round otherwise), reopens (whether it says how it is opened again).
+    RayShapes, which another processor may round otherwise, and for a part of it that of its arguments),
+    reopens (whether it says how it is opened again).
     """
     digest = ""
-    if not isinstance(dataset, RayShapes):
+    if isinstance(dataset, Rooms):
+        digest = hashlib.sha256(json.dumps(dataset.reopen(), sort_keys=True).encode()).hexdigest()
+    elif not isinstance(dataset, RayShapes):
         few = np.unique(np.linspace(0, len(dataset) - 1, _COMPARED).round().astype(np.int64))
         digest = hashlib.sha256(dataset.images(few).contiguous().numpy().tobytes()).hexdigest()
     return {

@@ -18,6 +18,8 @@ from fqvae.sweep.grid import short_names
 from fqvae.sweep.plan import Job, steps_missing
 from fqvae.sweep.settings import swept
 
+_LONGEST = 40  # letters of a value that stands under an axis; a longer one stands as the name of its run
+
 
 def write_results(sweep: Sweep, jobs: Sequence[Job], failures: Mapping[Job, str], out: Path) -> str | None:
     """Write and print the table of the runs that are trained to the last step and evaluated; plots; a page.
@@ -72,14 +74,18 @@ def compare(jobs: Sequence[Job]) -> Comparison:
     for job in jobs:
         folders.setdefault(job.name, []).append(job.folder)
     lines = [replace(comparison(runs).lines[0], name=name) for name, runs in folders.items()]
-    return replace(comparison([job.folder for job in jobs]), lines=tuple(lines))
+    several = len({job.config.data.arguments for job in jobs}) > 1
+    table = comparison([job.folder for job in jobs], several_sets=several)
+    return replace(table, lines=tuple(lines))
 
 
 def plots(sweep: Sweep, table: Comparison) -> dict[str, Figure]:
     """By file name: the measures against each setting in which the runs differ, a line for each other one."""
     settings = swept(sweep, [line.name for line in table.lines])
     labels, figures = short_names(list(settings)), {}
-    for key, column in settings.items():
+    for key, values in settings.items():
+        long = any(len(str(value)) > _LONGEST for value in values.values())
+        column = {name: name for name in values} if long else values
         points = []
         for line in table.lines:
             others = (f"{labels[each]} {settings[each][line.name]}" for each in settings if each != key)

@@ -1,7 +1,8 @@
 """What a step draws and how fast it learns, as functions of the run's seed and the step's number.
 
 Order of the images, noise, permutations and schedules depend on nothing else. So no generator's state has to
-be saved, and a resumed run, or one on several processes, does what an unbroken one on a single process would.
+be saved, and a resumed run draws what an unbroken one would. So does one on several processes; but a penalty
+that looks at a batch as a whole sees one process's share of it.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""How far a training has come, told in lines on standard error, and how long the whole will take."""
+"""What is told of a training on standard error: how far it has come, and how long the whole will take."""
 
 from __future__ import annotations
 
@@ -29,6 +29,17 @@ class Notes(Callback):
         self._began: tuple[float, int] | None = None  # the time and the step
         self._last = (0.0, 0)
         self.told = 0
+
+    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Tell of a temperature that the estimator is not made for."""
+        assert isinstance(pl_module, Training)
+        config = pl_module.config
+        last = pl_module.temperature(config.steps - 1)
+        if config.model.latent.estimator == "reinmax" and last < 0.99:
+            self._say(
+                f"the gradient of reinmax is right at temperature 1, and here it falls to {last:.2f}: "
+                "temperature_steps=1000000000 holds it at 1"
+            )
 
     def on_train_batch_end(
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Tensor, batch_idx: int

@@ -18,6 +18,9 @@ from fqvae_kernels._quantizer.projection import check_dims, project_in, project_
 from fqvae_kernels._quantizer.tokens import check_tokens_fit, pack, unpack
 from fqvae_kernels._quantizer.usage import UsageCounter
 
+# A table of the usage of an unfixed number of latents has no more counts: 32 MiB.
+_MOST_COUNTS = 2**22
+
 
 class Arranged(Codebook, Counting):
     """The part of a `ScalarQuantizer` that knows where the latents are; its arguments are described there.
@@ -179,8 +182,8 @@ class Arranged(Codebook, Counting):
 
     def _latents(self, indices: Tensor) -> int:
         """How many latents indices (..., latents) have; 1 where their last dimension may count places."""
-        if self.num_latents is None and (
-            indices.dim() < 2 or (indices.dim() > 3 and self.channel_first is None)
-        ):
+        if self.num_latents is not None:
+            return self.num_latents
+        if indices.dim() < 2 or (indices.dim() > 3 and self.channel_first is None):
             return 1
-        return indices.shape[-1]
+        return 1 if indices.shape[-1] * self.codebook_size > _MOST_COUNTS else indices.shape[-1]

@@ -32,7 +32,7 @@ def capacity(codes: Tensor, precision: float) -> float:
         return math.nan
     channel = _channel(_grid(scaled), scaled)
     negative_entropy = -torch.special.entr(channel).sum(-1)
-    log_input = torch.full(channel.shape[:1], -math.log(channel.shape[0]), dtype=torch.float64)
+    log_input = torch.full(channel.shape[:1], -math.log(channel.shape[0]), dtype=torch.float64, device="cpu")
 
     def evaluate(log_input: Tensor) -> tuple[Tensor, float]:
         """The divergence of P(. | z) from the index's distribution for each z; its mean, the information."""
@@ -61,12 +61,12 @@ def capacity(codes: Tensor, precision: float) -> float:
 def _grid(codes: Tensor) -> Tensor:
     """Values of z: the codes, the points between them, and both sides as far as _REACH. codes are sorted."""
     low, high = codes[0], codes[-1]
-    between = torch.lerp(low, high, torch.linspace(0, 1, _BETWEEN, dtype=torch.float64))
+    between = torch.lerp(low, high, torch.linspace(0, 1, _BETWEEN, dtype=torch.float64, device="cpu"))
     inner = torch.cat((codes, (codes[1:] + codes[:-1]) / 2, between)).sort().values
     # One value from each interval of the resolution, unless they are further apart.
     interval = ((inner - low) / _RESOLUTION).floor()
     inner = inner[torch.cat((interval.new_ones(1), interval.diff())) > 0]
-    beyond = torch.logspace(-2, math.log10(_REACH), _BEYOND, dtype=torch.float64)
+    beyond = torch.logspace(-2, math.log10(_REACH), _BEYOND, dtype=torch.float64, device="cpu")
     return torch.cat((inner, low - beyond, high + beyond))
 
 

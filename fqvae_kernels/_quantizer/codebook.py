@@ -8,6 +8,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch.nn.utils.parametrize import is_parametrized
 
 from fqvae_kernels import _arguments
 from fqvae_kernels._quantizer.capacity import capacity
@@ -65,7 +66,8 @@ class Codebook(Logarithmic):
         self.register_parameter(name, torch.nn.Parameter(torch.empty(shape)))
         if levels is not None:
             # Made from what whoever loads a state_dict has given too.
-            self.register_buffer("code_places", code_places(levels), persistent=False)
+            places = code_places(levels).to(getattr(self, name).device)
+            self.register_buffer("code_places", places, persistent=False)
         # None is kept as a plain attribute, which costs a call nothing to ask.
         self.data_start = DataStart(self.num_codebooks) if init == "data" else None
         self._set_precision(precision, learn_precision)
@@ -95,13 +97,13 @@ class Codebook(Logarithmic):
 
         Where FSDP2 has sharded the parameters it is a collective call, and all ranks get the codes of rank 0.
         """
-        if self.levels is not None:
-            self.code_places.copy_(code_places(self.levels))
+        self._restore_given()
         self._put_codes(self._initial_codes())
         if self.data_start is not None:
             self.data_start.reset()
         if self.learn_precision:
-            put(self.given_precision.log().expand(self.num_codebooks), self.log_precision)
+            given = torch.tensor(self._precisions, dtype=self.given_precision.dtype, device="cpu")
+            put(given.log().expand(self.num_codebooks), self.log_precision)
 
     def init_from(self, z: Tensor) -> None:
         """Set the codes to quantiles of z, as init="data" does with the first batch in training.
@@ -134,13 +136,13 @@ class Codebook(Logarithmic):
         """
         with torch.no_grad():
             books = whole(self.codebook).detach().reshape(-1, self.codebook_size).double().cpu()
-            precision = torch.as_tensor(self.precision).detach().double().cpu()
+            precision = torch.as_tensor(self.precision, device="cpu").detach().double()
             levels = [self.codebook_size] * len(books) if self.levels is None else self.levels
             values = [
                 capacity(book[:size], float(s))
                 for book, size, s in zip(books, levels, precision.expand(len(books)), strict=True)
             ]
-        found = torch.tensor(values, dtype=torch.float64)
+        found = torch.tensor(values, dtype=torch.float64, device="cpu")
         return found if self.num_codebooks > 1 else found[0]
 
     def _start_if_waiting(self, z: Tensor, start: DataStart) -> None:
@@ -170,7 +172,7 @@ class Codebook(Logarithmic):
         found = self.init_scale * self._quantiles(values)
         known = found.isfinite().all(-1)
         if done is not None:
-            known &= ~done
+            known &= ~done.bool()
         codes = torch.where(known.unsqueeze(-1), found.to(present.dtype), present.reshape(found.shape))
         self._put_codes(codes.reshape(present.shape))
         if self.data_start is not None:
@@ -192,9 +194,52 @@ class Codebook(Logarithmic):
         if self.levels is not None:
             codes = initial(codes, self.code_places, self.sorted)
         if self.sorted:
-            put(_steps(codes.sort(-1).values), self.codebook_steps)
+            self._write("codebook_steps", _steps(codes.sort(-1).values))
         else:
-            put(codes, self.codebook)
+            self._write("codebook", codes)
+
+    def _write(self, name: str, values: Tensor) -> None:
+        """Set a parameter's values, also one that torch.nn.utils.parametrize computes from another."""
+        if is_parametrized(self, name):
+            setattr(self, name, values)  # by its right_inverse
+        else:
+            put(values, getattr(self, name))
+
+    def _may_start(self) -> bool:
+        """Whether a later call may set the codes in place."""
+        return self.data_start is not None and self.data_start.may_wait
+
+    def _apply(self, *arguments: Any, **options: Any) -> Any:
+        applied = super()._apply(*arguments, **options)  # type: ignore[no-untyped-call]
+        self._restore_given()
+        return applied
+
+    def _load_from_state_dict(self, state_dict: dict[str, Any], prefix: str, *arguments: Any) -> None:
+        super()._load_from_state_dict(state_dict, prefix, *arguments)
+        self._restore_given()
+        codes = prefix + ("codebook_steps" if self.sorted else "codebook")
+        tells = prefix + "data_start.done" in state_dict
+        if self.data_start is not None and codes in state_dict and not tells:
+            self.data_start.finish()  # codes that come from elsewhere do not start again
+
+    @torch.no_grad()
+    def _restore_given(self) -> None:
+        """Fill the buffers that no state_dict holds, which come empty from the device "meta"."""
+        given: dict[str, Tensor] = {}
+        if self.levels is not None:
+            given["code_places"] = code_places(self.levels)
+        if self._precision is None:
+            shape = self.given_precision.shape
+            values = torch.tensor(self._precisions, dtype=torch.float64, device="cpu")
+            given["given_precision"] = values.reshape(shape)
+        device = (self.codebook_steps if self.sorted else self.codebook).device
+        for name, values in given.items():
+            buffer = getattr(self, name)
+            if buffer.is_meta and device.type != "meta":
+                buffer = torch.empty_like(buffer, device=device)
+                setattr(self, name, buffer)
+            if not buffer.is_meta:
+                buffer.copy_(values)
 
     def _distance_factor(self, dtype: torch.dtype) -> Factor | None:
         """The square root of the precision in dtype, (num_codebooks,) or 0-d; None where it is fixed at 1."""
@@ -214,6 +259,8 @@ class Codebook(Logarithmic):
             return
         values = torch.as_tensor(checked, dtype=torch.get_default_dtype())
         values = values.expand(self.num_codebooks).clone() if self.num_codebooks > 1 else values.reshape(())
+        each = checked.tolist() if isinstance(checked, Tensor) else [checked] * self.num_codebooks
+        self._precisions: list[float] = each
         # A setting like the others, which whoever loads a state_dict has given too.
         self.register_buffer("given_precision", values, persistent=False)
         if learn:
@@ -229,7 +276,7 @@ class Codebook(Logarithmic):
         elif self.init == "uniform":
             codes.uniform_(-0.5, 0.5)
         else:
-            even = torch.linspace(-0.5, 0.5, self.codebook_size)
+            even = torch.linspace(-0.5, 0.5, self.codebook_size, device="cpu")
             codes.copy_(even if self.levels is None else linspace(self.levels))
         return codes if self.init_scale == 1.0 else codes.mul_(self.init_scale)
 
@@ -271,6 +318,9 @@ def _check_init(init: str | Tensor, init_scale: float, shape: tuple[int, ...]) -
         if scale != 1:
             raise ValueError(f"init_scale must be 1 where init is a tensor, but was {scale}")
         return init.detach().clone(), scale
+    if not isinstance(init, str):
+        names = ", ".join(map(repr, _INITS))
+        raise TypeError(f"init must be a tensor or one of {names}, but was of type {type(init).__name__}")
     if init not in _INITS:
         raise ValueError(f"init must be a tensor or one of {', '.join(map(repr, _INITS))}, but was {init!r}")
     return init, scale

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import itertools
+
 import torch
 from torch import Tensor
 
@@ -42,4 +44,5 @@ class Counting(torch.nn.Module):
 
     def _collective_device(self) -> torch.device:
         """Where ranks exchange counts: with the parameters, since some backends reach no other device."""
-        return next(self.parameters()).device
+        tensors = itertools.chain(self.parameters(), self.buffers())
+        return next((each.device for each in tensors), torch.device("cpu"))

@@ -25,12 +25,13 @@ def check_layout(
     shape = tuple(values.shape)
     count = what if size is None else size
     if channel_first:
-        if len(shape) < 2 or size not in (None, shape[1]):
+        # Not `in`: torch.compile takes that of a size that it does not know for False.
+        if len(shape) < 2 or (size is not None and shape[1] != size):
             raise ValueError(
                 f"{name} must have shape (batch, {count}, ...), since channel_first is True, but had shape "
                 f"{shape}"
             )
-    elif size is not None and shape[-1:] != (size,):
+    elif size is not None and (len(shape) == 0 or shape[-1] != size):
         hint = ""
         if len(shape) >= 3 and shape[1] == size:
             hint = f"; channel_first=True takes the {what} from dimension 1"

@@ -35,9 +35,9 @@ def check_sizes(
 
 
 def code_places(levels: tuple[int, ...]) -> Tensor:
-    """(L, K), int64: the place of a code for each place, beyond the latent's level that of its last code."""
-    last = torch.tensor(levels, dtype=torch.int64) - 1
-    return torch.arange(max(levels)).minimum(last.unsqueeze(-1))
+    """(L, K), int64, on the CPU: each place itself; beyond the latent's level that of its last code."""
+    last = torch.tensor(levels, dtype=torch.int64, device="cpu") - 1
+    return torch.arange(max(levels), device="cpu").minimum(last.unsqueeze(-1))
 
 
 def own_codes(codes: Tensor, places: Tensor) -> Tensor:
@@ -55,7 +55,7 @@ def initial(codes: Tensor, places: Tensor, sort: bool) -> Tensor:
 
 def linspace(levels: tuple[int, ...]) -> Tensor:
     """(L, K): each latent's codes evenly from -1/2 to 1/2."""
-    rows = [torch.linspace(-0.5, 0.5, level) for level in levels]
+    rows = [torch.linspace(-0.5, 0.5, level, device="cpu") for level in levels]
     return torch.nn.utils.rnn.pad_sequence(rows, batch_first=True)
 
 

@@ -49,8 +49,8 @@ class Revival(torch.nn.Module):
         self.calls.zero_()
 
     @torch.no_grad()
-    def step(self, z: Tensor, indices: Tensor, codebook: Tensor) -> None:
-        """Count a call, and set the codes in codebook, (K,) or (L, K), that restart.
+    def step(self, z: Tensor, indices: Tensor, codebook: Tensor) -> Tensor | None:
+        """Count a call, and return the codebook, (K,) or (L, K), with codes that restart; None without any.
 
         z, indices: of the call, any shape, or (..., L). Rows that are not finite and indices below 0 do not
         count. Where torch.distributed is initialised it is a collective call: a code is unused if no rank
@@ -70,14 +70,14 @@ class Revival(torch.nn.Module):
         self.unused.masked_fill_(taken > 0, 0)
         due = self.unused >= self.after
         if not bool(due.any()):
-            return
+            return None
         inputs = self._inputs(z).to(codebook.dtype)
         if together:
             torch.distributed.broadcast(inputs, src=0)
         due &= inputs.isfinite()
         self.replaced = codebook.detach().clone()
-        codebook.copy_(torch.where(due, inputs, codebook.reshape(due.shape)).reshape(codebook.shape))
         self.unused.masked_fill_(due, 0)
+        return torch.where(due, inputs, codebook.reshape(due.shape)).reshape(codebook.shape)
 
     def _inputs(self, z: Tensor) -> Tensor:
         """An input for each code, (codebooks, codes), NaN where a codebook's row of z has no finite one.
@@ -85,11 +85,13 @@ class Revival(torch.nn.Module):
         Each code has a share of the row to itself, so that different codes take different inputs.
         """
         codebooks, codes = self.unused.shape
-        generator = torch.Generator().manual_seed(int(self.calls))
+        generator = torch.Generator("cpu").manual_seed(int(self.calls))
         found = torch.full((codebooks, codes), math.nan, dtype=z.dtype, device=z.device)
         for row, place in zip(z, found, strict=True):
-            order = torch.randperm(codes, generator=generator)
-            share = (order + torch.rand(codes, generator=generator, dtype=torch.float64)) / codes
+            order = torch.randperm(codes, generator=generator, device="cpu")
+            share = (
+                order + torch.rand(codes, generator=generator, dtype=torch.float64, device="cpu")
+            ) / codes
             values = row[row.isfinite()]
             if len(values) > 0:
                 at = (share * len(values)).long().clamp(max=len(values) - 1)

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from torch import Tensor
 
-from fqvae_kernels._call import SAMPLING_ESTIMATORS
+from fqvae_kernels import _arguments
+from fqvae_kernels._call import ESTIMATORS, SAMPLING_ESTIMATORS
 from fqvae_kernels._quantizer.arrangement import Arranged
 from fqvae_kernels._quantizer.entropy import entropy_term
 from fqvae_kernels._quantizer.estimating import Estimating
@@ -54,6 +55,8 @@ class ScalarCodes(Arranged, Estimating):
         if (draws or wants_kl) and isinstance(z, Tensor):
             factor = self._distance_factor(compute_dtype(z))
         if not draws:
+            if self.training:  # the attribute may have been set since
+                _arguments.check_estimator(self.estimator, ESTIMATORS)
             alone = not masked and self.levels is None
             tally = (lambda: self._usage.tally(z, self._latents(z))) if alone else None
             taken = passes.nearest(

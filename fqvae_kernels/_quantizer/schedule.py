@@ -69,6 +69,10 @@ class TemperatureSchedule(torch.nn.Module):
             self.steps = _steps_of(decay, self.start, self.end, shape)
         self.register_buffer("count", torch.zeros((), dtype=torch.int64))
 
+    def reset_parameters(self) -> None:
+        """Start anew, at `start`."""
+        self.count.zero_()
+
     def step(self, steps: int = 1) -> None:
         """Go on by so many steps, at least 0."""
         self.count += _arguments.check_count("steps", steps, 0)

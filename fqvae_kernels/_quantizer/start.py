@@ -10,13 +10,15 @@ from torch import Tensor
 
 
 class DataStart(torch.nn.Module):
-    """Which codebooks have started: the buffer `done`, (codebooks,), bool, which `state_dict` holds."""
+    """Which codebooks have started: the buffer `done`, (codebooks,), int64, 1 or 0, which
+    `state_dict` holds."""
 
     done: Tensor
 
     def __init__(self, codebooks: int) -> None:
         super().__init__()
-        self.register_buffer("done", torch.zeros(codebooks, dtype=torch.bool))
+        # int64 as other counts: torch.optim.swa_utils.AveragedModel cannot average bool.
+        self.register_buffer("done", torch.zeros(codebooks, dtype=torch.int64))
         # What a call asks first: the buffer may be on a GPU, where reading it takes time.
         self.may_wait = True
 
@@ -28,8 +30,13 @@ class DataStart(torch.nn.Module):
 
     def reset(self) -> None:
         """No codebook has started."""
-        self.done.fill_(False)
+        self.done.zero_()
         self.may_wait = True
+
+    def finish(self) -> None:
+        """All codebooks have started."""
+        self.done.fill_(1)
+        self.may_wait = False
 
     def _load_from_state_dict(self, *arguments: Any) -> None:
         super()._load_from_state_dict(*arguments)
@@ -58,7 +65,7 @@ def _quantiles(rows: Tensor, count: int) -> Tensor:
         values = row[row.isfinite()].sort().values
         if len(values) == 0:
             continue
-        at = (torch.arange(count, dtype=torch.float64) + 0.5) / count * len(values) - 0.5
+        at = (torch.arange(count, dtype=torch.float64, device="cpu") + 0.5) / count * len(values) - 0.5
         at = at.clamp(0, len(values) - 1)
         low = at.floor()
         share = (at - low).to(rows.device, rows.dtype)

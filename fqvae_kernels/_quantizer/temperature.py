@@ -27,7 +27,7 @@ class Tempered(Logarithmic):
     log_temperature: torch.nn.Parameter
     learn_temperature: bool
     temperature_schedule: TemperatureSchedule
-    _given_temperature: float
+    _given_temperature: float | Tensor
 
     def __getattr__(self, name: str) -> Any:
         # No property, which no buffer could have the name of. The flag is asked, not the Parameter:
@@ -69,16 +69,20 @@ class Tempered(Logarithmic):
             self.log_temperature = torch.nn.Parameter(torch.empty(1, dtype=dtype, device=device))
             self._reset_temperature()
         elif isinstance(temperature, Tensor):
+            self._given_temperature = temperature.clone()
             self.register_buffer("temperature", temperature)
         else:
             self.temperature = checked
 
     @torch.no_grad()
     def _reset_temperature(self) -> None:
-        """Start a learned temperature anew, at what was given."""
+        """Start a temperature that is learned, or a buffer, anew at what was given."""
         if self.__dict__.get("learn_temperature", False):
-            given = torch.tensor([self._given_temperature], dtype=torch.float64)
+            given = torch.tensor([self._given_temperature], dtype=torch.float64, device="cpu")
             put(given.log(), self.log_temperature)
+        elif (buffer := self._buffers.get("temperature")) is not None:
+            assert isinstance(self._given_temperature, Tensor)
+            buffer.copy_(self._given_temperature)
 
 
 def temperature_of(logarithm: Tensor) -> Tensor:

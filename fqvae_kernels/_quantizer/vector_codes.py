@@ -10,7 +10,7 @@ from torch import Tensor
 from fqvae_kernels import _vectors
 from fqvae_kernels._quantizer.estimator import Taken
 from fqvae_kernels._quantizer.losses import compute_dtype
-from fqvae_kernels.functional import gumbel_quantize_logits
+from fqvae_kernels.functional import posterior_kl
 
 
 def best_codes(
@@ -27,10 +27,7 @@ def best_codes(
     kl = weights = None
     if return_kl:
         codebook = _vectors.stand_in(embedding, compute_dtype(logits))
-        # Its KL is that of every estimator, and no draw enters it.
-        kl = gumbel_quantize_logits(
-            logits, codebook, estimator="straight_through", seed=0, backend=backend
-        ).kl
+        kl = posterior_kl(logits, codebook, is_logits=True, backend=backend)
     if return_weights:
         hot = indices.unsqueeze(-1) == torch.arange(logits.shape[-1], device=indices.device)
         weights = hot.to(logits.dtype).masked_fill(unusable.unsqueeze(-1), math.nan)

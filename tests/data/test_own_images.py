@@ -211,6 +211,16 @@ def test_resizing(tmp_path):
         ArrayImages(path, channels=2)
 
 
+def test_labels_with_an_underscore_are_texts(tmp_path):
+    """Python reads 1_12 and 11_2 as the same number."""
+    labels = ["1_12", "11_2", "2_1"]
+    folder = write_pictures(tmp_path / "pictures", colours(3))
+    write_table(
+        folder / "labels.csv", [["file", "place"], *([f"{i:04d}.png", each] for i, each in enumerate(labels))]
+    )
+    assert FolderImages(folder).factor_values == (("11_2", "1_12", "2_1"),)
+
+
 def test_labels_of_every_kind(tmp_path):
     texts = np.array(["b", "a", "c", "a"] * 5)
     numbers = np.array([10, 9, 100, -1] * 5)

@@ -7,7 +7,7 @@ import torch
 from fqvae.data import RayShapes, has_full_grid, open_dataset
 from fqvae.data.rooms import Rooms, some_rooms
 from fqvae.runs.config import DataConfig
-from fqvae.runs.data import named, open_data
+from fqvae.runs.data import describe, named, open_data
 
 HUES = {"floor_hue": [0, 2, 4], "orientation": [7], "object_hue": [9, 3][::-1]}
 
@@ -59,3 +59,10 @@ def test_errors(values, words):
         some_rooms(size=32, **values)
     with pytest.raises(ValueError, match="size must be one of"):
         Rooms(16)
+
+
+def test_what_a_run_remembers_depends_on_no_pixel(monkeypatch):
+    """Another processor may round them otherwise, as those of RayShapes; other values are another set."""
+    first = describe(Rooms(32, HUES))
+    monkeypatch.setattr(Rooms, "images", lambda *_: torch.zeros(1))
+    assert describe(Rooms(32, HUES)) == first and describe(Rooms(32))["digest"] != first["digest"]

@@ -184,6 +184,26 @@ def test_guessing_is_right_where_latents_are_independent(good):
     assert names(content, columns) == ["the discriminator only guesses"]
 
 
+@pytest.mark.parametrize(
+    ("model", "told"),
+    [
+        ("vae", "total correlation has no weight."),
+        ("betatcvae", "the weight of total correlation is 0.006."),
+        ("qvae", "total correlation has no weight, with 16 codes."),
+    ],
+)
+def test_what_is_told_of_a_models_penalties(model, told, good):
+    content, columns = good
+    broken("poor reconstruction, good disentanglement", content, columns)
+    settings = ["model.weights.batch_total_correlation=6e-3"] if model == "betatcvae" else []
+    if model != "qvae":
+        content["usage"] = None
+    settings += ["model.latent.codebook_size=16"] if model == "qvae" else []
+    content["config"] = to_flat(load_preset("smoke", model, ["model.latent.size=8", *settings]))
+    (found,) = [each for each in diagnose(content, columns) if each.name.startswith("poor")]
+    assert found.sentence.endswith(told)
+
+
 def test_models_without_codes_have_no_temperature(good):
     content, columns = good
     broken("the loss jumps as the temperature falls", content, columns)

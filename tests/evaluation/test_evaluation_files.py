@@ -135,6 +135,10 @@ def damage(**changes):
             r"is damaged: usage has the shape \(4, 4\), not \(4, 8\)",
         ),
         (damage(tables__perplexity__value=[1, 2, 3, float("inf")]), "is damaged: perplexity is not finite"),
+        (damage(data__factor_sizes=None), "is damaged: data has no factor_sizes"),
+        (damage(data__factor_sizes=[2]), "is damaged: data.factor_names and data.factor_sizes are not"),
+        (damage(data__factor_names="hue"), "is damaged: data.factor_names and data.factor_sizes are not"),
+        (damage(cautions={"infoe": 3}), "is damaged: a caution is no text"),
     ],
 )
 def test_a_damaged_file(change, words, blob_run):
@@ -215,3 +219,15 @@ def test_a_score_that_is_no_number_is_not_written(blob_run):
     with pytest.raises(ValueError, match="JSON compliant"):
         write_evaluation(run, evaluation)
     assert not (run.folder / "metrics.json").exists()
+
+
+def test_names_of_factors_with_commas_and_lines(blob_run, monkeypatch):
+    run = blob_run()
+    names = ("hue", "size, big", 'a "quoted" one', "two\nlines")
+    monkeypatch.setattr(type(run.dataset), "factor_names", names)
+    write_evaluation(run, made_up())
+    for name in ("importance.csv", "nmi.csv"):
+        with open(run.folder / name, newline="") as file:
+            lines = list(csv.reader(file))
+        assert {len(line) for line in lines} == {5}
+        assert (lines[0][1:] if name.startswith("imp") else [line[0] for line in lines[1:]]) == list(names)

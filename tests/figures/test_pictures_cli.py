@@ -113,6 +113,18 @@ def test_what_an_evaluation_adds(evaluated, capsys):
     assert "metrics.json is of another checkpoint, of step 7; fqvae evaluate" in capsys.readouterr().out
 
 
+def test_dollars_are_no_mathematics(evaluated, capsys):
+    """They may be in names of factors and folders; matplotlib takes what is between two for a formula."""
+    run, found = evaluated
+    found["data"]["factor_names"][4] = "price $a_b$"
+    found["data"]["factor_names"][1] = "y$_$pos"
+    run = run.rename(run.with_name("a$_$b"))
+    capsys.readouterr()
+    for command in ("traverse", "codes", "plot"):
+        assert main([command, str(run)] + ["--samples", "20"] * (command != "plot")) == 0
+    assert "price $a b$" in (run / "pictures" / "nmi.svg").read_text()
+
+
 def test_a_damaged_evaluation_is_left_out(tmp_path, capsys):
     run = write_run(tmp_path / "run")
     (run / "metrics.json").write_text(json.dumps({"format": 2}))

@@ -143,7 +143,8 @@ def test_the_command(tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     for name in ("one/seed-0", "one/seed-1", "two/seed-0"):
         model = "vae" if name.startswith("two") else "factorqvae"
-        make_run(tmp_path / name, model, f"seed={name[-1]}")
+        # Where images lie makes no other configuration.
+        make_run(tmp_path / name, model, f"seed={name[-1]}", f"data.root=images-{name[-1]}")
     assert main(["compare", "one/seed-0", "two/seed-0", "one/seed-1", "--steps", "4"]) == 0
     assert capsys.readouterr().out == "the comparison is comparison.html\n"
     page = Page(tmp_path / "comparison.html")

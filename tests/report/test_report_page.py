@@ -286,6 +286,8 @@ def test_the_command(tmp_path, monkeypatch, capsys):
     assert main(["report", "run/last.ckpt", "--out", "new/page.html"]) == 0
     assert "no metrics.csv" in Page(tmp_path / "new" / "page.html").text
     (tmp_path / "file").write_text("")
+    assert main(["report", "run", "--samples", "4", "--out", "few.html"]) == 0
+    assert len(Page(tmp_path / "few.html").data["bases"]) == 4
     capsys.readouterr()
     for arguments, words in (
         (["nothing"], "there is no run or checkpoint nothing"),
@@ -293,7 +295,7 @@ def test_the_command(tmp_path, monkeypatch, capsys):
         ([], "name one run's folder or checkpoint"),
         (["run", "new"], "name one run's folder or checkpoint, not 2: run new"),
         (["run", "--images", "0"], "images must be at least 1, but was 0"),
-        (["run", "--samples", "4"], "images must be at most 4, the held-out images encoded, but was 8"),
+        (["run", "--samples", "4", "--images", "8"], "images must be at most 4, the held-out images"),
         (["run", "--images", "27"], "images must be at most 25, the held-out images encoded, but was 27"),
         (["run", "--out", "file/page.html"], "cannot write in file: "),
         (["run", "--out", "run"], "out must be a file, but run is a folder"),

@@ -189,7 +189,7 @@ def test_those_that_come_along():
     latents = [config.model.latent for config in configs["estimators"].values()]
     assert [(each.estimator, each.hard) for each in latents] == [
         *(("gumbel", False), ("gumbel", True)),
-        *(("straight_through", False), ("reinmax", False)),
+        *(("straight_through", False), ("reinmax", False), ("reinmax", False)),
         *[("nearest", False)] * 2,
     ]
     nearest = configs["estimators"]["nearest"]

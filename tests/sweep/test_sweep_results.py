@@ -239,3 +239,33 @@ def test_plots(tmp_path, monkeypatch, capsys):
     names = {each.name for each in (tmp_path / "out").glob("comparison-*")}
     assert names == {f"comparison-{key}.{kind}" for key in ("model", "kl") for kind in ("png", "svg")}
     assert str(tmp_path / "out" / "comparison-kl.svg") in capsys.readouterr().out
+
+
+def test_runs_on_other_images_of_one_set(tmp_path, monkeypatch, capsys):
+    """As a sweep over data.arguments has them, with other digests; their texts are too long for ticks."""
+    arguments = [
+        json.dumps({"size": 32, "floor_hue": hues, "wall_hue": hues}) for hues in ([0, 2, 4], [0, 1, 2])
+    ]
+    runs = "".join(
+        f"  {name}: {{model: qvae, data.arguments: '{each}'}}\n"
+        for name, each in zip("ab", arguments, strict=True)
+    )
+    text = TEXT.partition("runs:")[0].replace("{steps", '{data.name: "fqvae.data.rooms:some_rooms", steps')
+    (tmp_path / "sets.yaml").write_text(f"{text}runs:\n{runs}")
+
+    def stages(self, job):
+        leave_checkpoint(job, job.config.steps)
+        leave_scores(job, 0.5)
+        path = job.folder / "metrics.json"
+        content = json.loads(path.read_text())
+        content["data"]["images"] = job.config.data.arguments
+        path.write_text(json.dumps(content))
+        yield from ()
+
+    monkeypatch.setattr(Work, "stages", stages)
+    assert main(["sweep", str(tmp_path / "sets.yaml"), "--out", str(tmp_path / "out")]) == 0
+    printed = capsys.readouterr().out
+    assert "Caution: runs of other data.arguments were measured on other images." in printed
+    assert [row[0] for row in rows((tmp_path / "out" / "comparison.md").read_text())][-2:] == ["a", "b"]
+    picture = (tmp_path / "out" / "comparison-arguments.svg").read_text()
+    assert "<!-- a -->" in picture and "floor_hue" not in picture

@@ -29,6 +29,20 @@ def test_durations(seconds, text):
     assert duration(seconds) == text
 
 
+@pytest.mark.parametrize(
+    ("settings", "told"),
+    [
+        (["model.latent.estimator=reinmax"], "falls to 0.37: temperature_steps=1000000000 holds"),
+        (["model.latent.estimator=reinmax", "temperature_steps=1000000000"], ""),
+        (["model.latent.estimator=straight_through"], ""),
+    ],
+)
+def test_a_falling_temperature_is_told_of_where_the_gradient_is_then_wrong(settings, told, capsys):
+    module = Training(tiny("qvae", "steps=5000", *settings), BlobSet(), np.arange(200))
+    Notes(False).on_train_start(None, module)
+    assert (told in capsys.readouterr().err) if told else not capsys.readouterr().err
+
+
 @pytest.mark.parametrize("bar", [False, True])
 def test_the_lines_of_a_slow_run(bar, monkeypatch, capsys):
     """A run whose steps take 35 s: 50,000 of them are 20 days; then one whose steps take a tenth of that."""
