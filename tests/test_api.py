@@ -337,3 +337,10 @@ def test_public_names():
         "QuantizerOutput",
     ):
         assert name in fqvae_kernels.__all__ and hasattr(fqvae_kernels, name)
+
+
+def test_an_estimator_that_is_set_later_is_checked():
+    q = fqvae_kernels.ScalarQuantizer(4)
+    q.estimator = "straight-through"
+    with pytest.raises(ValueError, match=r"estimator must be .* but was 'straight-through'"):
+        q(torch.zeros(3))

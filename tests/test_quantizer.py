@@ -98,13 +98,6 @@ def test_temperature_of_the_call_overrides(backend):
     assert torch.equal(cold.indices, warm.indices)
 
 
-def test_an_estimator_that_is_set_later_is_checked():
-    q = ScalarQuantizer(4)
-    q.estimator = "straight-through"
-    with pytest.raises(ValueError, match=r"estimator must be .* but was 'straight-through'"):
-        q(torch.zeros(3))
-
-
 def test_nearest_estimator(backend):
     q = ScalarQuantizer(9, estimator="nearest", backend=backend)
     z = leaf(z_of(10, 2))
