@@ -279,7 +279,7 @@ class ScalarQuantizer(ScalarCodes):
         if mask is not None:
             taken = masks.clear(taken, mask)
         if not taken.counted:
-            self._usage.count(taken.indices, self._latents(taken.indices), mask is not None)
+            self._usage.count(taken.indices, self._counted_latents(taken.indices), mask is not None)
         kl = None if return_kl is False else taken.kl
         out = QuantizerOutput(
             taken.quantized, taken.indices, total_loss(losses, z), kl, taken.weights, losses

@@ -16,6 +16,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.checkpoint import checkpoint, create_selective_checkpoint_contexts
 
 from fqvae_kernels import ScalarQuantizer
+from fqvae_kernels._quantizer import arrangement
 
 ESTIMATORS = ("gumbel", "straight_through", "reinmax", "nearest")
 
@@ -356,6 +357,15 @@ def test_so_many_places_that_they_are_no_latents(shape, training):
     fixed = ScalarQuantizer(64, num_codebooks=70_000).train(training)
     fixed(torch.randn(1, 70_000))
     assert fixed.usage.shape == (70_000, 64)
+
+
+def test_no_loss_depends_on_how_latents_are_counted(monkeypatch):
+    """The entropy term has a mean for each latent, however many there are."""
+    q, z = ScalarQuantizer(4, entropy_weight=1.0), torch.randn(9, 3) * torch.tensor([0.1, 1.0, 4.0])
+    loss = q(z, seed=1).loss
+    monkeypatch.setattr(arrangement, "_MOST_COUNTS", 11)
+    fresh = ScalarQuantizer(4, entropy_weight=1.0, init=q.codebook.detach())
+    assert torch.equal(fresh(z, seed=1).loss, loss) and fresh.usage.shape == (1, 4)
 
 
 def test_usage_without_a_parameter():

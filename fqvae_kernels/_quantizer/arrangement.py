@@ -78,7 +78,7 @@ class Arranged(Codebook, Counting):
         self._check_indices(indices)
         if self.channel_first:
             indices = layout.channels_last(indices)
-        self._usage.count(indices.long(), self._latents(indices), masked=True)
+        self._usage.count(indices.long(), self._counted_latents(indices), masked=True)
 
     def to_tokens(self, indices: Tensor) -> Tensor:
         """One int64 for all indices of a position: the number that they are the digits of, from 0 on.
@@ -186,4 +186,10 @@ class Arranged(Codebook, Counting):
             return self.num_latents
         if indices.dim() < 2 or (indices.dim() > 3 and self.channel_first is None):
             return 1
-        return 1 if indices.shape[-1] * self.codebook_size > _MOST_COUNTS else indices.shape[-1]
+        return indices.shape[-1]
+
+    def _counted_latents(self, indices: Tensor) -> int:
+        """For how many of them the usage has counts of their own; no loss depends on it."""
+        latents = self._latents(indices)
+        too_many = self.num_latents is None and latents * self.codebook_size > _MOST_COUNTS
+        return 1 if too_many else latents

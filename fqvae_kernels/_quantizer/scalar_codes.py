@@ -58,7 +58,7 @@ class ScalarCodes(Arranged, Estimating):
             if self.training:  # the attribute may have been set since
                 _arguments.check_estimator(self.estimator, ESTIMATORS)
             alone = not masked and self.levels is None
-            tally = (lambda: self._usage.tally(z, self._latents(z))) if alone else None
+            tally = (lambda: self._usage.tally(z, self._counted_latents(z))) if alone else None
             taken = passes.nearest(
                 z,
                 codebook,
