@@ -156,9 +156,14 @@ def test_what_is_told_of_each_factor():
     }
     rows = cells(tables.told(found))
     assert rows == {
-        "run": ["floor hue", "size", "wall hue", "D", "D without orientation", "D of the hues"],
-        "qvae": [".50", ".04", ".25", ".379", ".379", ".750"],
+        "run": ["floor hue", "size", "wall hue", "D", "D of the hues"],
+        "qvae": [".50", ".04", ".25", ".379", ".750"],
     }
+    found.contents["qvae"][0]["data"] = {"factor_names": ["floor_hue", "orientation", "scale"]}
+    rows = cells(tables.told(found))
+    # The second of these is D of rows 0 and 2 without 1: of the hues above. One hue has no D of its own.
+    assert rows["run"][3:] == ["D", "D without orientation"] and rows["qvae"][3:] == [".379", ".750"]
+    found.contents["qvae"][0]["data"] = {"factor_names": ["floor_hue", "size", "wall_hue"]}
     assert tables.told(made({"ae": {0: scores(0.5)}})) == ""
     figure = plots.told(found)
     assert numpy.allclose(figure.axes[0].images[0].get_array(), [[0.5, 0.04, 0.25]])
@@ -248,6 +253,14 @@ def test_the_page(tmp_path):
     assert "](results/gamma.svg)" in part and (copy.parent / "results" / "gamma.svg").is_file()
     assert "| vae | **b** | .500 ± .500 |" in text and "| gamma | 2 | 15 |" in text
     assert "](results/unlabelled.svg)" in text
+    # What is told of each factor stands where it is asked.
+    seen = {"data": {"factor_names": ["a", "b"]}, "nmi": [[0.25], [0.5]], "importance": [[1.0, 1.0]]}
+    found["hues"] = made({"qvae arc": {0: scores(0.25)}})
+    found["hues"].contents["qvae arc"][0] |= seen
+    found["gamma"].contents["gamma 0"][0] |= seen
+    texts = page.parts(tmp_path, found, copy.parent / "results", copy)
+    assert page.TOLD in texts["hues"] and "| qvae arc | .25 | .50 |" in texts["hues"]
+    assert page.TOLD not in texts["gamma"]
     # A page that lacks a place is left as it is.
     copy.write_text(text.replace("<!-- hues:end -->", ""))
     with pytest.raises(ValueError, match="hues:begin"):

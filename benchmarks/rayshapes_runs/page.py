@@ -12,6 +12,9 @@ from rayshapes_runs.questions import EXPERIMENTS, QUESTIONS
 from rayshapes_runs.reading import Results, read_results
 
 NOTHING = "No runs yet."
+TOLD = (
+    "Normalised information about each factor in the latent that tells most of it, and D, of the same runs:"
+)
 # Models with codes, whose InfoM is taken apart.
 FACTORS = ("qlae", "dvae", "factordvae", "qvae", "factorqvae")
 
@@ -38,6 +41,9 @@ def parts(results: Path, found: dict[str, Results], figures: Path, page: Path) -
             texts[question.name] = NOTHING
             continue
         pieces = [_shown(own), tables.means(question, own), tables.differences(question, own)]
+        factors = tables.told(own) if question.factors else ""
+        if factors:
+            pieces.append(f"{TOLD}\n\n{factors}")
         picture = figures / f"{question.name}.svg"
         plots.save_svg(plots.against(question, own), picture)
         pieces.append(f"![{question.title}]({link(picture, page)})")

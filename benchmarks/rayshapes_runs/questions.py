@@ -19,7 +19,7 @@ class Question:
     references: the runs that a run of this name is compared with; itself and names that do not exist: none.
     measures: the columns. compared: those of the differences. setting: what stands on the plot's horizontal
     axis: a key of the configuration, or "" for the runs' names. line: the key that tells the plot's lines
-    apart; "length": model and steps.
+    apart; "length": model and steps. factors: whether a table shows what the runs tell of each factor.
     """
 
     name: str
@@ -29,6 +29,7 @@ class Question:
     compared: tuple[str, ...] = COMPARED
     setting: str = ""
     line: str = ""
+    factors: bool = False
 
 
 def _other_model(name: str) -> str:
@@ -83,12 +84,16 @@ QUESTIONS = (
         lambda name: (_other_model(name), _uncorrelated(name)),
         setting="data.strength",
         line="model.name",
+        factors=True,
     ),
     Question("estimators", "Estimators", lambda name: ("gumbel soft",)),
     Question(
-        "hues", "Hues round the circle and on half of it", lambda name: (_circle(name), _other_model(name))
+        "hues",
+        "Hues round the circle and on half of it",
+        lambda name: (_circle(name), _other_model(name)),
+        factors=True,
     ),
-    Question("orientation", "Rooms from one side", lambda name: ("factorqvae",)),
+    Question("orientation", "Rooms from one side", lambda name: ("factorqvae",), factors=True),
     Question(
         "length",
         "Length of training, by the weight of the KL divergence",

@@ -123,18 +123,22 @@ def by_factor(found: Results, names: Sequence[str]) -> str:
 
 
 def told(found: Results) -> str:
-    """How much the latent that tells most of a factor tells of it; D of all and of some factors."""
+    """How much the latent that tells most of a factor tells of it; D of all and of some factors.
+
+    Where some factors are all of them, or one alone, D has no column of theirs.
+    """
     rows, factors, kept = [], list[str](), dict[str, Sequence[int]]()
     for name, seeds in found.contents.items():
         contents = [each for each in seeds.values() if each.get("importance") and each.get("nmi")]
         if not contents:
             continue
         factors = contents[0]["data"]["factor_names"]
-        kept = {
-            "D": range(len(factors)),
+        kept = {"D": range(len(factors))}
+        some = {
             "D without orientation": [i for i, factor in enumerate(factors) if factor != "orientation"],
             "D of the hues": [i for i, factor in enumerate(factors) if factor.endswith("hue")],
         }
+        kept |= {name: places for name, places in some.items() if 1 < len(places) < len(factors)}
         parts = [
             mean_cell("disentanglement", {seed: _d_of(each, places) for seed, each in enumerate(contents)})
             for places in kept.values()
