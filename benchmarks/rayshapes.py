@@ -1,7 +1,7 @@
 """Trains the runs on RayShapes that docs/results.md reports, and makes its tables and plots of them.
 
     python benchmarks/rayshapes.py run EXPERIMENT [--jobs 2] [--minutes M] [--commit]
-    python benchmarks/rayshapes.py choose          which weights each model gets, of the runs of `choose`
+    python benchmarks/rayshapes.py choose [--sweep choose_long]   which weights each model gets
     python benchmarks/rayshapes.py table           tables and plots, of the results that are there
     python benchmarks/rayshapes.py again [FOLDER ...]   runs made again from what is kept, and compared
 
@@ -19,7 +19,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 from rayshapes_runs.again import first_kept, make_again
-from rayshapes_runs.choosing import FILE, PRESET, choose, chosen_text, preset_text
+from rayshapes_runs.choosing import GRIDS, choose, chosen_text, preset_text
 from rayshapes_runs.questions import BY_INDEX, EXPERIMENTS
 from rayshapes_runs.store import Store
 from rayshapes_runs.training import train_missing
@@ -29,7 +29,7 @@ from fqvae.sweep import read_sweep
 
 ROOT = Path(__file__).resolve().parents[1]
 RESULTS = ROOT / "benchmarks" / "results" / "rayshapes"
-PRESET_FILE = ROOT / "fqvae" / "configs" / f"{PRESET}.yaml"
+PRESETS = ROOT / "fqvae" / "configs"
 PAGE = ROOT / "docs" / "results.md"
 FIGURES = ROOT / "docs" / "results"
 SCRATCH = ROOT / "runs" / "rayshapes"
@@ -50,9 +50,11 @@ def main(argv: Sequence[str] | None = None) -> int:
     run.add_argument("--commit", action="store_true", help="make a git commit of the results of each run")
     run.add_argument("--scratch", type=Path, default=SCRATCH, metavar="DIR", help="for checkpoints")
     run.set_defaults(command=_run)
-    chooses = commands.add_parser("choose", help="write chosen.yaml and the preset of the package")
-    chooses.add_argument("--sweep", default="choose", metavar="NAME|FILE", help="(choose)")
-    chooses.add_argument("--preset", type=Path, default=PRESET_FILE, metavar="FILE", help="to write")
+    chooses = commands.add_parser("choose", help="write what is chosen, and a preset of the package")
+    chooses.add_argument(
+        "--sweep", default="choose", metavar="NAME|FILE", help="choose, choose_long (choose)"
+    )
+    chooses.add_argument("--preset", type=Path, metavar="FILE", help="to write (the package's)")
     chooses.set_defaults(command=_choose)
     table = commands.add_parser("table", help="put tables and plots of all results into the page")
     table.add_argument("--page", type=Path, default=PAGE, metavar="FILE", help="with the markers")
@@ -86,11 +88,13 @@ def _run(options: argparse.Namespace) -> int:
     if options.minutes is not None and not options.minutes > 0:
         raise ValueError(f"--minutes must be positive, but was {options.minutes}")
     sweep = read_sweep(options.experiment)
-    if sweep.preset == PRESET and not (options.results / FILE).exists():
-        raise ValueError(
-            f"{sweep.name} needs {options.results / FILE}, in which the weights of the models are chosen: "
-            "run the experiment choose, then the command choose"
-        )
+    for name, grid in GRIDS.items():
+        chosen = options.results / grid.file
+        if sweep.preset == grid.preset and not chosen.exists():
+            raise ValueError(
+                f"{sweep.name} needs {chosen}, in which the weights of the models are chosen: "
+                f"run the experiment {name}, then the command choose --sweep {name}"
+            )
     failed = train_missing(
         sweep,
         Store(options.results / sweep.name, by_index=sweep.name in BY_INDEX),
@@ -105,8 +109,9 @@ def _run(options: argparse.Namespace) -> int:
 def _choose(options: argparse.Namespace) -> int:
     sweep = read_sweep(options.sweep)
     choices = choose(sweep, Store(options.results / sweep.name))
-    write_whole(options.results / FILE, chosen_text(choices))
-    write_whole(options.preset, preset_text(choices))
+    grid = GRIDS.get(sweep.name, GRIDS["choose"])
+    write_whole(options.results / grid.file, chosen_text(choices))
+    write_whole(options.preset or PRESETS / f"{grid.preset}.yaml", preset_text(choices, grid.steps))
     for model, choice in choices.items():
         others = ", ".join(f"{name} {scores['score']:.3f}" for name, scores in choice.grid.items())
         print(f"{model}: {others}")

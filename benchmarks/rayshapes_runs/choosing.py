@@ -1,6 +1,6 @@
 """Which setting each model gets: the best of its grid by the mean of disentanglement (D) and InfoM.
 
-The package's sweep choose, once trained, gives chosen.yaml beside the results, and that the preset rayshapes.
+A sweep of the package, once trained, gives a file beside the results, and that a preset (`GRIDS`).
 """
 
 from __future__ import annotations
@@ -18,8 +18,23 @@ from fqvae.runs.yaml_files import load_yaml
 from fqvae.sweep import Sweep, plan
 from rayshapes_runs.store import Store
 
-PRESET = "rayshapes"
-FILE = "chosen.yaml"
+
+@dataclass(frozen=True)
+class Grid:
+    """What comes of a sweep of settings.
+
+    preset: its name. file: what was chosen, beside the results. steps: of the preset; None: as smoke.
+    """
+
+    preset: str
+    file: str
+    steps: int | None = None
+
+
+GRIDS = {
+    "choose": Grid("rayshapes", "chosen.yaml"),
+    "choose_long": Grid("rayshapes_long", "chosen_long.yaml", 12_000),
+}
 CRITERION = ("disentanglement", "infom")  # whose mean is the score
 SHOWN = (*CRITERION, "mse")
 _TEXT = """# The setting of its grid that each model gets: that with the largest score, the mean of D and
@@ -28,7 +43,7 @@ _TEXT = """# The setting of its grid that each model gets: that with the largest
 _PRESET_TEXT = """\
 # As smoke, with weights of each model that were chosen on RayShapes. Written by: benchmarks/rayshapes.py
 """
-_NOTHING = "# Nothing is chosen yet: these are the weights of smoke.\nbase: smoke\nmodels: {}\n"
+_NOTHING = "# Nothing is chosen yet: these are the weights of smoke."
 
 
 @dataclass(frozen=True)
@@ -79,7 +94,7 @@ def choose(sweep: Sweep, store: Store) -> dict[str, Choice]:
 
 
 def chosen_text(choices: Mapping[str, Choice]) -> str:
-    """chosen.yaml."""
+    """The file of what was chosen."""
     content = {
         model: {
             "chosen": choice.name,
@@ -95,7 +110,7 @@ def chosen_text(choices: Mapping[str, Choice]) -> str:
 
 
 def read_chosen(path: Path) -> dict[str, Choice]:
-    """The choices in chosen.yaml; none where there is no file. Raises ValueError, OSError."""
+    """The choices in such a file; none where there is none. Raises ValueError, OSError."""
     if not path.exists():
         return {}
     content = load_yaml(path.read_bytes())
@@ -104,11 +119,11 @@ def read_chosen(path: Path) -> dict[str, Choice]:
     }
 
 
-def preset_text(choices: Mapping[str, Choice]) -> str:
-    """The file of the preset `rayshapes`; without choices that of smoke's weights."""
-    if not choices:
-        return _PRESET_TEXT + _NOTHING
-    lines = ["base: smoke", "models:"]
+def preset_text(choices: Mapping[str, Choice], steps: int | None = None) -> str:
+    """The file of a preset; without choices that of smoke's weights."""
+    lines = ["base: smoke"] if choices else [_NOTHING, "base: smoke"]
+    lines += [f"all: {{steps: {steps}}}"] if steps else []
+    lines += ["models:"] if choices else ["models: {}"]
     lines += [_line(model, choices[model].settings) for model in MODELS if model in choices]
     return _PRESET_TEXT + "\n".join(lines) + "\n"
 

@@ -2,7 +2,8 @@
 
 The claims, in claim_list.py, are those of arXiv 2409.14851 in our words, written before the runs that decide
 them. Those that say `later` were changed or added when the first seed of the experiment `models` was known,
-and nothing of the others but `choose` and `beyond`.
+and nothing of the others but `choose` and `beyond`; those of runs of 12,000 steps, when all was known but
+these runs themselves.
 """
 
 from __future__ import annotations

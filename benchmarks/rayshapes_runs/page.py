@@ -7,7 +7,7 @@ from pathlib import Path
 from _report import link, replace_between
 
 from rayshapes_runs import claim_tables, plots, tables
-from rayshapes_runs.choosing import FILE, read_chosen
+from rayshapes_runs.choosing import GRIDS, read_chosen
 from rayshapes_runs.questions import EXPERIMENTS, QUESTIONS
 from rayshapes_runs.reading import Results, read_results
 
@@ -32,9 +32,10 @@ def parts(results: Path, found: dict[str, Results], figures: Path, page: Path) -
     """
     texts = {"runs": tables.counts(found)}
     texts["claims"] = claim_tables.claims(found)
-    texts["goals"] = claim_tables.goals(found["models"]) or NOTHING
-    choices = read_chosen(results / FILE)
-    texts["chosen"] = tables.grid(choices) if choices else NOTHING
+    for name, models, grid in (("", "models", "choose"), ("_long", "models_long", "choose_long")):
+        texts[f"goals{name}"] = claim_tables.goals(found[models]) or NOTHING
+        choices = read_chosen(results / GRIDS[grid].file)
+        texts[f"chosen{name}"] = tables.grid(choices) if choices else NOTHING
     for question in QUESTIONS:
         own = found[question.name]
         if not own.count:

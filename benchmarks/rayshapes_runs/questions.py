@@ -66,6 +66,14 @@ QUESTIONS = (
         compared=(*DCI, "infom", "infoc_corrected", "infoe", "mig", "sap", "mse"),
     ),
     Question(
+        "models_long",
+        "The paper's nine models after 12,000 steps",
+        lambda name: ("factorqvae",),
+        (*MAIN[:6], "infoc_corrected", "infoe", "mig", "sap"),
+        compared=(*DCI, "infom", "infoc_corrected", "infoe", "mig", "sap", "mse"),
+        factors=True,
+    ),
+    Question(
         "gamma",
         "Weight of the total correlation",
         lambda name: (_without(name),),
@@ -100,6 +108,7 @@ QUESTIONS = (
         lambda name: (_shorter(name), _other_model(name)),
         setting="model.weights.kl",
         line="length",
+        factors=True,
     ),
     Question(
         "stability", "Temperature and discriminator", lambda name: ("as chosen",), (*MAIN, "perplexity")
@@ -110,4 +119,4 @@ BY_INDEX = ("models", "codebooks")  # whose codes are also measured by index
 # Whose runs are ordered without labels.
 ORDERED = ("models", "gamma", "codebook", "codebooks", "correlated", "estimators")
 UNLABELLED = ("straight_through_gap", "pair_information", "total_correlation", "mse")
-EXPERIMENTS = ("choose", *(question.name for question in QUESTIONS))
+EXPERIMENTS = ("choose", "choose_long", *(question.name for question in QUESTIONS))

@@ -152,8 +152,8 @@ def test_what_the_command_line_changes(tmp_path):
 def test_those_that_come_along():
     """How many runs each has is asked in tests/test_rayshapes_choosing.py."""
     assert sweep_names() == [
-        *("beyond", "choose", "codebook", "codebooks", "correlated", "estimators", "first", "gamma"),
-        *("hues", "length", "models", "orientation", "stability"),
+        *("beyond", "choose", "choose_long", "codebook", "codebooks", "correlated", "estimators", "first"),
+        *("gamma", "hues", "length", "models", "models_long", "orientation", "stability"),
     ]
     assert not set(sweep_names()) & set(preset_names())
     runs = {name: plan(read_sweep(name), pathlib.Path("out")) for name in sweep_names()}
@@ -318,14 +318,14 @@ def test_bytes_that_are_no_text(tmp_path):
     [
         (
             ["modles"],
-            "there is no sweep 'modles'; did you mean 'models'? There are beyond, choose, codebook,",
+            "there is no sweep 'modles'; did you mean 'models'? There are beyond, choose, choose_long,",
         ),
         (["other.yaml"], "there is no sweep file other.yaml"),
         (["folder/x"], "there is no sweep file folder/x"),
-        (["folder"], "there is no sweep 'folder'. There are beyond, choose, codebook,"),
+        (["folder"], "there is no sweep 'folder'. There are beyond, choose, choose_long,"),
         (
             [],
-            "name one sweep (beyond, choose, codebook, codebooks, correlated, estimators, first,",
+            "name one sweep (beyond, choose, choose_long, codebook, codebooks, correlated, estimators,",
         ),
         (["steps=3"], "or the path of one file, but was 'nothing'"),
         (
@@ -364,7 +364,7 @@ def test_help_shows_the_format(capsys):
     with pytest.raises(SystemExit):
         main(["sweep", "--help"])
     printed = capsys.readouterr().out
-    assert "length, models, orientation, stability." in printed
+    assert "orientation, stability." in " ".join(printed.split())
     # The example in the help is a sweep file.
     example = printed[printed.index("    preset: smoke") : printed.index("Every run is trained")]
     assert yaml.safe_load(example)["runs"]["gamma 0"] == {

@@ -75,7 +75,9 @@ def test_a_temperature_that_falls_too_low_is_refused_before_training():
 
 
 def test_presets_for_rendered_images():
-    assert preset_names() == ["isaac3d", "mpi3d_complex", "rayshapes", "shapes3d", "small", "smoke"]
+    assert preset_names() == [
+        *("isaac3d", "mpi3d_complex", "rayshapes", "rayshapes_long", "shapes3d", "small", "smoke"),
+    ]
     smoke, small = load_preset("smoke"), load_preset("small")
     assert (smoke.steps, small.steps, smoke.batch_size) == (3_000, 12_000, 128)
     assert smoke.model == small.model and smoke.temperature_steps is None
