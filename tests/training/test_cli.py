@@ -7,6 +7,7 @@ import pytest
 
 import fqvae
 from fqvae.cli import main
+from fqvae.runs.presets import preset_names
 
 SMALL = ["model.network.channels=4", "model.discriminator.width=16", "batch_size=8", "steps=3"]
 
@@ -42,7 +43,7 @@ def test_train_and_resume(tmp_path, monkeypatch, capsys):
         (["smok"], "there is no preset 'smok'; did you mean 'smoke'? There are isaac3d,"),
         (["smoke", "--model", "vqvae"], "there is no model 'vqvae'; did you mean 'qvae'?"),
         (["smoke", "step=5"], "unknown key 'step'; did you mean 'steps'?"),
-        ([], "name a preset (isaac3d, mpi3d_complex, rayshapes, shapes3d, small, smoke), a file or a run"),
+        ([], f"name a preset ({', '.join(preset_names())}), a file or a run to --resume"),
         (["--resume", "nothing"], "there is no run or checkpoint nothing"),
         (["--resume", "nothing", "--out", "new"], "--out does not go with --resume"),
         (["--resume", "nothing", "--model", "ae"], "--model, --protocol and settings need a preset"),
