@@ -128,7 +128,7 @@ def jobs(name):
     [
         *(("choose", 104), ("models", 60), ("gamma", 35), ("codebook", 27), ("codebooks", 40)),
         *(("correlated", 45), ("estimators", 35), ("stability", 15), ("hues", 12), ("orientation", 6)),
-        *(("length", 36), ("beyond", 26), ("choose_long", 72), ("models_long", 45)),
+        *(("length", 36), ("beyond", 26), ("choose_long", 72), ("models_long", 55)),
     ],
 )
 def test_how_many_runs_an_experiment_has(name, runs):

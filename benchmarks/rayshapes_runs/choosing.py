@@ -120,11 +120,13 @@ def read_chosen(path: Path) -> dict[str, Choice]:
 
 
 def preset_text(choices: Mapping[str, Choice], steps: int | None = None) -> str:
-    """The file of a preset; without choices that of smoke's weights."""
+    """The file of a preset, all of whose runs have so many steps; without choices that of smoke's weights."""
     lines = ["base: smoke"] if choices else [_NOTHING, "base: smoke"]
     lines += [f"all: {{steps: {steps}}}"] if steps else []
     lines += ["models:"] if choices else ["models: {}"]
-    lines += [_line(model, choices[model].settings) for model in MODELS if model in choices]
+    for model in (each for each in MODELS if each in choices):
+        own = {key: value for key, value in choices[model].settings.items() if not steps or key != "steps"}
+        lines.append(_line(model, own))
     return _PRESET_TEXT + "\n".join(lines) + "\n"
 
 
