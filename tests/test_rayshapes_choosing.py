@@ -103,6 +103,7 @@ def test_each_grid_has_a_file_and_a_preset_of_its_own(tmp_path, monkeypatch):
         assert main(["--results", str(results), "choose", "--sweep", name]) == 0
         written = yaml.safe_load((tmp_path / f"{grid.preset}.yaml").read_text())
         assert set(written["models"]) == set(read_chosen(results / grid.file))
+        assert not any("steps" in keys for keys in written["models"].values())
         assert load_preset(grid.preset).steps == written.get("all", {"steps": 3000})["steps"]
     assert sorted(each.name for each in results.glob("*.yaml")) == ["chosen.yaml", "chosen_long.yaml"]
 
