@@ -87,14 +87,14 @@ def test_means_and_differences():
     }
     found = made(runs)
     rows = cells(tables.means(BY_NAME["gamma"], found))
-    assert rows["run"][:3] == ["seeds", "1000 MSE", "D"] and rows["run"][5] == "InfoM"
+    assert rows["run"][:3] == ["seeds", "1000 MSE", "D"] and rows["run"][5:7] == ["InfoM", "InfoM, corrected"]
     assert rows["gamma 0"][:3] == ["3", "4.00 ± .00", ".200 ± .100"] and rows["gamma 5e-4"][0] == "2"
     assert rows["gamma 0"][3] == NONE  # there is no completeness
     rows = cells(tables.differences(BY_NAME["gamma"], found))
     assert list(rows) == ["difference from gamma 0", "gamma 2e-4", "gamma 5e-4"]
     # Differences of .2, .21, .19: mean .2, deviation .01.
     assert rows["gamma 2e-4"][:3] == ["3", "**+.200 ± .025**", "+.000 ± .000"]
-    assert rows["gamma 2e-4"][3] == "+.00 ± 2.48"
+    assert rows["gamma 2e-4"][3:] == [NONE, "+.00 ± 2.48"]  # there is no corrected InfoM
     # 0 and .2: mean .1, deviation .1414, t(.975, 1) = 12.71.
     assert rows["gamma 5e-4"][:2] == ["2", "+.100 ± 1.271"]
     # From several each is named.
@@ -198,6 +198,8 @@ def test_correlations_without_labels():
     content = found["gamma"].contents["c"][0]
     found["models"].contents["b"][1] = {**content, "config": {**content["config"], "model.name": "other"}}
     assert len(tables.pooled(found)["all"]) == 4
+    rows = cells(tables.counts(found))
+    assert (rows["all"][0], rows["without copies"][0]) == ("6", "4")
 
 
 def test_results_are_read_in_the_order_of_the_sweep(tmp_path):

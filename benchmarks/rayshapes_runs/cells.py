@@ -16,8 +16,8 @@ THOUSANDTHS = ("mse",)  # measures that are shown in thousandths
 def short_name(name: str) -> str:
     """A measure's name for people."""
     known = measure(name)
-    if name == "infoc_corrected":
-        return "InfoC, corrected"
+    if name.endswith("_corrected"):
+        return f"{short_name(name.removesuffix('_corrected'))}, corrected"
     if name in DERIVED:
         return DERIVED[name]
     return name if known is None else known.short or known.label

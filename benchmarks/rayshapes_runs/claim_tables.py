@@ -10,10 +10,10 @@ from rayshapes_runs.cells import MINUS, cell, difference_cell, label, table
 from rayshapes_runs.claim_list import CLAIMS, OTHERS
 from rayshapes_runs.claims import UNDECIDED, Answer, Claim, Contrast, above, answer, below
 from rayshapes_runs.numbers import paired, spread
-from rayshapes_runs.questions import COMPARED
 from rayshapes_runs.reading import Results
 
 GOAL_OF = "factorqvae"
+GOALS = ("disentanglement", "infom", "mse")  # the measures that goals are of
 LATER = "\u2020"  # at claims that were written when the first runs were known
 FEW = 4  # differences that are told one by one
 
@@ -60,7 +60,7 @@ def goals(found: Results) -> str:
     runs = {name: found.values(name, "disentanglement") for name in (GOAL_OF, *OTHERS)}
     if any(len(each) < found.seeds for each in runs.values()):
         return ""
-    own = {each: spread(list(found.values(GOAL_OF, each).values())).mean for each in COMPARED}
+    own = {each: spread(list(found.values(GOAL_OF, each).values())).mean for each in GOALS}
     autoencoder = spread(list(found.values("ae", "mse").values())).mean
     best = max(OTHERS, key=lambda name: spread(list(runs[name].values())).mean)
     lead = paired(runs[GOAL_OF], runs[best])

@@ -6,8 +6,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 DCI = ("disentanglement", "completeness", "informativeness")
-MAIN = ("mse", *DCI, "infom", "infoc", "infoe")
-COMPARED = ("disentanglement", "infom", "mse")
+MAIN = ("mse", *DCI, "infom", "infom_corrected", "infoc", "infoe")
+COMPARED = ("disentanglement", "infom", "infom_corrected", "mse")
 INDEX = ("disentanglement_by_index", "completeness_by_index")
 MORE = ("infoc_corrected", "infoe", "mig", "sap")  # where models are compared
 
@@ -69,14 +69,14 @@ QUESTIONS = (
         "Twelve models",
         lambda name: ("factorqvae",),
         (*MAIN[:-1], *MORE),
-        compared=(*DCI, "infom", *MORE, "mse"),
+        compared=(*DCI, "infom", "infom_corrected", *MORE, "mse"),
     ),
     Question(
         "models_long",
         "The paper's nine models after 12,000 steps",
         _of_one_weight,
         (*MAIN[:-1], *MORE),
-        compared=(*DCI, "infom", *MORE, "mse"),
+        compared=(*DCI, "infom", "infom_corrected", *MORE, "mse"),
         factors=True,
     ),
     Question(

@@ -21,12 +21,14 @@ ORDER = ("disentanglement", "completeness")  # which read the order of codes
 
 
 def counts(found: Mapping[str, Results]) -> str:
-    """How many runs of each experiment are there."""
+    """How many runs of each experiment are there, and how many remain if copies count once."""
     rows = [[name, str(each.count), str(each.planned)] for name, each in found.items()]
     total = [
         str(sum(part)) for part in zip(*((each.count, each.planned) for each in found.values()), strict=True)
     ]
-    return table(["experiment", "runs", "of"], [*rows, ["all", *total]])
+    different = {_same(content["config"]) for each in found.values() for content in _contents(each)}
+    last = [["all", *total], ["without copies", str(len(different)), ""]]
+    return table(["experiment", "runs", "of"], [*rows, *last])
 
 
 def grid(choices: Mapping[str, Choice]) -> str:
@@ -176,10 +178,14 @@ def pooled(found: Mapping[str, Results]) -> dict[str, list[dict[str, float]]]:
     lists, every = {}, dict[str, dict[str, float]]()
     for name in ORDERED:
         if name in found and found[name].count:
-            contents = [each for seeds in found[name].contents.values() for each in seeds.values()]
+            contents = _contents(found[name])
             lists[name] = [_unlabelled(content["scores"]) for content in contents]
             every |= {_same(content["config"]): _unlabelled(content["scores"]) for content in contents}
     return {**lists, "all": list(every.values())} if lists else {}
+
+
+def _contents(found: Results) -> list[dict[str, Any]]:
+    return [content for seeds in found.contents.values() for content in seeds.values()]
 
 
 def _same(config: Mapping[str, Any]) -> str:
