@@ -10,9 +10,10 @@ from torch import Tensor
 class GumbelQuantized(NamedTuple):
     """What `gumbel_quantize` and `gumbel_quantize_logits` return.
 
-    quantized: shape of z, dtype of z; where codes are vectors, one more dimension for their values. indices:
-    shape of z, int64. kl: shape of z, float32 (float64 for float64). weights: (*z.shape, K) in the dtype of
-    z. kl and weights are None if they were not asked for.
+    The shape is that of z, of logits without their last dimension; the dtype is that of z or logits.
+    quantized: shape and dtype; where codes are vectors, one more dimension for their values. indices: shape,
+    int64. kl: shape, float32 (float64 for float64), nats. weights: (*shape, K) in the dtype. kl and weights
+    are None if they were not asked for.
     """
 
     quantized: Tensor

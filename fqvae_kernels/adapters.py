@@ -12,6 +12,7 @@ from types import SimpleNamespace
 import torch
 from torch import Tensor, nn
 
+from fqvae_kernels import _arguments
 from fqvae_kernels.quantizer import ScalarQuantizer
 
 __all__ = ["DacQuantizer", "DiffusersQuantizer", "PythaeQuantizer"]
@@ -86,8 +87,8 @@ class DacQuantizer(_Adapter):
         latents: M, scalars a frame; M log2(K) is at most 63.
 
     Raises:
-        TypeError: another quantizer.
-        ValueError: several codebooks, a dim, or codes of more than 63 bits.
+        TypeError: another quantizer; a hidden_size or latents that is no integer.
+        ValueError: several codebooks, a dim, no latents, or codes of more than 63 bits.
     """
 
     def __init__(self, quantizer: ScalarQuantizer, hidden_size: int, latents: int) -> None:
@@ -96,9 +97,11 @@ class DacQuantizer(_Adapter):
             raise ValueError(f"quantizer must have one codebook, but had {quantizer.num_codebooks}")
         if quantizer.dim is not None:
             raise ValueError(f"quantizer must have no dim: the adapter projects; but had {quantizer.dim}")
-        if latents < 1 or quantizer.codebook_size**latents > 2**63:
+        hidden_size = _arguments.check_count("hidden_size", hidden_size, 1)
+        latents = _arguments.check_count("latents", latents, 1)
+        if quantizer.codebook_size**latents > 2**63:
             raise ValueError(
-                "latents must be at least 1 and the codes of a frame at most 2**63, but there were "
+                "the codes of a frame must be at most 2**63, but there were "
                 f"{latents} latents of {quantizer.codebook_size} codes"
             )
         self.codebook_dim = latents

@@ -170,8 +170,8 @@ def gumbel_softmax(
     and in both modes; what is beyond the kernels (forward-mode AD, torch.func.vmap) takes plain PyTorch with
     the same samples. Method: Jang et al. and Maddison et al., ICLR 2017.
 
-    Besides the noise it differs from PyTorch's function in this: a one-hot is exactly one, a tau that is a
-    tensor gets a gradient if it requires one, and there is no `eps`, which PyTorch ignores.
+    Besides the noise it differs from PyTorch's function in this: a tau that is a tensor has to be 0-d and
+    floating, and there is no `eps`, which PyTorch ignores.
 
     Args:
         logits: float16, bfloat16, float32 or float64, any shape and layout. Rows run along dim; they are

@@ -230,6 +230,9 @@ class ScalarQuantizer(ScalarCodes):
             return_kl: return the KL. None: in training with an estimator that draws, and where kl_weight or
                 entropy_weight is not 0. It changes no loss.
 
+        Returns:
+            A `QuantizerOutput`: quantized, indices and loss, and as attributes kl, weights and losses.
+
         Raises:
             TypeError, ValueError, RuntimeError: as `gumbel_quantize`.
         """

@@ -90,6 +90,16 @@ def test_what_does_not_fit_is_named():
     with pytest.raises(ValueError, match="22 latents of 8 codes"):
         DacQuantizer(quantizer(), 4, 22)
     DacQuantizer(quantizer(), 4, 21)  # 63 bits
+    for wrong in (2.0, "2", True):
+        with pytest.raises(TypeError, match="latents must be"):
+            DacQuantizer(quantizer(), 4, wrong)
+        with pytest.raises(TypeError, match="hidden_size must be"):
+            DacQuantizer(quantizer(), wrong, 2)
+    for wrong in (0, -1):
+        with pytest.raises(ValueError, match=f"latents must be .* but was {wrong}"):
+            DacQuantizer(quantizer(), 4, wrong)
+        with pytest.raises(ValueError, match=f"hidden_size must be .* but was {wrong}"):
+            DacQuantizer(quantizer(), wrong, 2)
 
 
 def steps(model, loss_of, count=3):

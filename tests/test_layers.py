@@ -2,6 +2,8 @@
 
 import ast
 import pathlib
+import subprocess
+import sys
 
 import pytest
 
@@ -69,3 +71,19 @@ def test_an_upward_import_would_be_seen(tmp_path):
     wrong.write_text("def f():\n    from fqvae.cli import main\n    import fqvae.report.html\n")
     assert [part(each) for each in imports(wrong)] == ["cli", "report"]
     assert LEVEL["cli"] > LEVEL["data"]
+
+
+def test_packages_are_imported_when_they_are_used():
+    program = """
+import sys, fqvae
+assert "torch" not in sys.modules
+for name in ("data", "evaluation", "metrics", "models", "runs", "training"):
+    assert getattr(fqvae, name).__name__ == f"fqvae.{name}"
+try:
+    fqvae.nothing
+except AttributeError as error:
+    assert "nothing" in str(error)
+else:
+    raise AssertionError
+"""
+    subprocess.run([sys.executable, "-c", program], check=True)

@@ -60,20 +60,21 @@ class Autoencoder(nn.Module):
 
         int64 in [0, K) for the models with a codebook; the posterior means, or z itself, for the others.
         images: (batch, C, S, S), torch or NumPy: uint8, or floats, black at -1/2 and white at 1/2. Raises
-        ValueError for another shape or range, TypeError for other integers.
+        ValueError for another shape, and in `eval()` for another range; TypeError for other integers.
         """
         return self.latent.codes(self._head(images))
 
     def decode(self, codes: Tensor) -> Tensor:
         """Images of codes (batch, M): float (batch, C, S, S), black at -1/2 and white at 1/2.
 
+        codes: int64 for models with a codebook, floating for the others.
         Raises TypeError, ValueError for codes of another dtype or shape, or out of range.
         """
         images: Tensor = self.decoder(self.latent.values(codes))
         return images
 
     def sample(self, count: int, *, generator: torch.Generator | None = None) -> Tensor:
-        """Codes drawn from the prior, (count, M): uniform over the codes, or N(0, 1) for a Gaussian latent.
+        """Codes drawn from the prior, (count, M): uniform over the codes, int64, or N(0, 1), float32.
 
         generator: on the CPU; PyTorch's default one if None. Raises ValueError for a plain latent, which has
         no prior.

@@ -138,8 +138,14 @@ def write_plain(content: dict[str, Any], path: str | Path) -> None:
 def load(run_or_checkpoint: str | Path, *, device: torch.device | str = "cpu") -> Autoencoder:
     """The trained autoencoder of a run's folder or of a checkpoint file, in `eval()`.
 
-    Raises FileNotFoundError; CheckpointError for a file that is damaged, or no checkpoint, or does not fit
-    the configuration it names.
+    Where the checkpoint names a network of somebody's own (`fqvae.network`), that module is imported and its
+    function runs; nothing else of a checkpoint is executed.
+
+    Raises:
+        FileNotFoundError: there is no such run or file.
+        CheckpointError: the file is damaged, or no checkpoint, or does not fit the configuration it names.
+        ConfigError: a network of somebody's own that cannot be imported, fails, or gives other shapes than it
+            must.
     """
     return build_model(read_checkpoint(run_or_checkpoint)).to(device)
 

@@ -137,6 +137,8 @@ class OptimizerConfig:
 class RunConfig:
     """A training run. A step is one batch, over all processes: schedules and intervals count those.
 
+    data, model, optimizer: the images, the parts and weights of the model, learning rates and decay; `fqvae
+        train PRESET --keys` lists all their fields.
     steps: how many the whole run takes. seed: of initial weights, batches and noise.
     batch_size: images in a step; with a discriminator, half of them are for it.
     temperature_steps: the temperature is exp(-step / this); None: the number of steps of the run.

@@ -74,7 +74,9 @@ def train(
         folder: a new or empty one; with `resume` the one of the run to go on with.
         resume: go on at the folder's checkpoint, whose configuration must be this one.
         device: "auto" is CUDA where there is one.
-        fast: see `fqvae.training.fast`.
+        fast: "on": channels-last convolutions, bfloat16 where the processor has instructions for it, and
+            torch.compile but for the light network on a CPU. "auto": that on a GPU; on a CPU channels-last
+            alone, so that runs repeat each other bit for bit. "off": none of them.
         logger: "wandb" hands the metrics to Weights & Biases, besides TensorBoard.
         dataset: opened already; by default the one that the configuration names. If it has a method `reopen`
             (see `ImageDataset`), later commands open it again.

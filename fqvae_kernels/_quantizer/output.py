@@ -13,7 +13,7 @@ _FIELDS = (*_ITEMS, "kl", "weights", "losses")
 
 
 class QuantizerOutput(tuple[Tensor, Tensor, Tensor]):
-    """What a `ScalarQuantizer` returns: a tuple of three that unpacks as `quantized, indices, loss`.
+    """What the modules return: a tuple of three that unpacks as `quantized, indices, loss`.
 
     The fields beside the three are attributes. The whole is a pytree with a leaf for every tensor, so that
     DistributedDataParallel, torch.export, torch.func and `torch.utils._pytree` keep all fields. What rebuilds
@@ -21,13 +21,16 @@ class QuantizerOutput(tuple[Tensor, Tensor, Tensor]):
     `torch.nn.parallel.gather` as a QuantizerOutput whose `kl` and `weights` are None.
 
     Args:
-        quantized: shape and dtype of z. Or an iterable of the three items and nothing else, as for `tuple`.
-        indices: shape of z, int64; with projections num_latents in the place of dim. -1 where z is masked.
+        quantized: shape and dtype of z; of a `GumbelVectorQuantizer` (..., code_dim). Or an iterable of the
+            three items and nothing else, as for `tuple`.
+        indices: shape of z, int64; with projections num_latents in the place of dim; of a
+            `GumbelVectorQuantizer` (..., num_codebooks). -1 where z is masked.
         loss: 0-d, compute dtype (float64 for float64 z, else float32).
         kl: shape of indices, compute dtype, nats; None where none was computed.
         weights: (*indices.shape, K) in the dtype of z, or None if they were not asked for.
-        losses: the terms of loss that have a weight, by name ("kl", "commitment", "codebook", "entropy"),
-            each 0-d and multiplied by its weight: they add up to loss.
+        losses: the terms of loss that have a weight, by name ("kl", "commitment", "codebook", "entropy"; of a
+            `GumbelVectorQuantizer` "kl", "diversity"), each 0-d and multiplied by its weight: they add up to
+            loss.
     """
 
     kl: Tensor | None
