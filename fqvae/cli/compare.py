@@ -7,9 +7,9 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-_DESCRIPTION = """Write one HTML file that shows trained models side by side: scores, the settings in which
+_DESCRIPTION = """Write one HTML file that shows trained models side by side: measures, the settings in which
 they differ, training curves, and what each latent does to the same image. It needs no network and no other
-file. Run `fqvae evaluate RUN RUN ...` first: that makes the scores."""
+file. Run `fqvae evaluate RUN RUN ...` first: that measures."""
 
 
 def add(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:

@@ -38,7 +38,7 @@ def add(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
         "--classifier",
         choices=("boosting", "histogram"),
         default="boosting",
-        help="of DCI: boosting, the field's; histogram, several times as fast with other scores",
+        help="of DCI: boosting, the field's; histogram, several times as fast with other values",
     )
     parser.add_argument(
         "--order",

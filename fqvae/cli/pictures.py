@@ -49,7 +49,7 @@ def add(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
     plot = _add(
         commands,
         "plot",
-        "draw training curves and scores",
+        "draw training curves and matrices of the measures",
         """Draw the training curves from metrics.csv and, where `fqvae evaluate` has written metrics.json,
         heat maps of mutual information and importance, factors against latents.""",
     )

@@ -33,7 +33,7 @@ def scores_table(runs: Sequence[tuple[Path, str, str]]) -> str:
     for folder, label, _ in runs:
         content, missing = find_evaluation(folder, sha256(checkpoint_path(folder)))
         if content is None:
-            notices.append(f"{label} has no scores: {missing}")
+            notices.append(f"{label} has no measures: {missing}")
         else:
             evaluations[label] = content
     said = "".join(f'<p class="notice">{escape(notice)}</p>' for notice in notices)
@@ -42,7 +42,7 @@ def scores_table(runs: Sequence[tuple[Path, str, str]]) -> str:
     measured = [folder for folder, label, _ in runs if label in evaluations]
     try:
         table = comparison(measured)
-        conditions, comparable = f"{table.conditions} Scores of other conditions cannot be compared.", True
+        conditions, comparable = f"{table.conditions} Measures of other conditions cannot be compared.", True
     except ValueError as error:  # other sample sizes and the like; or one run twice
         conditions, comparable = f"These scores cannot be compared with each other: {error}", False
     names = list(dict.fromkeys(name for content in evaluations.values() for name in content["scores"]))
@@ -64,7 +64,7 @@ def scores_table(runs: Sequence[tuple[Path, str, str]]) -> str:
             rows.append(_row("seed" if several else "one", label, [_number(scores.get(n), n) for n in names]))
     return (
         f'{said}<p>{escape(conditions)}</p><div class="wide" tabindex="0" role="region" '
-        f'aria-label="Scores of the runs"><table class="side"><thead><tr><th scope="col">run</th>{head}</tr>'
+        f'aria-label="Measures of the runs"><table class="side"><thead><tr><th scope="col">run</th>{head}</tr>'
         f"</thead><tbody>{''.join(rows)}</tbody></table></div>"
     )
 

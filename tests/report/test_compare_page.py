@@ -65,7 +65,7 @@ def test_what_the_page_shows(runs, tmp_path):
     spread = "0.500 ± 0.354 " * 6 + "0.5 ± 0.354 "
     assert f"<b>&amp;, mean of 2 {spread}<b>&amp;, seed 0 " in page.text
     assert f"seed 0 {'0.250 ' * 6}0.25 <b>&amp;, seed 1 {'0.750 ' * 6}0.75 vae \u2013" in page.text
-    assert "vae has no scores: there is no" in page.text and "vae has no curves: " in page.text
+    assert "vae has no measures: there is no" in page.text and "vae has no curves: " in page.text
     assert "model.latent.kind scalar gaussian" in page.text and "steps 12" not in page.text
     # Curves of the two that have some, in one colour.
     lines = page.named("polyline")
