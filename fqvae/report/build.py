@@ -79,7 +79,7 @@ def build_report(
         raise IsADirectoryError(f"out must be a file, but {out} is a folder")
     check_writable(out.parent)
     evaluation, missing = find_evaluation(run.folder, run.sha256)
-    notice = escape(f"There are no scores here: {missing}. Then write the report anew.") if missing else ""
+    notice = escape(f"There are no measures here: {missing}. Then write the report anew.") if missing else ""
     shares = None if evaluation is None or evaluation["nmi"] is None else factor_shares(evaluation)
     curves = run.folder / CURVES
     columns = read_columns(curves) if curves.is_file() else {}

@@ -44,7 +44,7 @@ def scores_table(runs: Sequence[tuple[Path, str, str]]) -> str:
         table = comparison(measured)
         conditions, comparable = f"{table.conditions} Measures of other conditions cannot be compared.", True
     except ValueError as error:  # other sample sizes and the like; or one run twice
-        conditions, comparable = f"These scores cannot be compared with each other: {error}", False
+        conditions, comparable = f"These measures cannot be compared with each other: {error}", False
     names = list(dict.fromkeys(name for content in evaluations.values() for name in content["scores"]))
     first = [each.name for each in headlines(dict.fromkeys(names))]
     names = [*first, *(name for name in names if name not in first)]
