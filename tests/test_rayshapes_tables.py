@@ -105,6 +105,18 @@ def test_means_and_differences():
     assert list(rows)[:2] == ["difference", f"factorqvae 0.9 {MINUS} factorqvae 0"] and len(rows) == 5
 
 
+def test_longer_runs_are_compared_with_their_model():
+    """By hand: differences .2 and .1, mean .15, deviation .0707, t(.975, 1) = 12.71."""
+    short = made({"vae": {0: scores(0.1), 1: scores(0.2), 2: scores(0.3)}, "ae": {0: scores(0.5)}})
+    long = made(
+        {"vae": {0: scores(0.3), 1: scores(0.3)}, "vae beta 1": {2: scores(0.4)}, "qvae": {0: scores(1)}}
+    )
+    rows = cells(tables.longer(short, long))
+    assert list(rows) == ["longer less shorter", "vae", "vae beta 1"]
+    assert rows["vae"][:2] == ["2", "+.150 ± .635"] and rows["vae beta 1"][:2] == ["1", "+.100"]
+    assert tables.longer(made({}), long) == ""
+
+
 def test_which_runs_are_compared():
     names = {question.name: list(read_sweep(question.name).runs) for question in QUESTIONS}
     for question in QUESTIONS:
@@ -271,7 +283,7 @@ def test_the_page(tmp_path):
 
 
 def test_the_page_that_is_there_has_a_place_for_every_part():
-    names = ["runs", "claims", "told", "by_order", "by_factor", "unlabelled", *BY_NAME]
+    names = ["runs", "claims", "told", "longer", "by_order", "by_factor", "unlabelled", *BY_NAME]
     names += [f"{name}{length}" for name in ("goals", "chosen") for length in ("", "_long")]
     text = PAGE.read_text()
     assert all(

@@ -56,6 +56,7 @@ def parts(results: Path, found: dict[str, Results], figures: Path, page: Path) -
         plots.save_svg(plots.told(found["models"]), picture)
         texts["told"] += f"\n\n![What the models tell of each factor]({link(picture, page)})"
     texts["told"] = texts["told"] or NOTHING
+    texts["longer"] = tables.longer(found["models"], found["models_long"]) or NOTHING
     texts["by_order"] = tables.by_order(found["models"]) or NOTHING
     runs = tables.pooled(found)
     if runs:

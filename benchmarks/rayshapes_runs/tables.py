@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from rayshapes_runs.cells import MINUS, cell, difference_cell, label, mean_cell, short_name, table
 from rayshapes_runs.choosing import SHOWN, Choice
 from rayshapes_runs.numbers import NONE, figures, paired, spearman
-from rayshapes_runs.questions import ORDERED, UNLABELLED, Question
+from rayshapes_runs.questions import COMPARED, ORDERED, UNLABELLED, Question
 from rayshapes_runs.reading import Results
 
 # What a model is called, and where images lie.
@@ -72,6 +72,22 @@ def differences(question: Question, found: Results) -> str:
             cells = [difference_cell(each, part) for each, part in parts.items()]
             rows.append([f"{name} {MINUS} {other}" if first == "difference" else name, seeds, *cells])
     return _over_seeds("Mean ± 95 % interval of the differences", first, question.compared, rows)
+
+
+def longer(short: Results, long: Results) -> str:
+    """Differences of each run of long to its model's run of short by seed, as in `differences`.
+
+    A name of long begins with that of its model, whose run of short has that name.
+    """
+    rows = []
+    for name in long.scores:
+        parts = {
+            each: paired(long.values(name, each), short.values(name.split(" ")[0], each)) for each in COMPARED
+        }
+        seeds = max((part.count for part in parts.values() if part is not None), default=0)
+        if seeds:
+            rows.append([name, seeds, *(difference_cell(each, part) for each, part in parts.items())])
+    return _over_seeds("Mean ± 95 % interval of the differences", "longer less shorter", COMPARED, rows)
 
 
 def _over_seeds(what: str, first: str, measures: Sequence[str], rows: Sequence[Sequence[Any]]) -> str:
