@@ -7,8 +7,8 @@ import sys
 from pathlib import Path
 
 _DESCRIPTION = """Write one HTML file about a trained model: what each latent does, to be explored with
-sliders, its measures, reconstructions, use of the codes, and training curves. It needs no network and no other
-file. Run `fqvae evaluate RUN` first: that measures."""
+sliders, its measures, reconstructions, use of the codes, and training curves. It needs no network and no
+other file. Run `fqvae evaluate RUN` first: that measures."""
 
 
 def add(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:

@@ -78,8 +78,8 @@ def scores_section(evaluation: Mapping[str, Any] | None, notice: str, conditions
     )
     return (
         f'{said}<p>{conditions}</p><dl class="headline">{headline}</dl>'
-        f'<details><summary>All measures</summary><table class="scores"><tbody>{"".join(body)}</tbody></table>'
-        "</details>"
+        '<details><summary>All measures</summary><table class="scores">'
+        f"<tbody>{''.join(body)}</tbody></table></details>"
     )
 
 

@@ -64,7 +64,8 @@ def scores_table(runs: Sequence[tuple[Path, str, str]]) -> str:
             rows.append(_row("seed" if several else "one", label, [_number(scores.get(n), n) for n in names]))
     return (
         f'{said}<p>{escape(conditions)}</p><div class="wide" tabindex="0" role="region" '
-        f'aria-label="Measures of the runs"><table class="side"><thead><tr><th scope="col">run</th>{head}</tr>'
+        'aria-label="Measures of the runs"><table class="side">'
+        f'<thead><tr><th scope="col">run</th>{head}</tr>'
         f"</thead><tbody>{''.join(rows)}</tbody></table></div>"
     )
 
