@@ -27,7 +27,7 @@ def open_data(data: DataConfig, root: str | Path | None = None) -> ImageDataset:
         root: where the images are now, if not where the configuration says.
 
     Raises:
-        Errors of `open_dataset`.
+        Exception: what `open_dataset` raises.
     """
     options: dict[str, Any] = {}
     if pairs := data.correlated_pairs():

@@ -56,7 +56,7 @@ def open_run(
         FileNotFoundError: no such run, or no checkpoint in it. CheckpointError: a damaged one.
         ValueError: a CUDA device where there is none; other images than the run was trained on; a set that
             was given in Python and does not say how it is opened again.
-        Errors of `open_dataset`.
+        Exception: what `open_dataset` raises.
     """
     if device == "auto":
         device = "cuda" if torch.cuda.is_available() else "cpu"
