@@ -155,15 +155,17 @@ def test_a_case_that_crashes_or_hangs_costs_itself_alone(monkeypatch, tmp_path):
     (tmp_path / "bad_cases.py").write_text(
         "import os, time\n"
         "def fail(): raise ValueError('no such thing')\n"
-        "def well(): return {'ok': True}\n"
+        "def well(): return {'ok': True, 'lanes': 4}\n"
         "runs = [well, fail, lambda: os._exit(9), lambda: time.sleep(60), well]\n"
-        "def cases(backend): return [({'what': i}, r) for i, r in enumerate(runs)]\n"
+        "def cases(backend): return [({'what': i, 'lanes': None}, r) for i, r in enumerate(runs)]\n"
     )
     monkeypatch.setenv("PYTHONPATH", str(tmp_path))
     lines = []
     supervise.supervise("bad_cases", "cuda", lambda **fields: lines.append(fields), patience=1.0)
     assert [line["what"] for line in lines] == [0, 1, 2, 3, 4]
     assert [line["ok"] for line in lines] == [True, False, False, False, True]
+    # A field that the case and its results share has the value of the results.
+    assert [line["lanes"] for line in lines] == [4, None, None, None, 4]
     assert lines[1]["error"] == "ValueError: no such thing"
     assert lines[2]["error"] == "its process died: exit status 9"
     assert lines[3]["error"] == "no answer in 1 s"
@@ -205,6 +207,29 @@ def test_the_smoke_finds_a_wrong_kernel(cpu_backend, monkeypatch):
 
     monkeypatch.setattr(cpu, "backward", wrong)
     assert not check()["ok"]
+
+
+@pytest.mark.parametrize("what", ["z, straight_through", "logits, straight_through, codebooks"])
+def test_a_row_with_another_code_is_left_out_of_the_sums(cpu_backend, monkeypatch, what):
+    """Two costs that are equal to within rounding give two codes, and every gradient of a drawn code differs."""
+    from fqvae_kernels.backends import cpu
+
+    monkeypatch.setattr(place, "ON_CPU", True)
+    check = next(
+        case
+        for about, case in smoke_cases.cases(cpu_backend)
+        if about["what"] == f"backward {what}" and about["codes"] == 5
+    )
+    right = cpu.forward
+
+    def ties(*arguments):
+        made = right(*arguments)
+        made[1].view(-1)[4] = (made[1].view(-1)[4] + 1) % 5
+        return made
+
+    monkeypatch.setattr(cpu, "forward", ties)
+    found = check()
+    assert found["ok"] and found["ties"] == 1
 
 
 class Recording:

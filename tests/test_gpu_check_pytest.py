@@ -63,6 +63,23 @@ def test_a_line_for_each_test_in_parallel(tmp_path):
     check_lines(lines)
 
 
+def test_parallel_tests_where_pytest_benchmark_is_installed(tmp_path):
+    """That plugin warns of parallel processes as pytest begins, and warnings are errors in this project."""
+    pytest.importorskip("xdist")
+    about = tmp_path / "benchmark_like-1.dist-info"
+    about.mkdir()
+    (about / "METADATA").write_text("Metadata-Version: 2.1\nName: benchmark-like\nVersion: 1\n")
+    (about / "entry_points.txt").write_text("[pytest11]\nbenchmark = benchmark_like\n")
+    (tmp_path / "benchmark_like.py").write_text(
+        "import warnings\ndef pytest_configure(config): warnings.warn('disabled: xdist is active')\n"
+    )
+    command = device_tests.command(tmp_path / "lines.jsonl", "gpu", "triton", 2, "--collect-only")
+    variables = environment()
+    variables["PYTHONPATH"] = f"{tmp_path}:{variables['PYTHONPATH']}"
+    done = subprocess.run(command, cwd=ROOT, env=variables, capture_output=True, text=True)
+    assert done.returncode == 0, done.stdout + done.stderr
+
+
 def test_a_process_with_a_broken_device_makes_room_for_another(tmp_path):
     """The failure itself is told, and the tests behind it run in another process."""
     pytest.importorskip("xdist")

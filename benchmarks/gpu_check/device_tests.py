@@ -19,7 +19,8 @@ def command(lines: Path, marks: str, backend: str | None, processes: int, *more:
     return [
         *(sys.executable, "-m", "pytest", "tests/gpu", "-q", "--no-header", "--tb=short", "-m", marks),
         *("-p", "no:cacheprovider", "-p", "gpu_check.pytest_lines", "--lines", str(lines)),
-        *("-p", "gpu_check.pytest_programs"),
+        # Where pytest-benchmark is installed it warns of parallel processes, and a warning is an error here.
+        *("-p", "gpu_check.pytest_programs", "-p", "no:benchmark"),
         *(("--of-backend", backend) if backend else ()),
         *(("-n", str(processes), "--dist", "worksteal", "--max-worker-restart", "1000") if parallel else ()),
         *more,

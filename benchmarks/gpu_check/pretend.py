@@ -115,7 +115,9 @@ def _keep_module(source: str, name: str) -> None:
         path = Path(folder, f"{name}.c")
         path.write_text(source)
         libraries, includes = [nvidia.libdevice_dir, folder], nvidia.include_dirs
-        module = build._build(name, str(path), folder, libraries, includes, nvidia.libraries, [])
+        # A linker may leave out a library that gives nothing, and the stand-in gives nothing.
+        flags = ["-Wl,--no-as-needed", "-l:libcuda.so.1"]
+        module = build._build(name, str(path), folder, libraries, includes, nvidia.libraries, flags)
         cache.put(Path(module).read_bytes(), file, binary=True)
 
 

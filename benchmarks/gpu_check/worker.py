@@ -45,7 +45,9 @@ def main() -> int:
             found |= {"asked": asked.copy(), "compiled": compiled.copy()}
             asked.clear()
             compiled.clear()
-        tell(number=number, **about, **found, took_s=round(time.perf_counter() - begun, 4))
+        took = round(time.perf_counter() - begun, 4)
+        # What was asked for and what was chosen may have one name: the choice counts.
+        tell(**(about | found | {"number": number, "took_s": took}))
         if not found.get("ok", True) and device_is_broken():
             os._exit(BROKEN)
     return 0
