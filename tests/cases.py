@@ -2,11 +2,13 @@
 
 import functools
 import io
+import itertools
 import math
 import os
 import pathlib
 import subprocess
 import sys
+from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 
 import numpy as np
@@ -270,6 +272,15 @@ def check_forward(case: Case, result, *, weights: bool, quantized_scale=None, kl
     else:
         assert_close(result.weights, expected, case.tolerance, "weights", case)
         assert not (result.weights < 0).any(), f"a negative weight\n{case}"
+
+
+def beside_close_codes(rows: int, **options) -> Iterator[Case]:
+    """Far z, and two codes next to it that are so close that it still doubts between them."""
+    for gap, far in itertools.product((1e-2, 1e-3, 1e-4, 1e-5), (30.0, 300.0, 3e3, 6e4)):
+        case = make(rows, 32, note=f"gap {gap}", **options)
+        book = case.codebook.clone()
+        book[3] = book.max() - gap
+        yield case.but(input=far * (1.0 + case.input.sigmoid()), codebook=book)
 
 
 def assert_same(got: torch.Tensor, expected: torch.Tensor, backend: str, name):

@@ -211,7 +211,7 @@ def test_the_smoke_finds_a_wrong_kernel(cpu_backend, monkeypatch):
 
 @pytest.mark.parametrize("what", ["z, straight_through", "logits, straight_through, codebooks"])
 def test_a_row_with_another_code_is_left_out_of_the_sums(cpu_backend, monkeypatch, what):
-    """Two costs that are equal to within rounding give two codes, and every gradient of a drawn code differs."""
+    """Costs that are equal to within rounding give two codes, and the gradients of a drawn code differ."""
     from fqvae_kernels.backends import cpu
 
     monkeypatch.setattr(place, "ON_CPU", True)
@@ -285,7 +285,7 @@ def test_geometries_are_forced_and_kernels_left_out(monkeypatch):
         pytest.raises(geometries.MismatchError, match="asked for lanes 16"),
         geometries.forced(lanes=16) as seen,
     ):
-        seen.append(geometries.geometry.Geometry(1, 64, 1, 0))
+        seen.append(geometries.geometry.Geometry(1, 64, 1, 0, 0))
 
 
 def program(folder, name, hash):

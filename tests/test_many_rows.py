@@ -85,6 +85,8 @@ def test_other_dtypes(backend, dtype):
 def test_few_rows_of_many_are_the_same(backend):
     """What a row samples does not depend on how many rows there are; its kl only within rounding."""
     for codes, hard in itertools.product((16, 65), (False, True)):
+        # On a GPU the rows decide how many threads share one, and so the order of its sums.
+        like = "reference" if backend in ("cuda", "triton") and not hard else backend
         whole = case_of(backend, codebooks(codes)["normal"], temperature=0.4, hard=hard)
         result = whole.call(backend)
         for begin, end in ((0, 40), (777, 778), (1_000, 1_900)):
@@ -93,5 +95,5 @@ def test_few_rows_of_many_are_the_same(backend):
             here = slice(begin, end)
             assert torch.equal(part.indices, result.indices[here])
             usable = shard.input.isfinite()
-            assert_same(part.quantized[usable], result.quantized[here][usable], backend, (codes, begin))
+            assert_same(part.quantized[usable], result.quantized[here][usable], like, (codes, begin))
             torch.testing.assert_close(part.kl, result.kl[here], atol=2e-6, rtol=2e-6, equal_nan=True)

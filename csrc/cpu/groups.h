@@ -104,10 +104,7 @@ FQVAE_INLINE void with_scorer(const Call &call, const Plan &plan, const Codebook
             if (!L::any(place.outside))
                 return run(BoundedScorer<L, true>{codes, place.reference, zero}, reference, no_tile);
             const BoundedScorer<L, false> far{codes, place.reference, place.excess * two};
-            if constexpr (L::small_tiles) // as CUDA does, where shared memory holds the scaled codes alone
-                return run(far, reference, no_tile);
-            else
-                return run(FarScorer<L>{far, given, place.point, place.outside}, reference, no_tile);
+            return run(FarScorer<L>{far, given, place.point, place.outside}, reference, no_tile);
         }
     }
     NearestCode<L> nearest(given[0]);

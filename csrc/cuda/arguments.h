@@ -13,10 +13,10 @@ constexpr int kThreads = 128; // a block
 // How one launch goes over rows of the call.
 struct Launch {
     int64_t row_begin, row_end; // its rows, the high words of whose numbers are the same
-    int32_t staged;  // codes that a block keeps in shared memory at a time: a multiple of 4 lanes, or all
-    int32_t lanes;   // threads that share a row: a power of 2, up to 32
-    int32_t vectors; // true: four numbers of a (rows, codes) tensor may be loaded together
-    int32_t unused;
+    int32_t staged;   // codes that a block keeps in shared memory at a time: a multiple of 4 lanes, or all
+    int32_t lanes;    // threads that share a row: a power of 2, up to 32
+    int32_t as_given; // where in shared memory the codes as given begin: bytes
+    int32_t vectors;  // true: four numbers of a (rows, codes) tensor may be loaded together
 };
 
 struct ForwardArguments {

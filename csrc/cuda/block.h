@@ -34,8 +34,9 @@ struct Nothing {
     __device__ __forceinline__ void operator()(int, int) const {}
 };
 
-// Shared memory: keys, codes, and what the kernel wants besides. Resident: the kernel is launched only for
-// codebooks that shared memory holds as a whole.
+// Shared memory: keys, codes as the scorer wants them, what the kernel wants besides, and in float, where the
+// bounded scorer wants other codes, those as given. Resident: the kernel is launched only for codebooks that
+// shared memory holds as a whole.
 template <class Real, bool Resident = false> class Block {
   public:
     using L = DeviceLanes<Real>;
@@ -44,6 +45,7 @@ template <class Real, bool Resident = false> class Block {
         : call_(call), launch_(launch), codebook_(blockIdx.y), keys_(keys_in_registers(seed(call))),
           code_keys_(reinterpret_cast<PhiloxCode *>(memory)),
           codes_(reinterpret_cast<Real *>(memory + sizeof(PhiloxCode) * (launch.staged / 4))),
+          codes_as_given_(reinterpret_cast<Real *>(memory + launch.as_given)),
           given_(static_cast<const Real *>(call.codebook) + codebook_ * call.codes) {
         const int64_t before =
             (launch.row_begin % call.codebooks + call.codebooks - codebook_) % call.codebooks;
@@ -157,6 +159,8 @@ template <class Real, bool Resident = false> class Block {
 #pragma unroll 1
         for (int k = threadIdx.x; k < whole; k += kThreads) {
             const Real code = k < count ? given(first + k) : padding;
+            if constexpr (sizeof(Real) == 4)
+                codes_as_given_[k] = code;
             codes_[k] = k < count ? as_staged(code) : code;
         }
 #pragma unroll 1
@@ -229,6 +233,7 @@ template <class Real, bool Resident = false> class Block {
     // Of a spoilt codebook all codes count as 0: its rows are computed too, but nothing comes of it.
     __device__ __forceinline__ Real given(int64_t k) const { return spoilt ? 0 : given_[k]; }
     __device__ __forceinline__ const Real *codes() const { return codes_; }
+    __device__ __forceinline__ const Real *codes_as_given() const { return codes_as_given_; }
     __device__ __forceinline__ Real *behind_codes() const { return codes_ + launch_.staged; } // shared memory
     __device__ __forceinline__ int64_t codebook() const { return codebook_; }
 
@@ -244,7 +249,7 @@ template <class Real, bool Resident = false> class Block {
     const int64_t codebook_;
     const PhiloxKeys keys_;
     PhiloxCode *const code_keys_;
-    Real *const codes_;
+    Real *const codes_, *const codes_as_given_;
     const Real *const given_;
     int64_t first_row_, positions_;
     uint32_t n_high_;

@@ -65,7 +65,8 @@ __device__ __forceinline__ void with_scalar_scorer(Block<Real, Resident> &block,
                 return;
             }
         }
-        run(BoundedScorer<L, false>{block.codes(), place.reference, place.excess * 2}, reference);
+        const BoundedScorer<L, false> far{block.codes(), place.reference, place.excess * 2};
+        run(FarScorer<L>{far, block.codes_as_given(), place.point, place.outside}, reference);
     } else {
         const Real code = reference_code(block, row.lane, finite.z);
         run(ExactScorer<L>{block.codes(), code, exact_excess<L>(finite.z, code) * 2},

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 import torch
 import truth
-from cases import DTYPES, Case, assert_close, check_forward, make, output_gradients
+from cases import DTYPES, Case, assert_close, beside_close_codes, check_forward, make, output_gradients
 from cudaptx import running_ptx
 from gradcases import assert_gradients, check_temperatures_near_zero, library_gradients, library_pass
 from nvcc import needs_nvcc
@@ -103,6 +103,18 @@ def test_masked_codes_and_padding_at_the_highest_temperatures(estimator):
             assert_gradients(each, got, each.true_gradients(a, h, v, indices))
             if each is case:
                 assert not result.weights[:, [0, 6, 12]].any() and not got[0][:, [0, 6, 12]].any()
+
+
+@pytest.mark.parametrize("estimator", ESTIMATORS)
+def test_far_z_beside_close_codes(estimator):
+    """Forward, and every gradient: differences of the codes as given, which no scaling has rounded."""
+    for case in beside_close_codes(20, estimator=estimator):
+        a, h, v = output_gradients(case)
+        with running_ptx():
+            result, got = library_pass(case, "cuda", a, h, v)
+        check_forward(case, result, weights=True)
+        indices = None if estimator == "gumbel" else result.indices
+        assert_gradients(case, got, case.true_gradients(a, h, v, indices))
 
 
 @pytest.mark.parametrize("estimator", ESTIMATORS)

@@ -21,7 +21,7 @@ from fqvae_kernels.backends._cuda.geometry import Geometry
 # As `Estimator` in csrc/call.h numbers them.
 _ESTIMATOR_CODES = {name: number for number, name in enumerate(ESTIMATORS)}
 _CALL_SHAPE = struct.Struct("<2d2q2i")  # of `Call`: log2_codes ... dtype
-_LAUNCH_SHAPE = struct.Struct("<2q2i")  # of `Launch`: row_begin ... lanes
+_LAUNCH_SHAPE = struct.Struct("<2q3i")  # of `Launch`: row_begin ... as_given
 _NOISE = struct.Struct("<3Qq2iQ")
 _REDUCE_JOB = struct.Struct("<Q2qQ2i")
 _SLOPES = struct.Struct("<4Qq2i")
@@ -29,7 +29,7 @@ _SLOPES = struct.Struct("<4Qq2i")
 
 def call_struct(addresses: int) -> struct.Struct:
     """A struct of a `Call`, a `Launch` and so many addresses; its fields are those of `pack_call`."""
-    return struct.Struct(f"<6Qd{_CALL_SHAPE.size}s4i{_LAUNCH_SHAPE.size}s2i{addresses}Q")
+    return struct.Struct(f"<6Qd{_CALL_SHAPE.size}s4i{_LAUNCH_SHAPE.size}si{addresses}Q")
 
 
 class CallShape(NamedTuple):
@@ -51,7 +51,7 @@ def call_shape(
     """What follows from shapes, for the launch that takes rows begin ... end - 1."""
     return CallShape(
         _CALL_SHAPE.pack(math.log2(codes), math.log(codes), rows, codebooks, codes, DTYPE_CODES[dtype]),
-        _LAUNCH_SHAPE.pack(begin, end, geometry.staged, geometry.lanes),
+        _LAUNCH_SHAPE.pack(begin, end, geometry.staged, geometry.lanes, geometry.as_given),
     )
 
 
@@ -94,7 +94,6 @@ def pack_call(
         call.is_logits,
         shape.launch,
         vectors,
-        0,
         *[address(tensor) for tensor in behind],
     )
     return packed, (input, codebook, seed_at, temperature_at, *behind)

@@ -2,8 +2,10 @@
 
 The choices follow from the shapes and from what the device can hold, by these rules:
 
-- The grid has no more blocks than the device holds at once: a block goes on to further rows, and what it does
-  before its first row is done once. All blocks take equally many turns.
+- A grid of few turns has no more blocks than the device holds at once: a block goes on to further rows, and
+  what it does before its first row is done once. All blocks take equally many turns. A grid of many turns has
+  several times as many blocks, so that none works on alone at the end: the more, the shorter a block's start
+  is beside its rows.
 - One to 32 threads share a row (a power of two, `lanes`), as many as take the fewest cycles by `_cycles`.
   Many rows are a thread each: sharing one costs exchanges between its threads. Few rows are shared: one warp
   by itself waits for its own results.
@@ -15,11 +17,13 @@ The choices follow from the shapes and from what the device can hold, by these r
 
 The slots below (instructions of one thread) are those of the compiled float32 kernels for compute capability
 9.0, counted by tools/gpu_model; of those that draw a code (csrc/cuda/drawn.cu) they are counted by
-hand. They are modelled, not measured.
+hand. Of the choices on an H200 none was more than 4 % slower than the best of the others that were tried
+(benchmarks/results/nvidia_h200/sweep.jsonl), but for blocks of many turns, whose rule is from there.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from typing import NamedTuple
 
@@ -43,6 +47,7 @@ _START_WAIT, _ROW_WAIT = 355, 273
 # us, and about as long for the launch itself.
 _TABLE_SAVES, _TABLE_CYCLES = 5, 5200
 _ROWS_PER_NODE = 8  # at least, of a codebook, lest a node cost more than it saves
+_MANY_TURNS = 8  # of a block, from which on a grid has more blocks than the device holds at once
 
 
 class Device(NamedTuple):
@@ -54,13 +59,14 @@ class Device(NamedTuple):
 
 class Geometry(NamedTuple):
     """lanes: threads that share a row. staged: codes in shared memory at a time. blocks: for each codebook.
-    shared: bytes of dynamic shared memory.
+    shared: bytes of dynamic shared memory. as_given: where in it the codes as given begin.
     """
 
     lanes: int
     staged: int
     blocks: int
     shared: int
+    as_given: int
 
 
 class Slots(NamedTuple):
@@ -98,14 +104,15 @@ def forward(
     one code a row.
     """
     staged = min(_ceil(codes, 8), MOST_STAGED)
-    shared = staged // 4 * 16 + staged * real_size
+    shared = staged * _staged_code(real_size)
     at_once = _blocks_at_once(shared, codebooks, device, real_size)
     positions = -(-rows // codebooks)
     lanes = 1
     slots = _FORWARD_DRAWN if drawn else _FORWARD
     if not tabulated:
         lanes = choose_lanes(positions, codes, at_once, codebooks, device, wide, slots, 1)
-    return Geometry(lanes, staged, _blocks(positions, lanes, at_once), shared)
+    blocks = _blocks(positions, codes, lanes, at_once, slots)
+    return Geometry(lanes, staged, blocks, shared, shared - staged * _as_given(real_size))
 
 
 def backward(
@@ -126,8 +133,9 @@ def backward(
     lanes = choose_lanes(positions, codes, at_once, codebooks, device, wide, slots, at_least)
     staged, shared = _backward_shared(codes, lanes, real_size)
     at_once = _blocks_at_once(shared, codebooks, device, real_size)
-    at_once = max(1, min(at_once, MOST_PARTS // (8 * codes * codebooks)))
-    return Geometry(lanes, staged, _blocks(positions, lanes, at_once), shared)
+    most = max(1, MOST_PARTS // (8 * codes * codebooks))
+    blocks = _blocks(positions, codes, lanes, min(at_once, most), slots)
+    return Geometry(lanes, staged, min(blocks, most), shared, shared - staged * _as_given(real_size))
 
 
 def tabulates(rows: int, codes: int, codebooks: int, device: Device, real_size: int) -> bool:
@@ -186,14 +194,19 @@ def _cycles(
     of the other blocks on its multiprocessor.
     """
     chunks = -(-positions * lanes // THREADS)
-    blocks = _blocks(positions, lanes, at_once)
+    blocks = _equal_blocks(chunks, at_once)
     warps = -(-blocks * codebooks // device.multiprocessors)  # of each scheduler
+    start, row = _slots_of(codes, lanes, slots)
+    return _waited(start, warps, _START_WAIT) + -(-chunks // blocks) * _waited(row, warps, _ROW_WAIT)
+
+
+def _slots_of(codes: int, lanes: int, slots: Slots) -> tuple[float, float]:
+    """Of a thread: what stands before its first row and after the last, and a row."""
     tiles = -(-codes // 4)
     pairs = 4 * -(-tiles // lanes)
     row = slots.pair * pairs + slots.row + slots.doubling * (lanes.bit_length() - 1)
     sums = slots.start_code * codes + slots.start_codes * -(-codes // THREADS)
-    start = slots.start + sums / lanes
-    return _waited(start, warps, _START_WAIT) + -(-chunks // blocks) * _waited(row, warps, _ROW_WAIT)
+    return slots.start + sums / lanes, row
 
 
 def _waited(slots: float, warps: int, wait: int) -> float:
@@ -209,16 +222,38 @@ def _blocks_at_once(shared: int, codebooks: int, device: Device, real_size: int)
     return max(1, resident * device.multiprocessors // codebooks)
 
 
-def _blocks(positions: int, lanes: int, at_once: int) -> int:
+def _blocks(positions: int, codes: int, lanes: int, at_once: int, slots: Slots) -> int:
+    """For each codebook. at_once: that the device holds."""
+    chunks = -(-positions * lanes // THREADS)
+    if chunks < _MANY_TURNS * at_once:
+        return _equal_blocks(chunks, at_once)
+    # With n times as many, n starts cost time, and at the end about 1 / (4 n) of a block's rows does.
+    start, row = _slots_of(codes, lanes, slots)
+    turns = chunks / at_once
+    times = round(math.sqrt(turns * row / (4 * start * BLOCKS_AT_ONCE[4])))
+    return min(chunks, at_once * max(1, times))
+
+
+def _equal_blocks(chunks: int, at_once: int) -> int:
     """As few blocks as take no more turns than at_once of them would."""
-    chunks = max(1, -(-positions * lanes // THREADS))
+    chunks = max(1, chunks)
     turns = -(-chunks // at_once)
     return -(-chunks // turns)
 
 
+def _staged_code(real_size: int) -> int:
+    """Bytes of shared memory: a quarter of what four codes share of Philox, and the code once or twice."""
+    return 4 + real_size + _as_given(real_size)
+
+
+def _as_given(real_size: int) -> int:
+    """Bytes of a code as given, where the scorer may want another number."""
+    return 4 if real_size == 4 else 0
+
+
 def _backward_shared(codes: int, lanes: int, real_size: int) -> tuple[int, int]:
     """Codes in shared memory at a time, and its bytes."""
-    per_block_of_codes = 16 + real_size * (4 + tile_stride(lanes))
+    per_block_of_codes = 4 * _staged_code(real_size) + real_size * tile_stride(lanes)
     fitting = SHARED // per_block_of_codes // lanes * lanes * 4
     parts = -(-codes // fitting)
     staged = _ceil(-(-codes // parts), 4 * lanes if parts > 1 else 4)
