@@ -25,7 +25,7 @@ def test_no_block_is_without_rows_and_parts_fit(real_size):
 
 def test_blocks_of_many_turns():
     """Whole multiples of what the device holds; more for more codes. An H200 was fastest with about these
-    (benchmarks/results/nvidia_h200/sweep.jsonl): 660 for 16 codes, 1,056 to 2,112 for 64, 2,112 for 256.
+    (benchmarks/results/nvidia_h200/sweep.csv): 660 for 16 codes, 1,056 to 2,112 for 64, 2,112 for 256.
     """
     held = 5 * H200.multiprocessors
     blocks = [geometry.forward(2**20, codes, 1, H200, False, 4, True).blocks for codes in (16, 64, 256)]

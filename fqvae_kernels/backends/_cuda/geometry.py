@@ -18,7 +18,7 @@ The choices follow from the shapes and from what the device can hold, by these r
 The slots below (instructions of one thread) are those of the compiled float32 kernels for compute capability
 9.0, counted by tools/gpu_model; of those that draw a code (csrc/cuda/drawn.cu) they are counted by
 hand. Of the choices on an H200 none was more than 4 % slower than the best of the others that were tried
-(benchmarks/results/nvidia_h200/sweep.jsonl), but for blocks of many turns, whose rule is from there.
+(benchmarks/results/nvidia_h200/sweep.csv), but for blocks of many turns, whose rule is from there.
 """
 
 from __future__ import annotations
