@@ -8,7 +8,7 @@ import sys
 
 import pytest
 import torch
-from gpu_check import device_tests, packed, results
+from gpu_check import device_tests, packed, pretend, results
 from gpu_check.processes import environment
 
 ROOT = pathlib.Path(__file__).parent.parent
@@ -78,6 +78,15 @@ def test_parallel_tests_where_pytest_benchmark_is_installed(tmp_path):
     variables["PYTHONPATH"] = f"{tmp_path}:{variables['PYTHONPATH']}"
     done = subprocess.run(command, cwd=ROOT, env=variables, capture_output=True, text=True)
     assert done.returncode == 0, done.stdout + done.stderr
+
+
+def test_a_packed_launcher_names_the_drivers_library(tmp_path, monkeypatch):
+    """Where no driver is, it is linked against a library that gives nothing, and asks for it all the same."""
+    pytest.importorskip("triton")
+    monkeypatch.setenv("TRITON_CACHE_DIR", str(tmp_path))
+    pretend._keep_module("int cuInit(unsigned); int begin(void) { return cuInit(0); }", "begin")
+    (module,) = tmp_path.glob("*/begin*.so")
+    assert b"libcuda.so.1\0" in module.read_bytes()
 
 
 def test_a_process_with_a_broken_device_makes_room_for_another(tmp_path):
