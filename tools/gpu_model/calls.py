@@ -129,7 +129,10 @@ def table_assumptions(gpus: list[Gpu], reduce: Reduce) -> list[str]:
     sizes = ", ".join(f"{gpu.name} {gpu.shared_memory // 1024} KB" for gpu in gpus)
     gaps = ", ".join(f"{gpu.name} {gpu.graph_gap * 1e6:.1f} us" for gpu in gpus)
     return [
-        "Modelled, not measured.",
+        (
+            "Modelled, not measured: on an H200 the kernels took 1.3 to 1.5 times as long "
+            "(benchmarks/results/nvidia_h200)."
+        ),
         (
             "Instructions and registers are those of the kernels as nvcc compiles them, on the path that "
             "takes least: codebooks of ordinary width, temperatures that are not near zero."
