@@ -86,6 +86,17 @@ def test_backward(codes, arch):
         assert_gradients(case, got, case.true_gradients(a, h, v, indices), bound)
 
 
+def check_pass(case, **launch):
+    """Forward and every gradient against the truth. Returns what the library gave."""
+    a, h, v = output_gradients(case)
+    with running_ptx(**launch):
+        result, got = library_pass(case, "cuda", a, h, v)
+    check_forward(case, result, weights=True)
+    indices = None if case.estimator == "gumbel" else result.indices
+    assert_gradients(case, got, case.true_gradients(a, h, v, indices))
+    return result, got
+
+
 @pytest.mark.parametrize("estimator", ESTIMATORS)
 def test_masked_codes_and_padding_at_the_highest_temperatures(estimator):
     """They weigh exactly 0, and the others share the rest."""
@@ -95,12 +106,7 @@ def test_masked_codes_and_padding_at_the_highest_temperatures(estimator):
         logits[:, [0, 6, 12]] = -float("inf")
         case = case.but(input=logits)
         for each in (case, make(20, 13, dtype=dtype, temperature=temperature, estimator=estimator)):
-            a, h, v = output_gradients(each)
-            with running_ptx():
-                result, got = library_pass(each, "cuda", a, h, v)
-            check_forward(each, result, weights=True)
-            indices = None if estimator == "gumbel" else result.indices
-            assert_gradients(each, got, each.true_gradients(a, h, v, indices))
+            result, got = check_pass(each)
             if each is case:
                 assert not result.weights[:, [0, 6, 12]].any() and not got[0][:, [0, 6, 12]].any()
 
@@ -109,24 +115,16 @@ def test_masked_codes_and_padding_at_the_highest_temperatures(estimator):
 def test_far_z_beside_close_codes(estimator):
     """Forward, and every gradient: differences of the codes as given, which no scaling has rounded."""
     for case in beside_close_codes(20, estimator=estimator):
-        a, h, v = output_gradients(case)
-        with running_ptx():
-            result, got = library_pass(case, "cuda", a, h, v)
-        check_forward(case, result, weights=True)
-        indices = None if estimator == "gumbel" else result.indices
-        assert_gradients(case, got, case.true_gradients(a, h, v, indices))
+        check_pass(case)
 
 
 @pytest.mark.parametrize("estimator", ESTIMATORS)
 def test_threads_without_a_row_at_low_temperatures(estimator):
     """They must not weigh given logits by the stats of another row."""
     for rows, hard in itertools.product((1, 3, 33), (False, True)):
-        case = make(rows, 2, is_logits=True, temperature=0.01, hard=hard, seed=2, estimator=estimator)
-        a, h, v = output_gradients(case)
-        with running_ptx(race=True):
-            result, got = library_pass(case, "cuda", a, h, v)
-        indices = None if estimator == "gumbel" else result.indices
-        assert_gradients(case, got, case.true_gradients(a, h, v, indices))
+        check_pass(
+            make(rows, 2, is_logits=True, temperature=0.01, hard=hard, seed=2, estimator=estimator), race=True
+        )
 
 
 def test_temperatures_near_zero():
