@@ -168,7 +168,7 @@ __device__ __forceinline__ void backward_row(const BackwardArguments &args, Bloc
 
     // The code at the index, as the scorer sees it; shared memory may hold another part of the codebook.
     const int index = static_cast<int>(args.kept.indices[row.row]);
-    const Real chosen_offset = scorer.offset_between(block.as_staged(block.given(index)), block.given(index));
+    const Real chosen_offset = scorer.offset_of(block.as_staged(block.given(index)), block.given(index));
     const auto slopes = DrawnSlopes<L>::of(scorer, call.estimator == Estimator::kReinMax, inverse_temperature,
                                            sums, incoming.quantized, incoming.kl, chosen_offset);
     Real of_code = incoming.quantized; // what the code at the index gets besides

@@ -107,8 +107,8 @@ template <class L, bool Inside> struct BoundedScorer {
 
     FQVAE_INLINE F excess() const { return twice_excess * L::set(static_cast<typename L::Real>(0.5)); }
     FQVAE_INLINE F offset(int k) const { return offset_of(L::set(codes[k])); }
-    FQVAE_INLINE F offset_of(F code) const { return code - reference; }        // code: of `codes`
-    FQVAE_INLINE F offset_between(F code, F) const { return offset_of(code); } // of `codes`, and as given
+    FQVAE_INLINE F offset_of(F code) const { return code - reference; }   // code: of `codes`
+    FQVAE_INLINE F offset_of(F code, F) const { return offset_of(code); } // of `codes`, and as given
     FQVAE_INLINE F offset_at(const typename L::U &index) const { return offset_of(L::gather(codes, index)); }
     template <class Operand>
     FQVAE_INLINE F cost(int, F d, const Operand &log2_u, const AddLog2 &add_log2) const {
@@ -131,7 +131,7 @@ template <class L> struct FarScorer : BoundedScorer<L, false> {
     typename L::M outside;
 
     FQVAE_INLINE F offset(int k) const { return pick(L::set(given[k]), Base::offset(k)); }
-    FQVAE_INLINE F offset_between(F code, F as_given) const { return pick(as_given, Base::offset_of(code)); }
+    FQVAE_INLINE F offset_of(F code, F as_given) const { return pick(as_given, Base::offset_of(code)); }
     FQVAE_INLINE F offset_at(const typename L::U &index) const {
         return pick(L::gather(given, index), Base::offset_at(index));
     }
@@ -158,7 +158,7 @@ template <class L> struct ExactScorer {
     FQVAE_INLINE F offset_of(F code) const {
         return L::max(L::min(code - reference, L::set(kFar)), L::set(-kFar));
     }
-    FQVAE_INLINE F offset_between(F code, F) const { return offset_of(code); }
+    FQVAE_INLINE F offset_of(F code, F) const { return offset_of(code); }
     FQVAE_INLINE F offset_at(const typename L::U &index) const { return offset_of(L::gather(codes, index)); }
     template <class Operand>
     FQVAE_INLINE F cost(int k, F d, const Operand &log2_u, const AddLog2 &add_log2) const {
@@ -183,7 +183,7 @@ template <class L> struct LogitScorer {
 
     FQVAE_INLINE F offset(int k) const { return offset_of(L::set(codes[k])); }
     FQVAE_INLINE F offset_of(F code) const { return code - reference; }
-    FQVAE_INLINE F offset_between(F code, F) const { return offset_of(code); }
+    FQVAE_INLINE F offset_of(F code, F) const { return offset_of(code); }
     FQVAE_INLINE F offset_at(const typename L::U &index) const { return offset_of(L::gather(codes, index)); }
     template <class Operand>
     FQVAE_INLINE F cost(int k, F d, const Operand &log2_u, const AddLog2 &add_log2) const {

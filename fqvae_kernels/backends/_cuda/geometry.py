@@ -47,6 +47,7 @@ _START_WAIT, _ROW_WAIT = 355, 273
 # us, and about as long for the launch itself.
 _TABLE_SAVES, _TABLE_CYCLES = 5, 5200
 _ROWS_PER_NODE = 8  # at least, of a codebook, lest a node cost more than it saves
+_STARTS = 20  # what a start weighs in the number of blocks, fitted to an H200
 _MANY_TURNS = 8  # of a block, from which on a grid has more blocks than the device holds at once
 
 
@@ -227,10 +228,10 @@ def _blocks(positions: int, codes: int, lanes: int, at_once: int, slots: Slots) 
     chunks = -(-positions * lanes // THREADS)
     if chunks < _MANY_TURNS * at_once:
         return _equal_blocks(chunks, at_once)
-    # With n times as many, n starts cost time, and at the end about 1 / (4 n) of a block's rows does.
+    # n times as many cost n starts, and take 1 / n of the time in which the last blocks work on alone.
     start, row = _slots_of(codes, lanes, slots)
     turns = chunks / at_once
-    times = round(math.sqrt(turns * row / (4 * start * BLOCKS_AT_ONCE[4])))
+    times = round(math.sqrt(turns * row / (_STARTS * start)))
     return min(chunks, at_once * max(1, times))
 
 
